@@ -1,0 +1,292 @@
+//! The configuration as typed values. What each key means, its default and its range stand in `keys.rs`, from which the
+//! example and the reference are printed; this file only gives them types.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use crate::domain::{
+    alert::{AlertKind, Level},
+    rule::Rule,
+};
+
+/// Everything that `belayd.toml`, the environment and the flags can say.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The HTTP surface and the data directory.
+    pub server: ServerConfig,
+    /// The database.
+    pub store: StoreConfig,
+    /// The buffer between ingest and the database.
+    pub buffer: BufferConfig,
+    /// What a reading may look like.
+    pub readings: ReadingsConfig,
+    /// Sources that are polled.
+    pub sources: Vec<SourceConfig>,
+    /// Threshold rules.
+    pub rules: Vec<Rule>,
+    /// Receivers of webhooks.
+    pub webhooks: Vec<WebhookConfig>,
+    /// Which alert goes where.
+    pub routes: Vec<RouteConfig>,
+    /// The outbox.
+    pub outbox: OutboxConfig,
+    /// How long things are kept.
+    pub retention: RetentionConfig,
+    /// Periodic duties.
+    pub schedule: ScheduleConfig,
+    /// Thresholds of host and daemon.
+    pub monitor: MonitorConfig,
+    /// Restart policy of the actors.
+    pub supervision: SupervisionConfig,
+    /// The log.
+    pub log: LogConfig,
+}
+
+/// `[server]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServerConfig {
+    /// Where the HTTP surface listens; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Control store, journal, control socket; mode 0700.
+    pub data_dir: PathBuf,
+    /// Accepted Host headers, without port.
+    pub hosts: Vec<String>,
+    /// PEM certificate chain; with `tls_key` it serves HTTPS.
+    pub tls_cert: Option<PathBuf>,
+    /// PEM private key.
+    pub tls_key: Option<PathBuf>,
+    /// Addresses of reverse proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
+    pub behind_proxy: Vec<IpAddr>,
+    /// Whether `/metrics` needs no token.
+    pub metrics_open: bool,
+    /// HTTP worker threads.
+    pub workers: usize,
+    /// Most connections at once; further ones wait in the listen queue.
+    pub max_connections: usize,
+    /// How long a client may take to send its headers, and to send each part of its body.
+    pub client_timeout: Duration,
+    /// How long a sign-in lasts.
+    pub session_lifetime: Duration,
+    /// Most live pages and log tails at once.
+    pub max_streams: usize,
+    /// How long an orderly stop may take altogether.
+    pub stop_timeout: Duration,
+}
+
+/// `[store]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoreConfig {
+    /// `sqlite://PATH` or `postgres://…`, secrets resolved and relative paths made absolute. Never logged: see `redacted_url`.
+    pub url: String,
+    /// Connections for queries beside the one that drains.
+    pub pool_size: u32,
+    /// How long to wait for a connection.
+    pub connect_timeout: Duration,
+    /// How long one statement may take (PostgreSQL).
+    pub statement_timeout: Duration,
+}
+
+/// Where accepted readings wait for the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tier {
+    /// In memory: fast, and lost if the process dies.
+    Memory,
+}
+
+/// `[buffer]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct BufferConfig {
+    /// The medium.
+    pub tier: Tier,
+    /// Rows a batch when the load is light; it grows by itself while catching up.
+    pub batch_rows: u32,
+    /// Longest wait before rows are written, however few.
+    pub flush_interval: Duration,
+    /// Most readings in memory; the first bound that is hit wins.
+    pub memory_rows: u32,
+    /// Most bytes in memory.
+    pub memory_bytes: u64,
+    /// Longest wait for the ack level that a sender asked for.
+    pub ack_timeout: Duration,
+    /// Most bytes of request bodies being read and parsed at once; beyond that 429.
+    pub admission_bytes: u64,
+}
+
+/// `[readings]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReadingsConfig {
+    /// How far ahead of now a timestamp may lie.
+    pub max_ahead: Duration,
+    /// How far behind now a timestamp may lie; never beyond `retention.readings`.
+    pub max_behind: Duration,
+    /// Lowest and highest accepted value by metric (SQL name); a value outside is refused.
+    pub ranges: BTreeMap<String, (f64, f64)>,
+    /// Most engines whose latest reading and rule state are kept in memory; beyond that the one quiet for longest is dropped.
+    pub max_engines: usize,
+}
+
+/// One of `[[sources]]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct SourceConfig {
+    /// Unique among the sources.
+    pub name: String,
+    /// `http(s)://…`; `{after}` in it is replaced by the last `X-Next` header.
+    pub url: String,
+    /// From one poll to the next.
+    pub interval: Duration,
+    /// For one whole answer.
+    pub timeout: Duration,
+    /// Extra request headers.
+    pub headers: BTreeMap<String, String>,
+    /// PEM file of a further certificate authority.
+    pub ca: Option<PathBuf>,
+    /// The source's field name by reading field, for example `temperature = "egt"`.
+    pub fields: BTreeMap<String, String>,
+    /// Whether link-local and metadata addresses may be asked.
+    pub allow_link_local: bool,
+}
+
+/// One of `[[webhooks]]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct WebhookConfig {
+    /// Unique among the sinks; routes name it.
+    pub name: String,
+    /// Where the POST goes.
+    pub url: String,
+    /// For one whole answer.
+    pub timeout: Duration,
+    /// Extra request headers.
+    pub headers: BTreeMap<String, String>,
+    /// Whether link-local and metadata addresses may be asked.
+    pub allow_link_local: bool,
+}
+
+/// What happens to a delivery whose outcome is unknown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnUnknown {
+    /// Sent again, marked as a possible repeat.
+    Resend,
+    /// Left for a person.
+    Review,
+}
+
+/// One of `[[routes]]`: which alerts go to which sinks. Empty lists match everything.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RouteConfig {
+    /// Levels that match.
+    pub levels: Vec<Level>,
+    /// Kinds that match.
+    pub kinds: Vec<AlertKind>,
+    /// Rule or condition names that match.
+    pub names: Vec<String>,
+    /// Subjects (engine ids, parts) that match.
+    pub subjects: Vec<String>,
+    /// Sink names: `log`, or the name of a webhook.
+    pub sinks: Vec<String>,
+    /// What to do when an outcome is unknown.
+    pub on_unknown: OnUnknown,
+    /// Whether the end of an alert is told too.
+    pub notify_resolved: bool,
+}
+
+/// `[outbox]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct OutboxConfig {
+    /// Longest time between looks for due deliveries; a new one wakes the outbox at once.
+    pub poll_interval: Duration,
+    /// How long a claim lasts before another worker may take over.
+    pub lease: Duration,
+    /// Attempts before a delivery is dead.
+    pub max_attempts: u32,
+    /// First wait before a retry; it doubles, with jitter.
+    pub retry_base: Duration,
+    /// Longest wait before a retry.
+    pub retry_max: Duration,
+    /// Sends at once for each sink.
+    pub concurrency: usize,
+}
+
+/// `[retention]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct RetentionConfig {
+    /// Readings, by their observation time.
+    pub readings: Duration,
+    /// Settled deliveries.
+    pub deliveries: Duration,
+    /// Ledger rows.
+    pub ledger: Duration,
+    /// Resolved alerts and their history.
+    pub alerts: Duration,
+    /// Audit rows.
+    pub audit: Duration,
+}
+
+/// `[schedule]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct ScheduleConfig {
+    /// Time of day (UTC) of the daily clean-up, minutes after midnight.
+    pub cleanup_at_min: u32,
+    /// From one retention pass to the next.
+    pub retention_interval: Duration,
+    /// From one statistics pass to the next.
+    pub statistics_interval: Duration,
+}
+
+/// `[monitor]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct MonitorConfig {
+    /// From one look to the next.
+    pub interval: Duration,
+    /// CPU of the host above which a WARNING is raised, percent.
+    pub cpu_percent: f64,
+    /// Memory of the host above which a CRITICAL is raised, percent.
+    pub memory_percent: f64,
+    /// Disk of the data directory above which a WARNING is raised, percent.
+    pub disk_percent: f64,
+}
+
+/// `[supervision]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct SupervisionConfig {
+    /// Restarts of one actor within `within` that end the process.
+    pub max_restarts: u32,
+    /// The window of `max_restarts`.
+    pub within: Duration,
+    /// First wait before a restart; it doubles, with jitter.
+    pub backoff_base: Duration,
+    /// Longest wait before a restart.
+    pub backoff_max: Duration,
+    /// Health that resets the wait to the first.
+    pub healthy_after: Duration,
+    /// Silence after which an actor counts as hung: restarted where its thread still turns, else the watchdog goes silent.
+    pub hang_after: Duration,
+}
+
+/// How a log line is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// `time=… level=… target=… msg="…" key=value`
+    Logfmt,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogConfig {
+    /// The form of a line.
+    pub format: LogFormat,
+    /// A level, or filter directives such as `info,belayd::outbox=debug`.
+    pub level: String,
+    /// A file instead of stderr.
+    pub file: Option<PathBuf>,
+    /// Size at which the file is rotated, bytes.
+    pub rotate_bytes: u64,
+    /// Rotated files kept.
+    pub keep_files: u32,
+}

@@ -1,0 +1,11 @@
+//! The words of the trade, as plain values: what a reading, a rule, an alert, a delivery *is*, and which moves are legal.
+//!
+//! Nothing here reads a clock, touches a disk or awaits. Everything else depends on this folder; it depends on nothing.
+
+pub mod ack;
+pub mod alert;
+pub mod batch;
+pub mod delivery;
+pub mod reading;
+pub mod receipt;
+pub mod rule;

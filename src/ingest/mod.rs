@@ -1,0 +1,3 @@
+//! The way in: readings are parsed, checked and handed to the buffer.
+
+pub mod admission;

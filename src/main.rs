@@ -1,0 +1,3 @@
+//! The `belayd` binary: everything is in the library.
+
+fn main() {}
