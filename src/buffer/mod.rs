@@ -4,9 +4,12 @@
 //! row and cursor. A crash loses what the medium loses: everything in tier memory. The buffer lives outside the actor, so that an
 //! actor's panic loses nothing.
 
+pub mod memory;
+
 use std::fmt;
 
 use serde::Serialize;
+use tokio::sync::oneshot;
 
 use crate::{
     domain::{
@@ -96,6 +99,22 @@ impl Account {
     }
 }
 
+/// How a person's decision about failures moves the account of a stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Correction {
+    /// Retried with success.
+    pub stored: i64,
+    /// Found to be there already when retried.
+    pub duplicate: i64,
+    /// No longer (or again) in conflict.
+    pub conflict: i64,
+    /// No longer (or again) dead.
+    pub dead: i64,
+    /// Given up.
+    pub discarded: i64,
+}
+
 /// What the buffer looks like now.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -131,20 +150,32 @@ pub trait Buffer: Send + Sync + fmt::Debug {
     /// The level that [`Buffer::submit`] reaches by itself.
     fn level(&self) -> AckLevel;
 
+    /// The stream that numbers what comes now.
+    fn stream(&self) -> StreamId;
+
     /// Whether `level` can be asked of this tier.
     fn reaches(&self, level: AckLevel) -> bool {
         level == self.level() || level == AckLevel::Memory || level == AckLevel::Store
     }
 
     /// Numbers a batch and keeps it, or refuses it whole. `reply` is told when the tier's own level is reached; where `ack` is
-    /// higher, [`Accepted::upgrade`](crate::protocol::Accepted) resolves later. Returns whether a flush should follow at once.
-    fn submit(&self, batch: Batch, ack: AckLevel, alerts: Option<tokio::sync::oneshot::Receiver<()>>, reply: Reply) -> bool;
+    /// higher, [`Accepted::upgrade`](crate::protocol::Accepted) resolves later. Returns how many readings wait now.
+    fn submit(&self, batch: Batch, ack: AckLevel, alerts: Option<oneshot::Receiver<()>>, reply: Reply) -> u64;
 
     /// The oldest frames that are not settled, at most about `max_rows` readings (at least one frame where there is any).
     fn pending(&self, max_rows: u32) -> Vec<Frame>;
 
     /// The database has committed these numbers: room is given back, waiters are told, the account is moved.
     fn settle(&self, outcome: &DrainOutcome);
+
+    /// A person's decision about a failure was committed: `delta` is added to the account (discarded +1, conflict -1).
+    fn correct(&self, delta: &Correction);
+
+    /// No further batch is taken; those that come are refused with [`Refusal::Stopping`](crate::protocol::Refusal).
+    fn close(&self);
+
+    /// The process ends with readings that only this medium holds. Returns how many are lost with it: 0 where it is durable.
+    fn abandon(&self) -> u64;
 
     /// Where a number stands as far as the medium knows; `None` where the ledger must be asked.
     fn state_of(&self, stream: StreamId, seq: u64) -> Option<ReceiptState>;

@@ -140,9 +140,22 @@ impl BatchBuilder {
         self.len == 0
     }
 
-    /// The finished batch.
+    /// Adds all readings of another batch, by copying its bytes.
+    pub fn append(&mut self, batch: &Batch) {
+        self.bytes.extend_from_slice(&batch.bytes);
+        self.len += batch.len;
+    }
+
+    /// Bytes collected so far.
+    pub fn size_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The finished batch. Room reserved in vain is given back where it is more than a quarter: a batch may wait for hours.
     pub fn finish(self, received_at_us: i64) -> Batch {
-        Batch { received_at_us, len: self.len, bytes: self.bytes.freeze() }
+        let wasted = self.bytes.capacity() - self.bytes.len();
+        let bytes = if wasted * 4 > self.bytes.len() { Bytes::copy_from_slice(&self.bytes) } else { self.bytes.freeze() };
+        Batch { received_at_us, len: self.len, bytes }
     }
 }
 

@@ -1,0 +1,388 @@
+//! Tier memory: accepted readings wait in this process.
+//!
+//! In: batches. Out: frames, oldest first. A crash of the process loses what waits; an actor's panic does not, and an orderly stop
+//! stores it first. At its bound (readings or bytes, whichever is hit first) a batch is refused whole and the sender comes again.
+
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use super::{Account, Buffer, BufferStats, Correction, DrainOutcome, Frame};
+use crate::{
+    domain::{
+        ack::AckLevel,
+        batch::{Batch, BatchBuilder},
+        receipt::{Receipt, ReceiptState, StreamId},
+    },
+    protocol::{Accepted, Refusal, Reply},
+};
+
+/// What a frame costs beside its records: the frame, its place in the queue and the allocator's own.
+const FRAME_BYTES: u64 = 128;
+/// Small pushes that arrive within this time share a frame, so that single readings do not each cost one. Their `created_at_us`
+/// is the first one's: audit times are exact to this window.
+const GATHER_US: i64 = 10_000;
+/// A frame is closed at this size, so that one drain does not take more than it asked for by much.
+const GATHER_BYTES: usize = 16 * 1024;
+
+/// The bounded queue in memory.
+#[derive(Debug)]
+pub struct MemoryBuffer {
+    stream: StreamId,
+    rows_bound: u64,
+    bytes_bound: u64,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    next_seq: u64,
+    frames: VecDeque<Held>,
+    /// The frame that small pushes are still being added to; its numbers follow those of `frames`.
+    open: Option<Open>,
+    bytes: u64,
+    account: Account,
+    /// Senders that wait for `store`, by the last number of their push, rising.
+    waiters: VecDeque<(u64, oneshot::Sender<AckLevel>)>,
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Held {
+    frame: Frame,
+    since: Instant,
+}
+
+#[derive(Debug)]
+struct Open {
+    first_seq: u64,
+    received_at_us: i64,
+    since: Instant,
+    builder: BatchBuilder,
+}
+
+impl MemoryBuffer {
+    /// An empty buffer with a new stream.
+    pub fn new(rows_bound: u32, bytes_bound: u64) -> Self {
+        let inner = Inner {
+            next_seq: 1,
+            frames: VecDeque::new(),
+            open: None,
+            bytes: 0,
+            account: Account::default(),
+            waiters: VecDeque::new(),
+            closed: false,
+        };
+        Self { stream: Uuid::now_v7(), rows_bound: u64::from(rows_bound), bytes_bound, inner: Mutex::new(inner) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // No code that holds the lock can panic half-way through a change: see `Inner`.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn keep(&mut self, batch: Batch, first_seq: u64) {
+        let rows = u64::from(batch.len());
+        self.account.accepted += rows;
+        self.account.buffered += rows;
+        self.bytes += batch.bytes().len() as u64;
+        let fits = self.open.as_ref().is_some_and(|open| {
+            (0..GATHER_US).contains(&(batch.received_at_us() - open.received_at_us))
+                && open.builder.size_bytes() + batch.bytes().len() <= GATHER_BYTES
+        });
+        if !fits {
+            self.seal();
+            self.bytes += FRAME_BYTES;
+            if batch.bytes().len() * 2 > GATHER_BYTES {
+                self.frames.push_back(Held { frame: Frame { first_seq, batch }, since: Instant::now() });
+                return;
+            }
+            let received_at_us = batch.received_at_us();
+            self.open = Some(Open { first_seq, received_at_us, since: Instant::now(), builder: BatchBuilder::default() });
+        }
+        if let Some(open) = &mut self.open {
+            open.builder.append(&batch);
+        }
+    }
+
+    fn seal(&mut self) {
+        if let Some(open) = self.open.take() {
+            let batch = open.builder.finish(open.received_at_us);
+            self.frames.push_back(Held { frame: Frame { first_seq: open.first_seq, batch }, since: open.since });
+        }
+    }
+
+    fn oldest(&self) -> Option<Instant> {
+        self.frames.front().map(|held| held.since).or(self.open.as_ref().map(|open| open.since))
+    }
+}
+
+impl Buffer for MemoryBuffer {
+    fn level(&self) -> AckLevel {
+        AckLevel::Memory
+    }
+
+    fn stream(&self) -> StreamId {
+        self.stream
+    }
+
+    fn submit(&self, batch: Batch, ack: AckLevel, alerts: Option<oneshot::Receiver<()>>, reply: Reply) -> u64 {
+        let rows = u64::from(batch.len());
+        let mut inner = self.lock();
+        let full = inner.account.buffered + rows > self.rows_bound
+            || inner.bytes + batch.bytes().len() as u64 + FRAME_BYTES > self.bytes_bound;
+        if inner.closed || full {
+            let refusal = if inner.closed { Refusal::Stopping } else { Refusal::Full };
+            let waiting = inner.account.buffered;
+            drop(inner);
+            // A waiter that has gone away needs no answer.
+            let _ = reply.send(Err(refusal));
+            return waiting;
+        }
+        let first_seq = inner.next_seq;
+        inner.next_seq += rows;
+        let receipt = Receipt { stream: self.stream, first_seq, last_seq: first_seq + rows - 1 };
+        inner.keep(batch, first_seq);
+        let upgrade = (ack > AckLevel::Memory).then(|| {
+            let (sender, receiver) = oneshot::channel();
+            inner.waiters.push_back((receipt.last_seq, sender));
+            receiver
+        });
+        let waiting = inner.account.buffered;
+        drop(inner);
+        let _ = reply.send(Ok(Accepted { receipt, level: AckLevel::Memory, upgrade, alerts }));
+        waiting
+    }
+
+    fn pending(&self, max_rows: u32) -> Vec<Frame> {
+        let mut inner = self.lock();
+        let mut rows = 0;
+        let mut frames = Vec::new();
+        for held in &inner.frames {
+            if rows >= max_rows {
+                return frames;
+            }
+            rows += held.frame.batch.len();
+            frames.push(held.frame.clone());
+        }
+        if rows < max_rows && inner.open.is_some() {
+            inner.seal();
+            frames.extend(inner.frames.back().map(|held| held.frame.clone()));
+        }
+        frames
+    }
+
+    fn settle(&self, outcome: &DrainOutcome) {
+        let mut reached = Vec::new();
+        let mut inner = self.lock();
+        while inner.frames.front().is_some_and(|held| held.frame.last_seq() <= outcome.last_seq) {
+            let Some(held) = inner.frames.pop_front() else { break };
+            inner.bytes = inner.bytes.saturating_sub(held.frame.batch.bytes().len() as u64 + FRAME_BYTES);
+            inner.account.buffered -= u64::from(held.frame.batch.len());
+        }
+        inner.account.stored += outcome.stored;
+        inner.account.duplicate += outcome.duplicate;
+        inner.account.conflict += outcome.conflict;
+        inner.account.dead += outcome.dead;
+        while inner.waiters.front().is_some_and(|(last_seq, _)| *last_seq <= outcome.last_seq) {
+            reached.extend(inner.waiters.pop_front());
+        }
+        if inner.frames.is_empty() && inner.frames.capacity() > 1024 {
+            // A queue that has been long once need not hold its memory for ever.
+            inner.frames.shrink_to(64);
+        }
+        drop(inner);
+        for (_, waiter) in reached {
+            let _ = waiter.send(AckLevel::Store);
+        }
+    }
+
+    fn correct(&self, delta: &Correction) {
+        let mut inner = self.lock();
+        let account = &mut inner.account;
+        for (count, change) in [
+            (&mut account.stored, delta.stored),
+            (&mut account.duplicate, delta.duplicate),
+            (&mut account.conflict, delta.conflict),
+            (&mut account.dead, delta.dead),
+            (&mut account.discarded, delta.discarded),
+        ] {
+            *count = count.saturating_add_signed(change);
+        }
+    }
+
+    fn close(&self) {
+        self.lock().closed = true;
+    }
+
+    fn abandon(&self) -> u64 {
+        let mut inner = self.lock();
+        inner.closed = true;
+        inner.open = None;
+        inner.frames.clear();
+        inner.bytes = 0;
+        let lost = std::mem::take(&mut inner.account.buffered);
+        inner.account.lost += lost;
+        lost
+    }
+
+    fn state_of(&self, stream: StreamId, seq: u64) -> Option<ReceiptState> {
+        let inner = self.lock();
+        if stream != self.stream {
+            None
+        } else if seq == 0 || seq >= inner.next_seq {
+            Some(ReceiptState::Unknown)
+        } else if seq >= inner.next_seq - inner.account.buffered {
+            Some(ReceiptState::Buffered)
+        } else {
+            None
+        }
+    }
+
+    fn stats(&self) -> BufferStats {
+        let inner = self.lock();
+        let oldest_age = inner.oldest().map_or(Duration::ZERO, |since| since.elapsed());
+        let difference = inner.account.difference();
+        BufferStats {
+            tier: "memory",
+            ack: AckLevel::Memory,
+            may_lose: "a crash or power cut loses the readings that wait here; ask for ack=store to wait for the database",
+            stream: self.stream,
+            rows: inner.account.buffered,
+            rows_bound: self.rows_bound,
+            bytes: inner.bytes,
+            bytes_bound: self.bytes_bound,
+            oldest_age_ms: u64::try_from(oldest_age.as_millis()).unwrap_or(u64::MAX),
+            waiters: inner.waiters.len(),
+            account: inner.account,
+            difference: i64::try_from(difference).unwrap_or(if difference > 0 { i64::MAX } else { i64::MIN }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::reading::ReadingRef;
+
+    fn batch(rows: u32, received_at_us: i64) -> Batch {
+        let mut builder = BatchBuilder::default();
+        for n in 0..rows {
+            builder.push(&ReadingRef {
+                engine_id: "e1",
+                observed_at_us: received_at_us + i64::from(n),
+                status: None,
+                temperature: Some(1.0),
+                rpm: None,
+                pressure: None,
+                fuel_flow: None,
+                extra: None,
+            });
+        }
+        builder.finish(received_at_us)
+    }
+
+    fn submit(buffer: &MemoryBuffer, rows: u32, at: i64, ack: AckLevel) -> Result<Accepted, Refusal> {
+        let (reply, mut answer) = oneshot::channel();
+        buffer.submit(batch(rows, at), ack, None, reply);
+        answer.try_recv().expect("the memory tier answers at once")
+    }
+
+    fn drained(frames: &[Frame]) -> DrainOutcome {
+        let rows = frames.iter().map(|frame| u64::from(frame.batch.len())).sum();
+        DrainOutcome {
+            first_seq: frames[0].first_seq,
+            last_seq: frames[frames.len() - 1].last_seq(),
+            stored: rows,
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn numbers_are_dense_and_frames_come_out_in_order() {
+        let buffer = MemoryBuffer::new(100_000, 10_000_000);
+        let mut next = 1;
+        for (rows, at) in [(1, 0), (1, 5_000), (3, 9_999), (1, 10_000), (900, 10_001), (2, 10_002)] {
+            let accepted = submit(&buffer, rows, at, AckLevel::Memory).expect("there is room");
+            assert_eq!((accepted.receipt.first_seq, accepted.receipt.last_seq), (next, next + u64::from(rows) - 1));
+            next += u64::from(rows);
+        }
+        let frames = buffer.pending(u32::MAX);
+        assert_eq!(frames[0].batch.len(), 5, "pushes within the window share a frame");
+        let mut seq = 1;
+        for frame in &frames {
+            assert_eq!(frame.first_seq, seq);
+            seq += u64::from(frame.batch.len());
+        }
+        assert_eq!(seq, next);
+        buffer.settle(&drained(&frames));
+        assert_eq!(buffer.stats().rows, 0);
+        assert_eq!(buffer.stats().bytes, 0);
+        assert_eq!(buffer.stats().difference, 0);
+    }
+
+    #[test]
+    fn the_first_bound_that_is_hit_refuses_the_whole_batch() {
+        let rows = MemoryBuffer::new(10, 10_000_000);
+        assert!(submit(&rows, 8, 0, AckLevel::Memory).is_ok());
+        assert_eq!(submit(&rows, 3, 0, AckLevel::Memory).map(|_| ()), Err(Refusal::Full));
+        assert!(submit(&rows, 2, 0, AckLevel::Memory).is_ok());
+        let bytes = MemoryBuffer::new(100_000, 400);
+        assert!(submit(&bytes, 1, 0, AckLevel::Memory).is_ok());
+        assert_eq!(submit(&bytes, 20, 0, AckLevel::Memory).map(|_| ()), Err(Refusal::Full));
+        assert_eq!(bytes.stats().account.accepted, 1);
+    }
+
+    #[test]
+    fn a_waiter_for_store_is_told_when_its_last_number_is_settled() {
+        let buffer = MemoryBuffer::new(100, 1_000_000);
+        let mut first = submit(&buffer, 2, 0, AckLevel::Store).expect("there is room").upgrade.expect("a waiter");
+        let mut second = submit(&buffer, 1, 50_000, AckLevel::Store).expect("there is room").upgrade.expect("a waiter");
+        let frames = buffer.pending(1);
+        buffer.settle(&drained(&frames));
+        assert_eq!(first.try_recv(), Ok(AckLevel::Store));
+        assert!(second.try_recv().is_err());
+        buffer.settle(&drained(&buffer.pending(10)));
+        assert_eq!(second.try_recv(), Ok(AckLevel::Store));
+    }
+
+    #[test]
+    fn a_receipt_is_buffered_until_it_is_settled() {
+        let buffer = MemoryBuffer::new(100, 1_000_000);
+        let stream = buffer.stream();
+        assert_eq!(buffer.state_of(stream, 1), Some(ReceiptState::Unknown));
+        submit(&buffer, 2, 0, AckLevel::Memory).expect("there is room");
+        assert_eq!(buffer.state_of(stream, 2), Some(ReceiptState::Buffered));
+        assert_eq!(buffer.state_of(stream, 3), Some(ReceiptState::Unknown));
+        buffer.settle(&drained(&buffer.pending(10)));
+        assert_eq!(buffer.state_of(stream, 2), None);
+        assert_eq!(buffer.state_of(Uuid::nil(), 2), None);
+    }
+
+    #[test]
+    fn a_row_that_the_database_never_saw_shows_as_a_difference() {
+        let buffer = MemoryBuffer::new(100, 1_000_000);
+        submit(&buffer, 5, 0, AckLevel::Memory).expect("there is room");
+        let mut outcome = drained(&buffer.pending(10));
+        outcome.stored -= 1;
+        buffer.settle(&outcome);
+        assert_eq!(buffer.stats().difference, 1);
+    }
+
+    #[test]
+    fn what_is_abandoned_is_lost_and_said_so() {
+        let buffer = MemoryBuffer::new(100, 1_000_000);
+        submit(&buffer, 5, 0, AckLevel::Memory).expect("there is room");
+        assert_eq!(buffer.abandon(), 5);
+        assert_eq!(submit(&buffer, 1, 0, AckLevel::Memory).map(|_| ()), Err(Refusal::Stopping));
+        let stats = buffer.stats();
+        assert_eq!((stats.account.lost, stats.difference), (5, 0));
+    }
+}
