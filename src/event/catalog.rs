@@ -1,0 +1,195 @@
+//! Every metric that belayd exports: name, kind, labels, meaning. The registry is built from this table and `docs/METRICS.md` is
+//! printed from it, so neither can say what the other does not.
+
+/// How a metric behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only rises; sums over the ledger keep their value over a restart.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Distribution in fixed buckets.
+    Histogram,
+}
+
+impl Kind {
+    /// The word that Prometheus uses.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// One metric.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    /// Full name.
+    pub name: &'static str,
+    /// How it behaves.
+    pub kind: Kind,
+    /// Label names.
+    pub labels: &'static [&'static str],
+    /// One sentence, with the unit where it has one.
+    pub help: &'static str,
+}
+
+const fn entry(name: &'static str, kind: Kind, labels: &'static [&'static str], help: &'static str) -> Entry {
+    Entry { name, kind, labels, help }
+}
+
+/// Names, so that code and table cannot differ by a letter.
+pub mod names {
+    #![allow(missing_docs)]
+    pub const READINGS_ACCEPTED: &str = "belayd_readings_accepted_total";
+    pub const READINGS_REJECTED: &str = "belayd_readings_rejected_total";
+    pub const READINGS_STORED: &str = "belayd_readings_stored_total";
+    pub const READINGS_DUPLICATE: &str = "belayd_readings_duplicate_total";
+    pub const READINGS_CONFLICT: &str = "belayd_readings_conflict_total";
+    pub const READINGS_LOST: &str = "belayd_readings_lost_total";
+    pub const READINGS_BUFFERED: &str = "belayd_readings_buffered";
+    pub const READINGS_DEAD: &str = "belayd_readings_dead";
+    pub const PUSHES_REFUSED: &str = "belayd_pushes_refused_total";
+    pub const ACK_SECONDS: &str = "belayd_ack_seconds";
+    pub const ALERT_LATENCY: &str = "belayd_alert_latency_seconds";
+    pub const OUTBOX_BACKLOG: &str = "belayd_outbox_backlog";
+    pub const OUTBOX_OLDEST_AGE: &str = "belayd_outbox_oldest_age_seconds";
+    pub const SEND_FAILURES: &str = "belayd_send_failures_total";
+    pub const CLAIM_FAILURES: &str = "belayd_claim_failures_total";
+    pub const DISPATCH_DURATION: &str = "belayd_dispatch_duration_seconds";
+    pub const ACTOR_RESTARTS: &str = "belayd_actor_restarts_total";
+    pub const ACTOR_MAILBOX_DEPTH: &str = "belayd_actor_mailbox_depth";
+    pub const CONSERVATION_VIOLATION: &str = "belayd_conservation_violation";
+    pub const DATA_LOSS_RATIO: &str = "belayd_data_loss_ratio";
+    pub const DUPLICATE_RATIO: &str = "belayd_duplicate_ratio";
+    pub const RECOVERY_SECONDS: &str = "belayd_recovery_seconds";
+    pub const CIRCUIT_STATE: &str = "belayd_circuit_state";
+}
+
+/// The table, in the order of the data flow.
+pub const CATALOG: &[Entry] = &[
+    entry(
+        names::READINGS_ACCEPTED,
+        Kind::Counter,
+        &[],
+        "Readings that were accepted with a number; a sum over all streams, kept over a restart.",
+    ),
+    entry(
+        names::READINGS_REJECTED,
+        Kind::Counter,
+        &["reason"],
+        "Readings that were refused, by the code of the reason; since the start.",
+    ),
+    entry(
+        names::READINGS_STORED,
+        Kind::Counter,
+        &[],
+        "Readings that the database says it inserted; a sum over the ledger, kept over a restart.",
+    ),
+    entry(
+        names::READINGS_DUPLICATE,
+        Kind::Counter,
+        &[],
+        "Repeats of stored readings with the same values, suppressed; a sum over the ledger, kept over a restart.",
+    ),
+    entry(
+        names::READINGS_CONFLICT,
+        Kind::Counter,
+        &[],
+        "Readings whose engine and time were stored with other values; a sum over the ledger, kept over a restart.",
+    ),
+    entry(
+        names::READINGS_LOST,
+        Kind::Counter,
+        &["reason"],
+        "Accepted readings that are gone: lost, quarantined or void; kept over a restart.",
+    ),
+    entry(names::READINGS_BUFFERED, Kind::Gauge, &[], "Readings that wait for the database."),
+    entry(
+        names::READINGS_DEAD,
+        Kind::Gauge,
+        &[],
+        "Readings that the database can never take and that nobody has discarded or stored yet.",
+    ),
+    entry(
+        names::PUSHES_REFUSED,
+        Kind::Counter,
+        &["code"],
+        "Pushes that were turned away whole for want of room or because of a stop, by error code; since the start.",
+    ),
+    entry(
+        names::ACK_SECONDS,
+        Kind::Histogram,
+        &["level"],
+        "Time from the end of a push's body to its acknowledgement, by the level reached, seconds.",
+    ),
+    entry(
+        names::ALERT_LATENCY,
+        Kind::Histogram,
+        &[],
+        "Time from the arrival of the reading or fact to the sink's confirmation of its first notice, seconds.",
+    ),
+    entry(names::OUTBOX_BACKLOG, Kind::Gauge, &["sink"], "Deliveries that are due or in the works, by sink."),
+    entry(names::OUTBOX_OLDEST_AGE, Kind::Gauge, &["sink"], "Age of the oldest unsettled due delivery, by sink, seconds."),
+    entry(
+        names::SEND_FAILURES,
+        Kind::Counter,
+        &["sink", "type"],
+        "Attempts to send that failed, by sink and kind of failure; since the start.",
+    ),
+    entry(names::CLAIM_FAILURES, Kind::Counter, &[], "Attempts to claim due deliveries that failed; since the start."),
+    entry(names::DISPATCH_DURATION, Kind::Histogram, &["sink"], "Time that one attempt to send took, by sink, seconds."),
+    entry(
+        names::ACTOR_RESTARTS,
+        Kind::Counter,
+        &["actor", "reason"],
+        "Restarts of actors, by reason (panic, stop, hang, request); since the start.",
+    ),
+    entry(names::ACTOR_MAILBOX_DEPTH, Kind::Gauge, &["actor"], "Messages that wait in an actor's mailbox."),
+    entry(
+        names::CONSERVATION_VIOLATION,
+        Kind::Gauge,
+        &[],
+        "1 while accepted readings differ from the sum of what became of them, else 0.",
+    ),
+    entry(names::DATA_LOSS_RATIO, Kind::Gauge, &[], "Lost, quarantined and void readings divided by accepted ones."),
+    entry(
+        names::DUPLICATE_RATIO,
+        Kind::Gauge,
+        &[],
+        "Readings stored twice divided by stored ones; suppressed repeats do not count.",
+    ),
+    entry(
+        names::RECOVERY_SECONDS,
+        Kind::Gauge,
+        &[],
+        "Length of the last recovery: from the database's return until nothing of the outage was left waiting, seconds.",
+    ),
+    entry(names::CIRCUIT_STATE, Kind::Gauge, &["party"], "Circuit breaker of an outside party: 0 closed, 1 half-open, 2 open."),
+];
+
+/// What the process collector of the Prometheus client adds, as far as the platform has it.
+pub const PROCESS: &[Entry] = &[
+    entry("process_cpu_seconds_total", Kind::Counter, &[], "User and system CPU time, seconds."),
+    entry("process_open_fds", Kind::Gauge, &[], "Open file descriptors."),
+    entry("process_max_fds", Kind::Gauge, &[], "Most file descriptors that may be open."),
+    entry("process_virtual_memory_bytes", Kind::Gauge, &[], "Virtual memory, bytes."),
+    entry("process_resident_memory_bytes", Kind::Gauge, &[], "Resident memory, bytes."),
+    entry("process_start_time_seconds", Kind::Gauge, &[], "Start of the process, seconds since the epoch."),
+    entry("process_threads", Kind::Gauge, &[], "Threads."),
+];
+
+/// The reference as Markdown; `docs/METRICS.md` is this text.
+pub fn reference() -> String {
+    let mut text = String::from(
+        "# Metrics\n\nServed as Prometheus text at `/metrics`. This page is printed from `src/event/catalog.rs`; a test keeps them equal.\n\n\
+         | name | kind | labels | meaning |\n|---|---|---|---|\n",
+    );
+    for entry in CATALOG.iter().chain(PROCESS) {
+        let labels = if entry.labels.is_empty() { "-".to_owned() } else { format!("`{}`", entry.labels.join("`, `")) };
+        text.push_str(&format!("| `{}` | {} | {labels} | {} |\n", entry.name, entry.kind.as_str(), entry.help));
+    }
+    text
+}

@@ -1,0 +1,187 @@
+//! Facts: one struct for each thing that happened and that a person may want to know. `emit` writes its log line and moves its
+//! metric, so that the two never tell different stories.
+//!
+//! In: facts from every stage. Out: log lines and metrics. A crash loses the counters that are not sums over the ledger.
+
+pub mod catalog;
+mod metrics;
+
+use std::time::Duration;
+
+pub use metrics::{Metrics, seconds};
+
+/// Readings of one push or answer were refused, one by one.
+#[derive(Clone, Copy, Debug)]
+pub struct ReadingsRejected<'a> {
+    /// `http`, or the name of the source.
+    pub via: &'a str,
+    /// The code of the reason (a fixed word).
+    pub reason: &'a str,
+    /// How many.
+    pub readings: u64,
+}
+
+impl ReadingsRejected<'_> {
+    /// Counts them; the line is at debug level, since a sender can make any number of them.
+    pub fn emit(self, metrics: &Metrics) {
+        metrics.count_rejected(self.reason, self.readings);
+        log::debug!(target: "belayd::ingest", via = self.via, reason = self.reason, readings = self.readings; "readings rejected");
+    }
+}
+
+/// A push was turned away whole.
+#[derive(Clone, Copy, Debug)]
+pub struct PushRefused {
+    /// The error code of the answer.
+    pub code: &'static str,
+}
+
+impl PushRefused {
+    /// Counts it; the line is at debug level, since a sender can make any number of them.
+    pub fn emit(self, metrics: &Metrics) {
+        metrics.pushes_refused.with_label_values(&[self.code]).inc();
+        log::debug!(target: "belayd::ingest", code = self.code; "push refused");
+    }
+}
+
+/// The database stopped answering.
+#[derive(Clone, Copy, Debug)]
+pub struct StoreWentDown<'a> {
+    /// SQLSTATE or the engine's own code, where there was one.
+    pub error_type: &'a str,
+    /// What it said, without the URL.
+    pub message: &'a str,
+}
+
+impl StoreWentDown<'_> {
+    /// Opens the circuit and says so.
+    pub fn emit(self, metrics: &Metrics) {
+        metrics.circuit_state.with_label_values(&["store"]).set(2);
+        log::warn!(target: "belayd::store", errorType = self.error_type, error = self.message; "database is away; readings wait in the buffer");
+    }
+}
+
+/// The database answers again.
+#[derive(Clone, Copy, Debug)]
+pub struct StoreCameBack {
+    /// How long it was away.
+    pub outage: Duration,
+}
+
+impl StoreCameBack {
+    /// Closes the circuit and says so.
+    pub fn emit(self, metrics: &Metrics) {
+        metrics.circuit_state.with_label_values(&["store"]).set(0);
+        log::info!(target: "belayd::store", durationMs = millis(self.outage); "database is back");
+    }
+}
+
+/// Everything that had waited for the database is settled.
+#[derive(Clone, Copy, Debug)]
+pub struct Recovered {
+    /// From the database's return until nothing of the outage was left.
+    pub took: Duration,
+}
+
+impl Recovered {
+    /// Keeps the time and says so.
+    pub fn emit(self, metrics: &Metrics) {
+        metrics.recovery_seconds.set(seconds(self.took));
+        log::info!(target: "belayd::store", durationMs = millis(self.took); "caught up with the database");
+    }
+}
+
+/// A sink took a delivery.
+#[derive(Clone, Copy, Debug)]
+pub struct DeliverySent<'a> {
+    /// The delivery.
+    pub delivery_id: &'a str,
+    /// The sink.
+    pub sink: &'a str,
+    /// Which attempt it was, from 1.
+    pub attempt: u32,
+    /// How long the attempt took.
+    pub took: Duration,
+    /// From the arrival of the fact to now, for the first notice of an alert.
+    pub alert_latency: Option<Duration>,
+}
+
+impl DeliverySent<'_> {
+    /// Observes the durations and says so.
+    pub fn emit(self, metrics: &Metrics) {
+        metrics.dispatch_duration.with_label_values(&[self.sink]).observe(seconds(self.took));
+        if let Some(latency) = self.alert_latency {
+            metrics.alert_latency.observe(seconds(latency));
+        }
+        log::info!(target: "belayd::outbox", deliveryId = self.delivery_id, sink = self.sink, attempt = self.attempt, durationMs = millis(self.took);
+            "delivery sent");
+    }
+}
+
+/// An attempt to send failed.
+#[derive(Clone, Copy, Debug)]
+pub struct SendFailed<'a> {
+    /// The delivery.
+    pub delivery_id: &'a str,
+    /// The sink.
+    pub sink: &'a str,
+    /// Which attempt it was, from 1.
+    pub attempt: u32,
+    /// How long the attempt took.
+    pub took: Duration,
+    /// A fixed word for the kind of failure.
+    pub error_type: &'a str,
+    /// What happened, without secrets.
+    pub message: &'a str,
+    /// What becomes of the delivery: `retry`, `dead`, `uncertain`.
+    pub verdict: &'a str,
+}
+
+impl SendFailed<'_> {
+    /// Counts it and says so.
+    pub fn emit(self, metrics: &Metrics) {
+        metrics.send_failures.with_label_values(&[self.sink, self.error_type]).inc();
+        metrics.dispatch_duration.with_label_values(&[self.sink]).observe(seconds(self.took));
+        log::warn!(target: "belayd::outbox", deliveryId = self.delivery_id, sink = self.sink, attempt = self.attempt, errorType = self.error_type,
+            durationMs = millis(self.took), verdict = self.verdict, error = self.message; "delivery failed");
+    }
+}
+
+/// Due deliveries could not be claimed.
+#[derive(Clone, Copy, Debug)]
+pub struct ClaimFailed<'a> {
+    /// `control` or `store`.
+    pub store: &'a str,
+    /// SQLSTATE or the engine's own code, where there was one.
+    pub error_type: &'a str,
+    /// What it said.
+    pub message: &'a str,
+}
+
+impl ClaimFailed<'_> {
+    /// Counts it and says so.
+    pub fn emit(self, metrics: &Metrics) {
+        metrics.claim_failures.inc();
+        log::warn!(target: "belayd::outbox", store = self.store, errorType = self.error_type, error = self.message; "claim of due deliveries failed");
+    }
+}
+
+/// Someone showed a token that is not valid.
+#[derive(Clone, Copy, Debug)]
+pub struct SignInFailed<'a> {
+    /// The client's address.
+    pub address: &'a str,
+    /// How many failures this address has had in the current window.
+    pub failures: u32,
+}
+
+impl SignInFailed<'_> {
+    /// Says so, once for each failure of a form or a bearer token.
+    pub fn emit(self) {
+        log::warn!(target: "belayd::web", address = self.address, failures = self.failures; "sign-in failed");
+    }
+}
+
+fn millis(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}
