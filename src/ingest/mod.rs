@@ -1,4 +1,12 @@
 //! The way in: readings are parsed, checked and handed to the buffer.
 
 pub mod admission;
+pub mod board;
 pub mod engines;
+pub mod gzip;
+pub mod http_client;
+pub mod limits;
+pub mod parse;
+pub mod poll;
+pub mod reason;
+pub mod timestamp;

@@ -1,0 +1,1 @@
+//! Duty: times as readings give them, as microseconds since the epoch. Pure: a crash loses nothing.
