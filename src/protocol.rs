@@ -10,7 +10,12 @@ use tokio::sync::oneshot;
 
 use crate::{
     config::Config,
-    domain::{ack::AckLevel, alert::Transition, batch::Batch, receipt::Receipt},
+    domain::{
+        ack::AckLevel,
+        alert::{Alert, Transition},
+        batch::Batch,
+        receipt::Receipt,
+    },
     ingest::admission::Permit,
 };
 
@@ -79,8 +84,33 @@ pub struct Append {
 pub struct Raise {
     /// In the order in which they happened.
     pub transitions: Vec<Transition>,
-    /// Told when they are committed.
+    /// Told when they are committed. Closed without a word: they were not taken (the queue was full) and must be raised again.
     pub committed: Option<oneshot::Sender<()>>,
+}
+
+/// To `AlertActor`: a person takes an alert on.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct AcknowledgeAlert {
+    /// The alert's id.
+    pub id: String,
+    /// Who: the name of the token.
+    pub by: String,
+    /// Why, in the person's words.
+    pub reason: Option<String>,
+    /// Told what became of it; a repeat by anyone of an acknowledged alert is answered with the alert as it is.
+    pub reply: oneshot::Sender<Result<Alert, AcknowledgeError>>,
+}
+
+/// Why an alert was not acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AcknowledgeError {
+    /// No alert has this id (404).
+    NotFound,
+    /// It is resolved already (409).
+    Resolved,
+    /// The control store could not be written (503); the text says why.
+    Unavailable(String),
 }
 
 /// To `OutboxActor`: there may be due deliveries. Losing this costs one poll interval, nothing else.

@@ -2,9 +2,9 @@
 
 use std::{fmt, str::FromStr};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
-use super::ack::UnknownWord;
+use super::{ack::UnknownWord, time};
 
 /// How much an alert matters, in rising order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -104,6 +104,64 @@ impl AlertKind {
             Self::System => "system",
         }
     }
+}
+
+impl FromStr for AlertKind {
+    type Err = UnknownWord;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "rule" => Ok(Self::Rule),
+            "system" => Ok(Self::System),
+            _ => Err(UnknownWord::new(text, &["rule", "system"])),
+        }
+    }
+}
+
+/// One episode: from the moment a condition began to hold until it ceased to. This is the form in which the page, `/api/alerts`
+/// and webhooks see it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Alert {
+    /// A UUID; it names the episode in every notice and request.
+    pub id: String,
+    /// Rule or system.
+    pub kind: AlertKind,
+    /// The rule's name, or the system condition's.
+    pub name: String,
+    /// The engine id, or the part of the system.
+    pub subject: String,
+    /// The highest level it has been raised at.
+    pub level: Level,
+    /// Where it stands.
+    pub state: AlertState,
+    /// When it was opened: microseconds since the epoch (RFC 3339 in JSON).
+    #[serde(rename = "openedAt", serialize_with = "rfc3339")]
+    pub opened_at_us: i64,
+    /// When a person took it on.
+    #[serde(rename = "acknowledgedAt", serialize_with = "rfc3339_option")]
+    pub acknowledged_at_us: Option<i64>,
+    /// Who took it on: the name of the token.
+    pub acknowledged_by: Option<String>,
+    /// When it was over.
+    #[serde(rename = "resolvedAt", serialize_with = "rfc3339_option")]
+    pub resolved_at_us: Option<i64>,
+    /// What was measured last.
+    pub value: Option<f64>,
+    /// What it was compared with.
+    pub threshold: Option<f64>,
+    /// One English sentence for a person.
+    pub text: String,
+    /// How often it was raised in this episode; at least 1.
+    pub count: u64,
+}
+
+fn rfc3339<S: Serializer>(at_us: &i64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&time::rfc3339_us(*at_us))
+}
+
+fn rfc3339_option<S: Serializer>(at_us: &Option<i64>, serializer: S) -> Result<S::Ok, S::Error> {
+    at_us.map(time::rfc3339_us).serialize(serializer)
 }
 
 /// A condition began to hold or ceased to. The alert side turns it into an episode; `(kind, name, subject)` identifies that.

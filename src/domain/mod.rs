@@ -8,4 +8,6 @@ pub mod batch;
 pub mod delivery;
 pub mod reading;
 pub mod receipt;
+pub mod role;
 pub mod rule;
+pub mod time;

@@ -1,1 +1,91 @@
-//! sinks
+//! Ways out: one file a sink, one line each in [`build`].
+//!
+//! In: one delivery at a time from the outbox. Out: what the receiver said, with a verdict: the sink classifies, the outbox
+//! decides. A sink keeps no state that a crash could lose.
+
+#[cfg(test)]
+pub mod doubles;
+pub mod log;
+mod webhook;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use futures_util::future::BoxFuture;
+
+pub use self::{log::LogSink, webhook::WebhookSink};
+use crate::config::Config;
+
+/// What a sink gets to see of a delivery.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Letter {
+    /// The delivery's id: the receiver can tell repeats by it.
+    pub id: String,
+    /// The sink it is meant for.
+    pub sink: String,
+    /// What it is about: the id of the alert.
+    pub subject: String,
+    /// JSON text.
+    pub payload: Arc<str>,
+    /// Which attempt this is, from 1.
+    pub attempt: u32,
+    /// Whether an earlier attempt may have arrived.
+    pub possible_repeat: bool,
+}
+
+/// What the receiver confirmed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// What it answered, for a person: a status line.
+    pub answer: String,
+}
+
+/// What the outbox should do about a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorClass {
+    /// Try again, not before `after` where the receiver said so.
+    Retry {
+        /// The receiver's Retry-After.
+        after: Option<Duration>,
+    },
+    /// This delivery will never be taken.
+    Reject,
+    /// The sink itself is set up wrongly: nothing will be taken until a person changes that.
+    Fatal,
+    /// The body went out and no answer came.
+    Unknown,
+}
+
+/// A send that was not confirmed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SendError {
+    /// The verdict.
+    pub class: ErrorClass,
+    /// A fixed word for metrics and logs: `connect`, `timeout`, `status_5xx`.
+    pub error_type: &'static str,
+    /// One sentence without secrets.
+    pub message: String,
+}
+
+impl fmt::Display for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.error_type, self.message)
+    }
+}
+
+impl std::error::Error for SendError {}
+
+/// A way out. Implementations bound the time of a send themselves.
+pub trait Sink: Send + Sync + fmt::Debug {
+    /// The name that routes use.
+    fn name(&self) -> &str;
+
+    /// Sends one delivery and waits for the receiver's word.
+    fn send<'a>(&'a self, letter: &'a Letter) -> BoxFuture<'a, Result<Sent, SendError>>;
+}
+
+/// Every sink that the configuration asks for. A new kind of sink is one file and one line here.
+pub fn build(config: &Config) -> Vec<Arc<dyn Sink>> {
+    let mut sinks: Vec<Arc<dyn Sink>> = vec![Arc::new(LogSink)];
+    sinks.extend(config.webhooks.iter().map(|webhook| Arc::new(WebhookSink::new(webhook)) as Arc<dyn Sink>));
+    sinks
+}

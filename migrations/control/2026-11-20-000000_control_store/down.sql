@@ -1,0 +1,9 @@
+DROP TABLE deliveries;
+DROP TABLE duty_runs;
+DROP TABLE rule_state;
+DROP TABLE alert_events;
+DROP TABLE alerts;
+DROP TABLE audit;
+DROP TABLE sessions;
+DROP TABLE tokens;
+DROP TABLE identity;

@@ -1,0 +1,70 @@
+//! Sinks for tests: one that takes everything and remembers it, one that fails as it is told.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::future::{BoxFuture, ready};
+
+use super::{Letter, SendError, Sent, Sink};
+
+/// Takes everything.
+#[derive(Debug)]
+pub struct NoopSink {
+    name: &'static str,
+    taken: Mutex<Vec<Letter>>,
+}
+
+impl NoopSink {
+    /// A sink of that name.
+    pub fn named(name: &'static str) -> Arc<Self> {
+        Arc::new(Self { name, taken: Mutex::default() })
+    }
+
+    /// What it took, oldest first.
+    pub fn taken(&self) -> Vec<Letter> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Sink for NoopSink {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn send<'a>(&'a self, letter: &'a Letter) -> BoxFuture<'a, Result<Sent, SendError>> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner).push(letter.clone());
+        Box::pin(ready(Ok(Sent::default())))
+    }
+}
+
+/// Fails with the given errors in turn, the last one for ever after; with none left to give from the start it succeeds.
+#[derive(Debug)]
+pub struct FailingSink {
+    name: &'static str,
+    errors: Mutex<Vec<Option<SendError>>>,
+    tries: Mutex<Vec<Letter>>,
+}
+
+impl FailingSink {
+    /// A sink of that name; `None` among the errors is a success.
+    pub fn named(name: &'static str, errors: Vec<Option<SendError>>) -> Arc<Self> {
+        Arc::new(Self { name, errors: Mutex::new(errors), tries: Mutex::default() })
+    }
+
+    /// What it was asked to send, oldest first.
+    pub fn tries(&self) -> Vec<Letter> {
+        self.tries.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Sink for FailingSink {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn send<'a>(&'a self, letter: &'a Letter) -> BoxFuture<'a, Result<Sent, SendError>> {
+        self.tries.lock().unwrap_or_else(PoisonError::into_inner).push(letter.clone());
+        let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = if errors.len() > 1 { errors.remove(0) } else { errors.first().cloned().flatten() };
+        Box::pin(ready(next.map_or(Ok(Sent::default()), Err)))
+    }
+}
