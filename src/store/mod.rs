@@ -1,1 +1,23 @@
-//! store
+//! The store: the only place that speaks SQL.
+//!
+//! In: settled facts from the drain thread, queries from HTTP handlers, duties and the outbox. Out: rows and counts. A crash
+//! loses what was not committed, which nobody was told about; everything committed is synced.
+//!
+//! One [`Store`] type serves both databases (SQLite, PostgreSQL) and both stores (the shared one by URL, the control store in the
+//! data directory). Functions take `&mut Conn`, so that a caller can put several into one [`Conn::write`] transaction.
+//!
+//! Three rungs, lowest that works: plain diesel on the [`Conn`] enum; [`on_backend!`](crate::on_backend), the same diesel text
+//! checked once for each database; a real `match` for the few statements that differ.
+
+pub mod backend;
+pub mod conn;
+pub mod error;
+pub mod migrate;
+pub mod pool;
+pub mod schema;
+pub mod url;
+
+pub use backend::Backend;
+pub use conn::Conn;
+pub use error::{StoreError, StoreErrorKind, StoreResult};
+pub use pool::{Store, Writer};

@@ -1,0 +1,204 @@
+//! One connection to either database: how it is opened, and how a writing transaction begins.
+
+use std::{
+    fs::{DirBuilder, OpenOptions},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::Path,
+    time::Duration,
+};
+
+use diesel::{
+    Connection, PgConnection, RunQueryDsl, SqliteConnection,
+    connection::{AnsiTransactionManager, SimpleConnection, TransactionManager},
+    result::Error as DieselError,
+    sql_types::Text,
+};
+
+use super::{
+    Backend, StoreError, StoreResult,
+    url::{Target, with_timeouts},
+};
+
+pub use either::Conn;
+
+mod either {
+    #![allow(missing_docs, reason = "the derive writes items without documentation")]
+
+    use diesel::{PgConnection, SqliteConnection};
+
+    /// A connection to either database.
+    #[derive(diesel::MultiConnection)]
+    pub enum Conn {
+        /// SQLite.
+        Sqlite(SqliteConnection),
+        /// PostgreSQL.
+        Pg(PgConnection),
+    }
+}
+
+impl std::fmt::Debug for Conn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Conn({})", self.backend())
+    }
+}
+
+/// How a connection is to be opened.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Settings {
+    /// Longest wait for the server to answer, or for SQLite's write lock.
+    pub(super) connect_timeout: Duration,
+    /// Longest run of one statement (PostgreSQL).
+    pub(super) statement_timeout: Duration,
+    /// Most memory for SQLite's page cache, KiB. It is a bound: pages are only taken when they are needed.
+    pub(super) cache_kib: u32,
+}
+
+impl Conn {
+    /// Opens the variant that `target` means, so that the true cause of a failure is seen: the derived `establish` tries each in
+    /// turn and hides it.
+    pub(super) fn open(target: &Target, settings: Settings) -> StoreResult<Self> {
+        match target {
+            Target::Sqlite(path) => open_sqlite(path, settings).map(Self::Sqlite),
+            Target::Postgres(url) => open_postgres(url, settings).map(Self::Pg),
+        }
+    }
+
+    /// Which database it is.
+    pub fn backend(&self) -> Backend {
+        match self {
+            Self::Sqlite(_) => Backend::Sqlite,
+            Self::Pg(_) => Backend::Postgres,
+        }
+    }
+
+    /// Runs `f` in one transaction that will write. On SQLite it begins with `BEGIN IMMEDIATE`: a deferred transaction that
+    /// turns into a writer halfway fails at once with `SQLITE_BUSY`, whatever the time-out.
+    ///
+    /// # Errors
+    /// Those of `f`, after a rollback; or of the commit, whose outcome is then unknown if the connection broke.
+    pub fn write<T>(&mut self, f: impl FnOnce(&mut Self) -> StoreResult<T>) -> StoreResult<T> {
+        match self {
+            Self::Sqlite(conn) => AnsiTransactionManager::begin_transaction_sql(conn, "BEGIN IMMEDIATE")?,
+            Self::Pg(conn) => AnsiTransactionManager::begin_transaction(conn)?,
+        }
+        self.finish(f)
+    }
+
+    /// Runs `f` in one transaction that only reads, so that several queries see the same state.
+    ///
+    /// # Errors
+    /// Those of `f` or of the transaction.
+    pub fn read<T>(&mut self, f: impl FnOnce(&mut Self) -> StoreResult<T>) -> StoreResult<T> {
+        match self {
+            Self::Sqlite(conn) => AnsiTransactionManager::begin_transaction(conn)?,
+            Self::Pg(conn) => {
+                AnsiTransactionManager::begin_transaction_sql(conn, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")?
+            }
+        }
+        self.finish(f)
+    }
+
+    /// Runs `f` in a savepoint of the transaction that is open: its failure undoes only its own writes.
+    ///
+    /// # Errors
+    /// Those of `f`, after rolling back to the savepoint.
+    pub fn savepoint<T>(&mut self, f: impl FnOnce(&mut Self) -> StoreResult<T>) -> StoreResult<T> {
+        <Self as Connection>::TransactionManager::begin_transaction(self)?;
+        self.finish(f)
+    }
+
+    fn finish<T>(&mut self, f: impl FnOnce(&mut Self) -> StoreResult<T>) -> StoreResult<T> {
+        match f(self) {
+            Ok(value) => {
+                <Self as Connection>::TransactionManager::commit_transaction(self)?;
+                Ok(value)
+            }
+            Err(error) => {
+                match <Self as Connection>::TransactionManager::rollback_transaction(self) {
+                    // The server has rolled back already; the first error is the one that tells.
+                    Ok(()) | Err(DieselError::BrokenTransactionManager) => {}
+                    Err(rollback) => log::debug!(target: "belayd::store", error:% = rollback; "rollback failed"),
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+fn open_sqlite(path: &Path, settings: Settings) -> StoreResult<SqliteConnection> {
+    prepare_file(path)?;
+    let Some(name) = path.to_str() else {
+        return Err(StoreError::invalid("the path of the SQLite file is not UTF-8"));
+    };
+    let mut conn =
+        SqliteConnection::establish(name).map_err(|error| StoreError::from(error).context(&format!("cannot open {name}")))?;
+    // The wait for locks comes first: switching to WAL needs one. FULL syncs the log at every commit: what is committed survives
+    // a power cut, and the buffer may forget it.
+    conn.batch_execute(&format!("PRAGMA busy_timeout = {};", settings.connect_timeout.as_millis().clamp(100, 60_000)))?;
+    conn.batch_execute(&format!(
+        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA cache_size = -{}; \
+         PRAGMA journal_size_limit = 67108864; PRAGMA wal_autocheckpoint = {WAL_CHECKPOINT_PAGES};",
+        settings.cache_kib
+    ))?;
+    Ok(conn)
+}
+
+/// Pages of 4 KiB in the write-ahead log before SQLite copies them into the file.
+const WAL_CHECKPOINT_PAGES: u32 = 4_000;
+
+/// Makes the file readable by its owner only; SQLite gives its companions (`-wal`, `-shm`) the same mode.
+fn prepare_file(path: &Path) -> StoreResult<()> {
+    if path.exists() {
+        return Ok(());
+    }
+    let cannot = |error: std::io::Error| {
+        let mut failure = StoreError::from_code("SQLITE_CANTOPEN", format!("cannot create {}: {error}", path.display()));
+        failure.kind = super::StoreErrorKind::Unavailable;
+        failure
+    };
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(cannot)?;
+    }
+    OpenOptions::new().append(true).create(true).mode(0o600).open(path).map_err(cannot)?;
+    Ok(())
+}
+
+fn open_postgres(url: &str, settings: Settings) -> StoreResult<PgConnection> {
+    let url = with_timeouts(url, settings.connect_timeout, settings.statement_timeout);
+    let mut conn = PgConnection::establish(&url)?;
+    let timeout_ms = settings.statement_timeout.as_millis().clamp(1, i32::MAX as u128);
+    conn.batch_execute(&format!(
+        "SET statement_timeout = {timeout_ms}; SET idle_in_transaction_session_timeout = {}; SET timezone = 'UTC';",
+        timeout_ms.saturating_mul(4).min(i32::MAX as u128)
+    ))?;
+    Ok(conn)
+}
+
+/// One row of `SHOW …` or `PRAGMA …`.
+#[derive(diesel::QueryableByName)]
+struct Setting {
+    #[diesel(sql_type = Text)]
+    value: String,
+}
+
+/// What this database does not do for the safety of a commit, one sentence each; empty when a commit is as durable as its disk.
+///
+/// # Errors
+/// Where the database cannot be asked.
+pub fn durability(conn: &mut Conn) -> StoreResult<Vec<String>> {
+    let Conn::Pg(pg) = conn else {
+        return Ok(Vec::new()); // SQLite's settings are our own: WAL and synchronous=FULL.
+    };
+    let mut warnings = Vec::new();
+    for (name, meaning) in [
+        ("fsync", "a crash of its host may lose or damage the whole database"),
+        ("synchronous_commit", "a crash of the server may lose the last commits although they were acknowledged"),
+        ("full_page_writes", "a power cut may leave torn pages"),
+    ] {
+        let setting: Setting = diesel::sql_query(format!("SELECT current_setting('{name}') AS value")).get_result(pg)?;
+        if setting.value == "off" {
+            warnings.push(format!("PostgreSQL runs with {name} = off: {meaning}"));
+        }
+    }
+    Ok(warnings)
+}

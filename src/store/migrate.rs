@@ -1,0 +1,131 @@
+//! The schema's history: twin migrations for the shared store, one line of its own for the control store, all in the binary.
+
+use diesel::{
+    Connection, RunQueryDsl,
+    connection::SimpleConnection,
+    migration::{MigrationSource, MigrationVersion},
+};
+use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
+use serde::Serialize;
+
+use super::{Conn, StoreError, StoreResult};
+use crate::on_backend;
+
+const SQLITE: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
+const POSTGRES: EmbeddedMigrations = embed_migrations!("migrations/postgres");
+const CONTROL: EmbeddedMigrations = embed_migrations!("migrations/control");
+
+/// Key of the advisory lock under which instances migrate one after the other (the letters "belayd").
+const LOCK: i64 = 0x62_65_6c_61_79_64;
+
+/// Which line of migrations a store follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Migrations {
+    /// The shared store on SQLite.
+    Sqlite,
+    /// The shared store on PostgreSQL.
+    Postgres,
+    /// The control store.
+    Control,
+}
+
+/// One step of the schema's history.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MigrationStatus {
+    /// Version and title, or the version alone where this build does not know it (a newer one ran it).
+    pub name: String,
+    /// Whether the database has it.
+    pub applied: bool,
+    /// Whether this build has it.
+    pub known: bool,
+}
+
+type AnyError = Box<dyn std::error::Error + Send + Sync>;
+
+impl Migrations {
+    fn source(self) -> EmbeddedMigrations {
+        match self {
+            Self::Sqlite => SQLITE,
+            Self::Postgres => POSTGRES,
+            Self::Control => CONTROL,
+        }
+    }
+
+    pub(super) fn run(self, conn: &mut Conn) -> StoreResult<Vec<String>> {
+        locked(conn, |conn| {
+            on_backend!(conn, |c| {
+                let pending = c.pending_migrations(self.source()).map_err(failed)?;
+                let mut done = Vec::new();
+                for migration in pending {
+                    c.run_migration(&migration).map_err(failed)?;
+                    done.push(migration.name().to_string());
+                }
+                Ok(done)
+            })
+        })
+    }
+
+    pub(super) fn status(self, conn: &mut Conn) -> StoreResult<Vec<MigrationStatus>> {
+        on_backend!(conn, |c| {
+            let applied = c.applied_migrations().map_err(failed)?;
+            let known = names(c, self.source()).map_err(failed)?;
+            Ok(merge(&known, &applied))
+        })
+    }
+
+    pub(super) fn revert_last(self, conn: &mut Conn) -> StoreResult<Option<String>> {
+        locked(conn, |conn| {
+            on_backend!(conn, |c| {
+                if c.applied_migrations().map_err(failed)?.is_empty() {
+                    return Ok(None);
+                }
+                c.revert_last_migration(self.source()).map(|version| Some(version.to_string())).map_err(failed)
+            })
+        })
+    }
+}
+
+type Named = (String, MigrationVersion<'static>);
+
+/// Names and versions of `source` for the database of this connection.
+fn names<C: Connection>(_: &C, source: EmbeddedMigrations) -> Result<Vec<Named>, AnyError> {
+    let migrations = MigrationSource::<C::Backend>::migrations(&source)?;
+    Ok(migrations.iter().map(|migration| (migration.name().to_string(), migration.name().version().as_owned())).collect())
+}
+
+fn merge(known: &[Named], applied: &[MigrationVersion<'static>]) -> Vec<MigrationStatus> {
+    let mut all: Vec<MigrationStatus> = known
+        .iter()
+        .map(|(name, version)| MigrationStatus { name: name.clone(), applied: applied.contains(version), known: true })
+        .collect();
+    let foreign = applied.iter().filter(|version| !known.iter().any(|(_, known)| known == *version));
+    all.extend(foreign.map(|version| MigrationStatus { name: version.to_string(), applied: true, known: false }));
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    all
+}
+
+/// PostgreSQL: one instance migrates at a time, the others wait and find the work done. SQLite's own lock does that.
+fn locked<T>(conn: &mut Conn, f: impl FnOnce(&mut Conn) -> StoreResult<T>) -> StoreResult<T> {
+    if let Conn::Pg(pg) = conn {
+        diesel::sql_query(format!("SELECT pg_advisory_lock({LOCK})")).execute(pg)?;
+    }
+    let result = f(conn);
+    if let Conn::Pg(pg) = conn
+        && let Err(error) = pg.batch_execute(&format!("SELECT pg_advisory_unlock({LOCK})"))
+    {
+        // The lock belongs to the session: it ends with the broken connection.
+        log::debug!(target: "belayd::store", error:%; "the migration lock was not released");
+    }
+    result
+}
+
+fn failed(error: AnyError) -> StoreError {
+    match error.downcast::<diesel_migrations::MigrationError>() {
+        Ok(error) => StoreError::other(format!("the migrations cannot be read: {error}")),
+        Err(error) => match error.downcast::<diesel::result::Error>() {
+            Ok(error) => StoreError::from(*error),
+            Err(error) => StoreError::other(format!("a migration failed: {error}")),
+        },
+    }
+}

@@ -1,0 +1,83 @@
+//! The tables of the shared store as diesel knows them, written by hand: they are the same on both databases.
+//! `docs/` describes every table and column; the twin migrations make them.
+
+#![allow(missing_docs, reason = "the columns are described with their migrations and in docs/")]
+
+diesel::table! {
+    /// What engines measured. `updated_at_us` is null while a row is as it was created.
+    readings (engine_id, observed_at_us) {
+        engine_id -> Text,
+        observed_at_us -> BigInt,
+        status -> Nullable<Text>,
+        temperature -> Nullable<Double>,
+        rpm -> Nullable<Double>,
+        pressure -> Nullable<Double>,
+        fuel_flow -> Nullable<Double>,
+        extra -> Nullable<Text>,
+        stream_no -> BigInt,
+        seq -> BigInt,
+        created_at_us -> BigInt,
+        updated_at_us -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
+    /// The numbered sequences of accepted readings, their cursors, and the sums of ledger rows that retention removed.
+    streams (no) {
+        no -> BigInt,
+        stream -> Text,
+        tier -> Text,
+        instance -> Text,
+        cursor_seq -> BigInt,
+        pruned_seq -> BigInt,
+        pruned_stored -> BigInt,
+        pruned_duplicate -> BigInt,
+        pruned_conflict -> BigInt,
+        pruned_dead -> BigInt,
+        pruned_discarded -> BigInt,
+        opened_at_us -> BigInt,
+        closed_at_us -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
+    /// The ledger: one row for each transaction that drained readings.
+    batches (stream, first_seq) {
+        stream -> Text,
+        first_seq -> BigInt,
+        last_seq -> BigInt,
+        stored -> BigInt,
+        duplicate -> BigInt,
+        conflict -> BigInt,
+        dead -> BigInt,
+        discarded -> BigInt,
+        exceptions -> Nullable<Text>,
+        checksum -> BigInt,
+        created_at_us -> BigInt,
+        updated_at_us -> BigInt,
+    }
+}
+
+diesel::table! {
+    /// Readings that were not stored: another value was there (conflict), or the database can never take them (dead).
+    reading_failures (id) {
+        id -> Text,
+        kind -> Text,
+        state -> Text,
+        stream -> Text,
+        seq -> BigInt,
+        engine_id -> Text,
+        observed_at_us -> BigInt,
+        payload -> Text,
+        existing -> Nullable<Text>,
+        error_code -> Nullable<Text>,
+        message -> Text,
+        attempts -> Integer,
+        reason -> Nullable<Text>,
+        actor -> Nullable<Text>,
+        created_at_us -> BigInt,
+        updated_at_us -> BigInt,
+    }
+}
+
+diesel::allow_tables_to_appear_in_same_query!(readings, streams, batches, reading_failures);
