@@ -1,0 +1,1 @@
+//! The demo's receiver of webhooks.

@@ -1,0 +1,1 @@
+//! The source to poll.
