@@ -1,0 +1,291 @@
+//! The counted mailbox: a sender that knows how full the mailbox is, and never makes it fuller than its bound.
+//!
+//! actix tells no depth, lets `do_send` ignore the bound and gives each clone of a sender a slot of its own. So the bound is kept
+//! here: a message takes a seat (a permit of one semaphore per actor), the seat travels inside the envelope and is given back when
+//! the handler begins, or when the envelope is dropped for whatever reason. Depth is bound minus free seats: it cannot drift.
+//! In: messages. Out: messages in the actor's mailbox, each handled one stamped as progress. A crash loses nothing here.
+
+use std::{
+    fmt,
+    future::Future,
+    marker::PhantomData,
+    pin::Pin,
+    sync::Arc,
+    task::{Context as TaskContext, Poll},
+};
+
+use actix::{
+    dev::{MessageResponse, OneshotSender, ToEnvelope},
+    prelude::*,
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc};
+
+use super::vitals::Vitals;
+
+/// Messages that an actor handles in one turn before its timers and its thread get theirs.
+const TURN_MESSAGES: u32 = 128;
+
+/// Why a message was not taken; it is handed back.
+pub enum SendRefused<M> {
+    /// The mailbox holds as many messages as it may. Come again, or refuse upstream.
+    Full(M),
+    /// The actor has stopped for good.
+    Closed(M),
+}
+
+impl<M> SendRefused<M> {
+    /// The message.
+    pub fn into_inner(self) -> M {
+        match self {
+            Self::Full(message) | Self::Closed(message) => message,
+        }
+    }
+}
+
+impl<M> fmt::Debug for SendRefused<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full(_) => "Full(..)",
+            Self::Closed(_) => "Closed(..)",
+        })
+    }
+}
+
+impl<M> fmt::Display for SendRefused<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full(_) => "the mailbox is full",
+            Self::Closed(_) => "the actor has stopped",
+        })
+    }
+}
+
+impl<M> std::error::Error for SendRefused<M> {}
+
+/// What a message carries beside itself: its seat, and whom to stamp when it is opened.
+pub(super) struct Ticket {
+    seat: Option<OwnedSemaphorePermit>,
+    vitals: Option<Arc<Vitals>>,
+    heartbeat: bool,
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if self.heartbeat
+            && let Some(vitals) = &self.vitals
+        {
+            vitals.heartbeat_returned();
+        }
+    }
+}
+
+/// A message with its seat in the mailbox. Made by [`Courier`], opened by the handler that `service!` writes.
+pub struct Counted<M> {
+    message: M,
+    ticket: Ticket,
+}
+
+impl<M: Message> Message for Counted<M> {
+    type Result = M::Result;
+}
+
+impl<M> Counted<M> {
+    /// A message without a seat: from the supervisor itself, which never has more than one of a kind on its way.
+    pub(super) fn unseated(message: M, vitals: Arc<Vitals>, heartbeat: bool) -> Self {
+        Self { message, ticket: Ticket { seat: None, vitals: Some(vitals), heartbeat } }
+    }
+
+    /// Gives the seat back, stamps progress, and lets the actor's timers in after many messages in one turn.
+    pub fn open<A: Actor<Context = Context<A>>>(self, ctx: &mut Context<A>) -> M {
+        let Self { message, mut ticket } = self;
+        drop(ticket.seat.take());
+        if let Some(vitals) = &ticket.vitals
+            && vitals.stamp_served() >= TURN_MESSAGES
+        {
+            vitals.turn_began();
+            ctx.wait(YieldOnce(false).into_actor_future());
+        }
+        message
+    }
+}
+
+/// Lets others run once.
+struct YieldOnce(bool);
+
+impl YieldOnce {
+    fn into_actor_future<A: Actor>(self) -> impl ActorFuture<A, Output = ()> {
+        actix::fut::wrap_future(self)
+    }
+}
+
+impl Future for YieldOnce {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
+        if std::mem::replace(&mut self.0, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+/// Hands the answer of the real handler through. Only `service!` uses it.
+pub struct Forwarded<R, M>(R, PhantomData<fn() -> M>);
+
+impl<R, M> Forwarded<R, M> {
+    /// Wraps the result of the handler for `M`.
+    pub fn new(result: R) -> Self {
+        Self(result, PhantomData)
+    }
+}
+
+impl<A, M, R> MessageResponse<A, Counted<M>> for Forwarded<R, M>
+where
+    A: Actor,
+    M: Message,
+    R: MessageResponse<A, M>,
+{
+    fn handle(self, ctx: &mut A::Context, tx: Option<OneshotSender<M::Result>>) {
+        self.0.handle(ctx, tx);
+    }
+}
+
+/// Where seated messages go: an actor, or a probe in a test.
+trait Post<M>: Send + Sync {
+    fn post(&self, counted: Counted<M>) -> Result<(), SendRefused<Counted<M>>>;
+    fn connected(&self) -> bool;
+}
+
+impl<M> Post<M> for Recipient<Counted<M>>
+where
+    M: Message + Send + 'static,
+    M::Result: Send,
+{
+    fn post(&self, counted: Counted<M>) -> Result<(), SendRefused<Counted<M>>> {
+        self.try_send(counted).map_err(|error| match error {
+            actix::dev::SendError::Full(counted) => SendRefused::Full(counted),
+            actix::dev::SendError::Closed(counted) => SendRefused::Closed(counted),
+        })
+    }
+
+    fn connected(&self) -> bool {
+        Recipient::connected(self)
+    }
+}
+
+impl<M: Send> Post<M> for mpsc::UnboundedSender<Counted<M>> {
+    fn post(&self, counted: Counted<M>) -> Result<(), SendRefused<Counted<M>>> {
+        self.send(counted).map_err(|error| SendRefused::Closed(error.0))
+    }
+
+    fn connected(&self) -> bool {
+        !self.is_closed()
+    }
+}
+
+/// Sends messages of one kind to one actor, within the bound of its mailbox. Cheap to clone; stays valid over every restart of the
+/// actor. All couriers to one actor share its seats.
+pub struct Courier<M> {
+    post: Arc<dyn Post<M>>,
+    seats: Arc<Semaphore>,
+    bound: usize,
+    vitals: Option<Arc<Vitals>>,
+}
+
+impl<M> Clone for Courier<M> {
+    fn clone(&self) -> Self {
+        Self { post: self.post.clone(), seats: self.seats.clone(), bound: self.bound, vitals: self.vitals.clone() }
+    }
+}
+
+impl<M> fmt::Debug for Courier<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Courier").field("depth", &self.depth()).field("bound", &self.bound).finish()
+    }
+}
+
+impl<M: Send + 'static> Courier<M> {
+    pub(super) fn to_actor<A>(addr: Addr<A>, vitals: Arc<Vitals>) -> Self
+    where
+        M: Message,
+        M::Result: Send,
+        A: Actor<Context = Context<A>> + Handler<Counted<M>>,
+        Context<A>: ToEnvelope<A, Counted<M>>,
+    {
+        let post: Recipient<Counted<M>> = addr.recipient();
+        Self { post: Arc::new(post), seats: vitals.seats().clone(), bound: vitals.bound(), vitals: Some(vitals) }
+    }
+
+    /// A courier whose messages end in a [`Probe`] instead of an actor: for tests of the sender.
+    pub fn probe(bound: usize) -> (Self, Probe<M>) {
+        let (tx, rx) = mpsc::unbounded_channel();
+        let courier = Self { post: Arc::new(tx), seats: Arc::new(Semaphore::new(bound)), bound, vitals: None };
+        (courier, Probe(rx))
+    }
+
+    /// Puts the message into the mailbox, or says at once why not.
+    pub fn try_send(&self, message: M) -> Result<(), SendRefused<M>> {
+        match self.seats.clone().try_acquire_owned() {
+            Ok(seat) => self.post_seated(message, seat),
+            Err(TryAcquireError::NoPermits) if self.post.connected() => Err(SendRefused::Full(message)),
+            Err(_) => Err(SendRefused::Closed(message)),
+        }
+    }
+
+    /// Waits for a free seat, in turn with all others who wait, then puts the message into the mailbox. It does not wait until the
+    /// message is handled. Refuses only with [`SendRefused::Closed`].
+    pub async fn send(&self, message: M) -> Result<(), SendRefused<M>> {
+        match self.seats.clone().acquire_owned().await {
+            Ok(seat) => self.post_seated(message, seat),
+            Err(_) => Err(SendRefused::Closed(message)),
+        }
+    }
+
+    fn post_seated(&self, message: M, seat: OwnedSemaphorePermit) -> Result<(), SendRefused<M>> {
+        let ticket = Ticket { seat: Some(seat), vitals: self.vitals.clone(), heartbeat: false };
+        self.post.post(Counted { message, ticket }).map_err(|refused| match refused {
+            SendRefused::Full(counted) => SendRefused::Full(counted.message),
+            SendRefused::Closed(counted) => SendRefused::Closed(counted.message),
+        })
+    }
+}
+
+impl<M> Courier<M> {
+    /// Messages that wait in the mailbox, of all kinds.
+    pub fn depth(&self) -> usize {
+        self.bound.saturating_sub(self.seats.available_permits())
+    }
+
+    /// Most messages that may wait.
+    pub fn bound(&self) -> usize {
+        self.bound
+    }
+
+    /// Whether the actor has not stopped for good.
+    pub fn connected(&self) -> bool {
+        self.post.connected()
+    }
+}
+
+/// The far end of [`Courier::probe`].
+#[derive(Debug)]
+pub struct Probe<M>(mpsc::UnboundedReceiver<Counted<M>>);
+
+impl<M> Probe<M> {
+    /// The next message; `None` once all couriers are gone.
+    pub async fn recv(&mut self) -> Option<M> {
+        self.0.recv().await.map(|counted| counted.message)
+    }
+
+    /// The next message where one waits.
+    pub fn try_recv(&mut self) -> Option<M> {
+        self.0.try_recv().ok().map(|counted| counted.message)
+    }
+}
+
+impl<M> fmt::Debug for Counted<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Counted(..)")
+    }
+}
