@@ -4,6 +4,7 @@
 //! row and cursor. A crash loses what the medium loses: everything in tier memory. The buffer lives outside the actor, so that an
 //! actor's panic loses nothing.
 
+pub mod actor;
 pub mod drain;
 pub mod health;
 pub mod memory;

@@ -1,5 +1,6 @@
 //! The way in: readings are parsed, checked and handed to the buffer.
 
+pub mod actor;
 pub mod admission;
 pub mod board;
 pub mod engines;
@@ -10,5 +11,6 @@ pub mod limits;
 mod ndjson;
 pub mod parse;
 pub mod poll;
+pub mod raiser;
 pub mod reason;
 pub mod timestamp;

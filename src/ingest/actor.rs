@@ -1,0 +1,128 @@
+//! `IngestActor`: every reading passes here once, in order of arrival, is checked against the rules and handed to the buffer.
+//!
+//! In: batches from pushes and pollers. Out: [`Append`] to `BatchBufferActor`, transitions to the [`Raiser`]. It owns the pollers.
+//! A panic loses the message in hand, whose sender sees a closed channel and comes again; the engine table and the raiser live
+//! outside.
+
+use std::sync::Arc;
+
+use actix::prelude::*;
+
+use super::{
+    engines::EngineTable,
+    poll::{PollContext, Poller},
+    raiser::Raiser,
+};
+use crate::{
+    clock::SharedClock,
+    config::{Config, SourceConfig},
+    protocol::{Append, Drain, Ingest, Reconfigure, Refusal},
+    supervise::{Courier, SendRefused, service},
+};
+
+/// Messages that may wait for this actor. Pushes are bounded in bytes before; this bounds their number.
+const MAILBOX: usize = 4_096;
+
+/// What the actor works with; it outlives every restart.
+pub struct IngestParts {
+    /// Newest readings, trends and phases.
+    pub engines: Arc<EngineTable>,
+    /// The way of transitions.
+    pub raiser: Raiser,
+    /// The way of readings.
+    pub buffer: Courier<Append>,
+    /// The configuration in force; a restarted actor polls by it.
+    pub config: Arc<arc_swap::ArcSwap<Config>>,
+    /// Wall-clock time.
+    pub clock: SharedClock,
+    /// Makes what a poller needs, by the configuration in force; given by the daemon, which knows the actor's own address.
+    pub poll: Box<dyn Fn(&Config) -> PollContext + Send + Sync>,
+}
+
+/// See the module.
+pub struct IngestActor {
+    parts: Arc<IngestParts>,
+    pollers: Vec<(SourceConfig, Poller)>,
+    stopping: bool,
+}
+
+service!(IngestActor, "IngestActor", MAILBOX);
+
+impl IngestActor {
+    /// A fresh actor over parts that stay.
+    pub fn new(parts: Arc<IngestParts>) -> Self {
+        Self { parts, pollers: Vec::new(), stopping: false }
+    }
+
+    /// Starts and ends pollers so that they are those of the configuration; one whose source is unchanged goes on undisturbed
+    /// unless `limits_changed`.
+    fn poll_by(&mut self, config: &Config, limits_changed: bool) {
+        let mut old = std::mem::take(&mut self.pollers);
+        for source in &config.sources {
+            let kept = old.iter().position(|(running, _)| running == source).filter(|_| !limits_changed);
+            let poller = match kept {
+                Some(index) => old.swap_remove(index).1,
+                None => Poller::spawn(source.clone(), (self.parts.poll)(config)),
+            };
+            self.pollers.push((source.clone(), poller));
+        }
+    }
+}
+
+impl Actor for IngestActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, _: &mut Self::Context) {
+        let config = self.parts.config.load_full();
+        self.poll_by(&config, true);
+    }
+}
+
+impl Handler<Ingest> for IngestActor {
+    type Result = ();
+
+    fn handle(&mut self, Ingest { batch, ack, reply, permit }: Ingest, _: &mut Self::Context) {
+        if self.stopping || !self.parts.raiser.has_room() {
+            // The sender may have gone; then there is nobody to tell.
+            let _ = reply.send(Err(if self.stopping { Refusal::Stopping } else { Refusal::Full }));
+            return;
+        }
+        let transitions = self.parts.engines.observe(&batch);
+        let alerts = (!transitions.is_empty()).then(|| self.parts.raiser.raise(transitions));
+        if let Err(refused) = self.parts.buffer.try_send(Append { batch, ack, reply, alerts, permit }) {
+            let refusal = match &refused {
+                SendRefused::Full(_) => Refusal::Full,
+                SendRefused::Closed(_) => Refusal::Stopping,
+            };
+            let _ = refused.into_inner().reply.send(Err(refusal));
+        }
+    }
+}
+
+impl Handler<Reconfigure> for IngestActor {
+    type Result = ();
+
+    fn handle(&mut self, Reconfigure(config): Reconfigure, _: &mut Self::Context) {
+        let now_us = self.parts.clock.now_us();
+        let closed = self.parts.engines.replace_rules(&config.rules, config.readings.max_engines, now_us);
+        if !closed.is_empty() {
+            // Nobody waits for this commit; the raiser repeats it until it is done.
+            drop(self.parts.raiser.raise(closed));
+        }
+        if !self.stopping {
+            // The limits travel in each poller's context, so pollers start anew where a limit changed.
+            self.poll_by(&config, true);
+        }
+    }
+}
+
+impl Handler<Drain> for IngestActor {
+    type Result = ();
+
+    fn handle(&mut self, drain: Drain, _: &mut Self::Context) {
+        // Whatever came before lies behind us in the mailbox; what comes now is refused.
+        self.stopping = true;
+        self.pollers.clear();
+        let _ = drain.done.send(());
+    }
+}
