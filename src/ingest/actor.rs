@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     clock::SharedClock,
-    config::{Config, SourceConfig},
+    config::Config,
     protocol::{Append, Drain, Ingest, Reconfigure, Refusal},
     supervise::{Courier, SendRefused, service},
 };
@@ -35,14 +35,15 @@ pub struct IngestParts {
     pub config: Arc<arc_swap::ArcSwap<Config>>,
     /// Wall-clock time.
     pub clock: SharedClock,
-    /// Makes what a poller needs, by the configuration in force; given by the daemon, which knows the actor's own address.
-    pub poll: Box<dyn Fn(&Config) -> PollContext + Send + Sync>,
+    /// Makes what a poller needs, by the configuration in force. `None` until the daemon knows this actor's own address; it then
+    /// sends a [`Reconfigure`], with which polling begins.
+    pub poll: Box<dyn Fn(&Config) -> Option<PollContext> + Send + Sync>,
 }
 
 /// See the module.
 pub struct IngestActor {
     parts: Arc<IngestParts>,
-    pollers: Vec<(SourceConfig, Poller)>,
+    pollers: Vec<Poller>,
     stopping: bool,
 }
 
@@ -54,17 +55,11 @@ impl IngestActor {
         Self { parts, pollers: Vec::new(), stopping: false }
     }
 
-    /// Starts and ends pollers so that they are those of the configuration; one whose source is unchanged goes on undisturbed
-    /// unless `limits_changed`.
-    fn poll_by(&mut self, config: &Config, limits_changed: bool) {
-        let mut old = std::mem::take(&mut self.pollers);
-        for source in &config.sources {
-            let kept = old.iter().position(|(running, _)| running == source).filter(|_| !limits_changed);
-            let poller = match kept {
-                Some(index) => old.swap_remove(index).1,
-                None => Poller::spawn(source.clone(), (self.parts.poll)(config)),
-            };
-            self.pollers.push((source.clone(), poller));
+    /// Ends the pollers there are and starts those of the configuration. All of them: the limits for readings travel with each.
+    fn poll_by(&mut self, config: &Config) {
+        self.pollers.clear();
+        if let Some(context) = (self.parts.poll)(config) {
+            self.pollers.extend(config.sources.iter().map(|source| Poller::spawn(source.clone(), context.clone())));
         }
     }
 }
@@ -74,7 +69,7 @@ impl Actor for IngestActor {
 
     fn started(&mut self, _: &mut Self::Context) {
         let config = self.parts.config.load_full();
-        self.poll_by(&config, true);
+        self.poll_by(&config);
     }
 }
 
@@ -110,8 +105,7 @@ impl Handler<Reconfigure> for IngestActor {
             drop(self.parts.raiser.raise(closed));
         }
         if !self.stopping {
-            // The limits travel in each poller's context, so pollers start anew where a limit changed.
-            self.poll_by(&config, true);
+            self.poll_by(&config);
         }
     }
 }
