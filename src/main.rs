@@ -1,3 +1,7 @@
 //! The `belayd` binary: everything is in the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    belayd::cli::main()
+}

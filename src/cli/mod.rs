@@ -1,1 +1,123 @@
-//! cli
+//! The command line. In: arguments and environment. Out: text on stdout, faults on stderr, and an exit code that scripts and
+//! systemd can rely on. Nothing is kept here, so a crash loses nothing.
+//!
+//! A command is one file with an argument struct and `execute`, and one line in [`Command`].
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{LoadOptions, Loaded};
+
+pub mod check;
+pub mod config;
+pub mod demo;
+pub mod failures;
+pub mod migrate;
+pub mod run;
+pub mod simulate;
+pub mod status;
+pub mod tail;
+pub mod token;
+
+/// Exit codes, the same for every command. Wrong usage is 2, which clap gives.
+pub mod exit {
+    /// Done.
+    pub const DONE: u8 = 0;
+    /// It was tried and failed.
+    pub const FAILED: u8 = 1;
+    /// The configuration has faults (`EX_CONFIG`): systemd does not restart on it.
+    pub const CONFIG: u8 = 78;
+}
+
+/// `belayd …`
+#[derive(Debug, Parser)]
+#[command(name = "belayd", version, about, propagate_version = true, arg_required_else_help = true)]
+#[command(after_help = "Example:\n  belayd demo\n\nExit codes: 0 done, 1 failed, 2 usage, 78 configuration.")]
+pub struct Cli {
+    /// What every command takes.
+    #[command(flatten)]
+    pub global: GlobalArgs,
+    /// The command.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What every command takes.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct GlobalArgs {
+    /// Configuration file; without it ./belayd.toml, then /etc/belayd/belayd.toml, else defaults
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Set one key for this run, for example buffer.batch_rows=500; goes before file and environment. Others on this host can
+    /// see it: no secrets here
+    #[arg(long, global = true, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+impl GlobalArgs {
+    /// Where the configuration comes from: the arguments, the process's environment and working directory.
+    pub fn options(&self) -> LoadOptions {
+        let mut options = LoadOptions::from_process();
+        options.file.clone_from(&self.config);
+        options.set.clone_from(&self.set);
+        options
+    }
+
+    /// Loads the configuration; prints every fault to stderr and gives exit code 78 where there are any.
+    ///
+    /// # Errors
+    /// The exit code to end with.
+    pub fn load(&self) -> Result<Loaded, ExitCode> {
+        load(&self.options())
+    }
+}
+
+/// [`crate::config::load`] for a command: faults go to stderr, one a line.
+///
+/// # Errors
+/// Exit code 78, after the faults are printed.
+pub fn load(options: &LoadOptions) -> Result<Loaded, ExitCode> {
+    crate::config::load(options).map_err(|faults| {
+        complain(&faults.to_string());
+        ExitCode::from(exit::CONFIG)
+    })
+}
+
+/// The commands, in the order in which a newcomer needs them.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Say every fault of the configuration at once
+    Check(check::CheckArgs),
+    /// Print a commented example of the configuration
+    Config(config::ConfigArgs),
+}
+
+/// Parses the process's arguments and runs the command. Wrong usage ends the process with code 2, `--help` and `--version` with 0.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match &cli.command {
+        Command::Check(args) => check::execute(args, &cli.global),
+        Command::Config(args) => config::execute(args),
+    }
+}
+
+/// Writes to stdout. A reader that went away (`belayd … | head`) is not a failure.
+pub fn print(text: &str) -> ExitCode {
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            complain(&format!("cannot write to stdout: {error}"));
+            ExitCode::from(exit::FAILED)
+        }
+        _ => ExitCode::from(exit::DONE),
+    }
+}
+
+/// Writes one complaint to stderr; where even that is impossible there is nobody left to tell.
+pub fn complain(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}

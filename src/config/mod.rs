@@ -1,5 +1,25 @@
-//! Configuration: one table of keys (`keys.rs`), typed values (`model.rs`), and the way from text to them (`load.rs`).
+//! Configuration: from `belayd.toml`, environment and flags to typed values, or to every fault at once.
+//!
+//! ```text
+//!  text -> tree -> overlay (environment, flags) -> resolve (table of keys) -> relations -> assemble -> Config
+//! ```
+//! Nothing is kept beyond the typed values; a crash loses nothing, the file is read again.
 
+mod assemble;
+pub mod example;
+pub mod fault;
+pub mod keys;
+pub mod load;
 pub mod model;
+mod node;
+mod overlay;
+mod relations;
+mod resolve;
+mod secrets;
+mod texts;
+pub mod units;
+mod value;
 
+pub use fault::{Fault, Faults, Place};
+pub use load::{LoadOptions, Loaded, load, parse};
 pub use model::*;

@@ -1,0 +1,282 @@
+//! From resolved tables to the typed [`Config`]. Everything was checked before: what is missing here is a fault of the table of
+//! keys, and is said so rather than made a panic.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use super::{
+    model::*,
+    relations::LOG_SINK,
+    resolve::{Entry, Resolved},
+    value::Value,
+};
+use crate::domain::{
+    alert::{AlertKind, Level},
+    rule::Rule,
+};
+
+/// How far behind a timestamp may lie unless the file says otherwise: 10 years.
+const MAX_BEHIND_DEFAULT: Duration = Duration::from_secs(3_650 * 86_400);
+
+/// The path of the key that has no value.
+type Missing = String;
+
+/// A type that a [`Value`] can become.
+trait Take: Sized {
+    fn take(value: &Value) -> Option<Self>;
+}
+
+macro_rules! take {
+    ($($type:ty: $pattern:pat => $result:expr;)+) => {
+        $(impl Take for $type {
+            fn take(value: &Value) -> Option<Self> {
+                match value {
+                    $pattern => $result,
+                    _ => None,
+                }
+            }
+        })+
+    };
+}
+
+take! {
+    bool: Value::Bool(flag) => Some(*flag);
+    u32: Value::Int(number) => u32::try_from(*number).ok();
+    usize: Value::Int(number) => usize::try_from(*number).ok();
+    f64: Value::Float(number) => Some(*number);
+    Duration: Value::Duration(duration) => Some(*duration);
+    u64: Value::Size(bytes) => Some(*bytes);
+    String: Value::Text(text) => Some(text.clone());
+    PathBuf: Value::Path(path) => Some(path.clone());
+    SocketAddr: Value::Socket(socket) => Some(*socket);
+    Vec<String>: Value::Texts(texts) => Some(texts.clone());
+    Vec<IpAddr>: Value::Addresses(addresses) => Some(addresses.clone());
+    BTreeMap<String, String>: Value::Map(map) => Some(map.clone());
+    BTreeMap<String, (f64, f64)>: Value::Ranges(ranges) => Some(ranges.clone());
+}
+
+impl Entry {
+    fn get<T: Take>(&self, key: &str) -> Result<T, Missing> {
+        self.option(key).ok_or_else(|| self.key_path(key))
+    }
+
+    fn option<T: Take>(&self, key: &str) -> Option<T> {
+        self.value(key).and_then(T::take)
+    }
+
+    fn parsed<T: std::str::FromStr>(&self, key: &str) -> Result<T, Missing> {
+        self.get::<String>(key)?.parse().map_err(|_| self.key_path(key))
+    }
+}
+
+/// Makes the configuration of resolved tables without faults.
+pub(super) fn assemble(resolved: &Resolved) -> Result<Config, Missing> {
+    let one = |name: &str| resolved.one(name).ok_or_else(|| name.to_owned());
+    let server = server(one("server")?)?;
+    let retention = retention(one("retention")?)?;
+    let webhooks = resolved.entries("webhooks").map(webhook).collect::<Result<Vec<_>, _>>()?;
+    let mut routes = resolved.entries("routes").map(route).collect::<Result<Vec<_>, _>>()?;
+    if routes.is_empty() {
+        routes.push(everything_everywhere(&webhooks));
+    }
+    Ok(Config {
+        store: store(one("store")?, &server)?,
+        buffer: buffer(one("buffer")?)?,
+        readings: readings(one("readings")?, &retention)?,
+        sources: resolved.entries("sources").map(source).collect::<Result<_, _>>()?,
+        rules: resolved.entries("rules").map(rule).collect::<Result<_, _>>()?,
+        outbox: outbox(one("outbox")?)?,
+        schedule: schedule(one("schedule")?)?,
+        monitor: monitor(one("monitor")?)?,
+        supervision: supervision(one("supervision")?)?,
+        log: log(one("log")?)?,
+        server,
+        retention,
+        webhooks,
+        routes,
+    })
+}
+
+fn server(e: &Entry) -> Result<ServerConfig, Missing> {
+    Ok(ServerConfig {
+        listen: e.get("listen")?,
+        data_dir: e.get("data_dir")?,
+        hosts: e.get("hosts")?,
+        tls_cert: e.option("tls_cert"),
+        tls_key: e.option("tls_key"),
+        behind_proxy: e.get("behind_proxy")?,
+        metrics_open: e.get("metrics_open")?,
+        workers: e.get("workers")?,
+        max_connections: e.get("max_connections")?,
+        client_timeout: e.get("client_timeout")?,
+        session_lifetime: e.get("session_lifetime")?,
+        max_streams: e.get("max_streams")?,
+        stop_timeout: e.get("stop_timeout")?,
+    })
+}
+
+fn store(e: &Entry, server: &ServerConfig) -> Result<StoreConfig, Missing> {
+    let url = e.option("url").unwrap_or_else(|| format!("sqlite://{}", server.data_dir.join("belayd.db").display()));
+    Ok(StoreConfig {
+        url,
+        pool_size: e.get("pool_size")?,
+        connect_timeout: e.get("connect_timeout")?,
+        statement_timeout: e.get("statement_timeout")?,
+    })
+}
+
+fn buffer(e: &Entry) -> Result<BufferConfig, Missing> {
+    Ok(BufferConfig {
+        tier: e.get::<String>("tier").map(|_| Tier::Memory)?,
+        batch_rows: e.get("batch_rows")?,
+        flush_interval: e.get("flush_interval")?,
+        memory_rows: e.get("memory_rows")?,
+        memory_bytes: e.get("memory_bytes")?,
+        ack_timeout: e.get("ack_timeout")?,
+        admission_bytes: e.get("admission_bytes")?,
+    })
+}
+
+fn readings(e: &Entry, retention: &RetentionConfig) -> Result<ReadingsConfig, Missing> {
+    Ok(ReadingsConfig {
+        max_ahead: e.get("max_ahead")?,
+        max_behind: e.option("max_behind").unwrap_or(MAX_BEHIND_DEFAULT.min(retention.readings)),
+        ranges: e.option("ranges").unwrap_or_default(),
+        max_engines: e.get("max_engines")?,
+    })
+}
+
+fn source(e: &Entry) -> Result<SourceConfig, Missing> {
+    Ok(SourceConfig {
+        name: e.get("name")?,
+        url: e.get("url")?,
+        interval: e.get("interval")?,
+        timeout: e.get("timeout")?,
+        headers: e.option("headers").unwrap_or_default(),
+        ca: e.option("ca"),
+        fields: e.option("fields").unwrap_or_default(),
+        allow_link_local: e.get("allow_link_local")?,
+    })
+}
+
+fn rule(e: &Entry) -> Result<Rule, Missing> {
+    let lasts: Duration = e.get("for")?;
+    Ok(Rule {
+        name: e.get("name")?,
+        metric: e.get("metric")?,
+        op: e.parsed("op")?,
+        threshold: e.get("threshold")?,
+        clear: e.option("clear"),
+        for_us: i64::try_from(lasts.as_micros()).map_err(|_| e.key_path("for"))?,
+        level: e.parsed("level")?,
+    })
+}
+
+fn webhook(e: &Entry) -> Result<WebhookConfig, Missing> {
+    Ok(WebhookConfig {
+        name: e.get("name")?,
+        url: e.get("url")?,
+        timeout: e.get("timeout")?,
+        headers: e.option("headers").unwrap_or_default(),
+        allow_link_local: e.get("allow_link_local")?,
+    })
+}
+
+fn route(e: &Entry) -> Result<RouteConfig, Missing> {
+    let levels: Vec<String> = e.option("levels").unwrap_or_default();
+    let kinds: Vec<String> = e.option("kinds").unwrap_or_default();
+    let kind = |word: &String| if word == AlertKind::Rule.as_str() { AlertKind::Rule } else { AlertKind::System };
+    Ok(RouteConfig {
+        levels: levels.iter().map(|word| word.parse::<Level>()).collect::<Result<_, _>>().map_err(|_| e.key_path("levels"))?,
+        kinds: kinds.iter().map(kind).collect(),
+        names: e.option("names").unwrap_or_default(),
+        subjects: e.option("subjects").unwrap_or_default(),
+        sinks: e.get("sinks")?,
+        on_unknown: if e.get::<String>("on_unknown")? == "review" { OnUnknown::Review } else { OnUnknown::Resend },
+        notify_resolved: e.get("notify_resolved")?,
+    })
+}
+
+/// The route that holds where none is given: a receiver that somebody set up is meant to be told.
+fn everything_everywhere(webhooks: &[WebhookConfig]) -> RouteConfig {
+    RouteConfig {
+        levels: Vec::new(),
+        kinds: Vec::new(),
+        names: Vec::new(),
+        subjects: Vec::new(),
+        sinks: std::iter::once(LOG_SINK.to_owned()).chain(webhooks.iter().map(|hook| hook.name.clone())).collect(),
+        on_unknown: OnUnknown::Resend,
+        notify_resolved: true,
+    }
+}
+
+fn outbox(e: &Entry) -> Result<OutboxConfig, Missing> {
+    Ok(OutboxConfig {
+        poll_interval: e.get("poll_interval")?,
+        lease: e.get("lease")?,
+        max_attempts: e.get("max_attempts")?,
+        retry_base: e.get("retry_base")?,
+        retry_max: e.get("retry_max")?,
+        concurrency: e.get("concurrency")?,
+    })
+}
+
+fn retention(e: &Entry) -> Result<RetentionConfig, Missing> {
+    Ok(RetentionConfig {
+        readings: e.get("readings")?,
+        deliveries: e.get("deliveries")?,
+        ledger: e.get("ledger")?,
+        alerts: e.get("alerts")?,
+        audit: e.get("audit")?,
+    })
+}
+
+fn schedule(e: &Entry) -> Result<ScheduleConfig, Missing> {
+    Ok(ScheduleConfig {
+        cleanup_at_min: e.get("cleanup_at")?,
+        retention_interval: e.get("retention_interval")?,
+        statistics_interval: e.get("statistics_interval")?,
+    })
+}
+
+fn monitor(e: &Entry) -> Result<MonitorConfig, Missing> {
+    Ok(MonitorConfig {
+        interval: e.get("interval")?,
+        cpu_percent: e.get("cpu_percent")?,
+        memory_percent: e.get("memory_percent")?,
+        disk_percent: e.get("disk_percent")?,
+    })
+}
+
+fn supervision(e: &Entry) -> Result<SupervisionConfig, Missing> {
+    Ok(SupervisionConfig {
+        max_restarts: e.get("max_restarts")?,
+        within: e.get("within")?,
+        backoff_base: e.get("backoff_base")?,
+        backoff_max: e.get("backoff_max")?,
+        healthy_after: e.get("healthy_after")?,
+        hang_after: e.get("hang_after")?,
+    })
+}
+
+fn log(e: &Entry) -> Result<LogConfig, Missing> {
+    Ok(LogConfig {
+        format: if e.get::<String>("format")? == "json" { LogFormat::Json } else { LogFormat::Logfmt },
+        level: e.get("level")?,
+        file: e.option("file"),
+        rotate_bytes: e.get("rotate_bytes")?,
+        keep_files: e.get("keep_files")?,
+    })
+}
+
+impl Default for Config {
+    /// What holds without any file. Paths are relative to the working directory.
+    fn default() -> Self {
+        #[expect(clippy::expect_used, reason = "the defaults are constants, and a test loads them")]
+        super::load::parse("").expect("the defaults are without fault")
+    }
+}

@@ -1,0 +1,220 @@
+//! The one table of keys: what `belayd.toml` may say, what each key means, its default and its range. The loader, the example,
+//! the reference, the hints for misspelt keys and the rules of reloading all read this table and nothing else.
+
+mod daemon;
+mod flow;
+
+/// What a key's value may be, and how it is written.
+#[derive(Clone, Copy, Debug)]
+pub enum Kind {
+    /// `true` or `false`.
+    Bool,
+    /// A whole number within bounds, both inclusive.
+    Int(i64, i64),
+    /// A finite number within bounds, both inclusive.
+    Float(f64, f64),
+    /// A duration within bounds, both inclusive, written as in the file.
+    Duration(&'static str, &'static str),
+    /// A size within bounds, both inclusive, written as in the file.
+    Size(&'static str, &'static str),
+    /// Text without control characters, at least one character.
+    Text,
+    /// 1 to 64 of letters, digits, `.`, `_`, `:`, `-`.
+    Name,
+    /// A metric: one of the four named ones in either spelling, or a name of an extra one.
+    Metric,
+    /// A path that belayd writes to; relative ones count from where they stand.
+    Path,
+    /// A path to a file that must be there; relative ones count from where they stand.
+    InputFile,
+    /// The name of a systemd credential.
+    Credential,
+    /// `ADDRESS:PORT`
+    Socket,
+    /// `http://…` or `https://…`; a secret.
+    HttpUrl,
+    /// `sqlite://PATH` or `postgres://…`; a secret.
+    StoreUrl,
+    /// One of these words.
+    Word(&'static [&'static str]),
+    /// Some of these words: a list, or one alone.
+    Words(&'static [&'static str]),
+    /// Names: a list, or one alone.
+    Names,
+    /// Host names or addresses without port.
+    Hosts,
+    /// IP addresses.
+    Addresses,
+    /// Request headers by name; the values are secrets.
+    Headers,
+    /// The source's field name by reading field.
+    Fields,
+    /// `[lowest, highest]` by metric.
+    Ranges,
+    /// A log level, or filter directives.
+    Filter,
+    /// `HH:MM`, UTC.
+    TimeOfDay,
+}
+
+impl Kind {
+    /// Whether the value must not be shown.
+    pub fn is_secret(self) -> bool {
+        matches!(self, Self::HttpUrl | Self::StoreUrl | Self::Headers)
+    }
+
+    /// What may be written, in words, for faults and the reference.
+    pub fn describe(self) -> String {
+        match self {
+            Self::Bool => "true or false".to_owned(),
+            Self::Int(min, max) => format!("whole number, {min} to {max}"),
+            Self::Float(min, max) if min == f64::MIN && max == f64::MAX => "number".to_owned(),
+            Self::Float(min, max) => format!("number, {min} to {max}"),
+            Self::Duration(min, max) => format!("duration, \"{min}\" to \"{max}\""),
+            Self::Size(min, max) => format!("size, \"{min}\" to \"{max}\""),
+            Self::Text => "text".to_owned(),
+            Self::Name => "name: 1 to 64 of letters, digits, `.`, `_`, `:`, `-`".to_owned(),
+            Self::Metric => "metric: temperature, rpm, pressure, fuel_flow, or the name of an extra one".to_owned(),
+            Self::Path => "path".to_owned(),
+            Self::InputFile => "path of a file that exists".to_owned(),
+            Self::Credential => "name of a systemd credential".to_owned(),
+            Self::Socket => "ADDRESS:PORT".to_owned(),
+            Self::HttpUrl => "URL, http:// or https://".to_owned(),
+            Self::StoreUrl => "URL, sqlite://PATH or postgres://…".to_owned(),
+            Self::Word(words) => format!("one of {}", quoted(words)),
+            Self::Words(words) => format!("one or a list of {}", quoted(words)),
+            Self::Names => "name or list of names".to_owned(),
+            Self::Hosts => "list of host names or addresses, without port".to_owned(),
+            Self::Addresses => "list of IP addresses".to_owned(),
+            Self::Headers => "table of header name = value".to_owned(),
+            Self::Fields => "table of reading field = name in the source".to_owned(),
+            Self::Ranges => "table of metric = [lowest, highest]".to_owned(),
+            Self::Filter => {
+                "error, warn, info, debug, trace or off, or directives such as \"info,belayd::outbox=debug\"".to_owned()
+            }
+            Self::TimeOfDay => "HH:MM, UTC".to_owned(),
+        }
+    }
+}
+
+/// `"a", "b"`
+pub(super) fn quoted(words: &[&str]) -> String {
+    words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(", ")
+}
+
+/// What holds when a key is left out.
+#[derive(Clone, Copy, Debug)]
+pub enum Absent {
+    /// This value, written as in the file.
+    Is(&'static str),
+    /// Something that `doc` describes; the text is an example of a value.
+    Example(&'static str),
+    /// A fault; the text is an example of a value.
+    Fault(&'static str),
+}
+
+/// One key.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// Its name within the section.
+    pub name: &'static str,
+    /// Another accepted spelling (`level` for `levels`).
+    pub alias: Option<&'static str>,
+    /// What it may be.
+    pub kind: Kind,
+    /// What holds without it.
+    pub absent: Absent,
+    /// What it means, in sentences.
+    pub doc: &'static str,
+    /// Whether a reload (SIGHUP) applies it.
+    pub live: bool,
+}
+
+/// One table, or one list of tables.
+#[derive(Clone, Copy, Debug)]
+pub struct Section {
+    /// `buffer` for `[buffer]`, `sources` for `[[sources]]`.
+    pub name: &'static str,
+    /// The most entries where it is a list of tables; 0 where it is one table.
+    pub most: usize,
+    /// What it is about.
+    pub doc: &'static str,
+    /// Why a change needs a restart, for the keys that do.
+    pub restart: &'static str,
+    /// The entries that hold when a list is left out altogether, as in the file.
+    pub default_entries: &'static str,
+    /// Its keys.
+    pub keys: &'static [Key],
+}
+
+impl Section {
+    /// Whether it is a list of tables.
+    pub fn is_list(&self) -> bool {
+        self.most > 0
+    }
+
+    /// The key of this name or alias.
+    pub fn key(&self, name: &str) -> Option<&'static Key> {
+        self.keys.iter().find(|key| key.name == name || key.alias == Some(name))
+    }
+}
+
+/// Every section, in the order of the example.
+pub static SECTIONS: [&Section; 14] = [
+    &daemon::SERVER,
+    &daemon::STORE,
+    &flow::BUFFER,
+    &flow::READINGS,
+    &flow::SOURCES,
+    &flow::RULES,
+    &flow::WEBHOOKS,
+    &flow::ROUTES,
+    &flow::OUTBOX,
+    &daemon::RETENTION,
+    &daemon::SCHEDULE,
+    &daemon::MONITOR,
+    &daemon::SUPERVISION,
+    &daemon::LOG,
+];
+
+/// The section of this name.
+pub fn section(name: &str) -> Option<&'static Section> {
+    SECTIONS.into_iter().find(|section| section.name == name)
+}
+
+/// Sections and keys of belayd that this build cannot serve, and what to do instead. They are faults of their own kind: the
+/// name is right, the build is not.
+pub static NOT_SERVED: &[(&str, &str)] = &[
+    ("redis", "this build has no Redis tier; remove [redis], its only tier is buffer.tier = \"memory\""),
+    ("kafka", "this build has no Kafka sink; remove [kafka], its sinks are \"log\" and [[webhooks]]"),
+    ("smtp", "this build sends no mail; remove [smtp], its sinks are \"log\" and [[webhooks]]"),
+    ("slack", "this build has no Slack sink; remove [slack], its sinks are \"log\" and [[webhooks]]"),
+    ("discord", "this build has no Discord sink; remove [discord], its sinks are \"log\" and [[webhooks]]"),
+    ("bots", "this build has no bots; remove [[bots]], its sinks are \"log\" and [[webhooks]]"),
+    (
+        "buffer.journal_bytes",
+        "this build has no journal; remove it, buffer.tier = \"memory\" is bounded by memory_rows and memory_bytes",
+    ),
+    ("retention.idempotency_keys", "this build takes no messages, so it keeps no idempotency keys; remove it"),
+    ("routes.recipients", "this build has no sink with recipients; remove it and name sinks only"),
+    ("routes.labels", "this build selects by levels, kinds, names and subjects; use those"),
+];
+
+/// Words of `buffer.tier` that belayd knows and this build cannot serve.
+pub const TIERS_NOT_SERVED: [&str; 3] = ["journal", "redis", "triple"];
+
+const fn key(name: &'static str, kind: Kind, absent: Absent, doc: &'static str) -> Key {
+    Key { name, alias: None, kind, absent, doc, live: false }
+}
+
+impl Key {
+    const fn live(mut self) -> Self {
+        self.live = true;
+        self
+    }
+
+    const fn or(mut self, alias: &'static str) -> Self {
+        self.alias = Some(alias);
+        self
+    }
+}

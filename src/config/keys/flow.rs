@@ -1,0 +1,269 @@
+//! Keys along the way of a reading: buffer, sources, rules, and the ways out.
+
+use super::{
+    Absent::{Example, Fault, Is},
+    Key,
+    Kind::{
+        self, Bool, Credential, Duration, Fields, Float, Headers, HttpUrl, InputFile, Int, Metric, Name, Names, Ranges, Size, Word,
+        Words,
+    },
+    Section, key,
+};
+
+pub(super) static BUFFER: Section = Section {
+    name: "buffer",
+    most: 0,
+    doc: "Where accepted readings wait for the database.",
+    restart: "the buffer is laid out once, at start",
+    default_entries: "",
+    keys: &[
+        key(
+            "tier",
+            Word(&["memory"]),
+            Is(r#""memory""#),
+            "The medium. In memory: fast, and what still waits is lost if the process dies.",
+        ),
+        key("batch_rows", Int(1, 100_000), Is("100"), "Rows a batch when the load is light; it grows by itself while catching up."),
+        key(
+            "flush_interval",
+            Duration("1ms", "1h"),
+            Is(r#""10s""#),
+            "Longest wait before rows are written, however few. A sender that waits for ack=store flushes at once.",
+        ),
+        key(
+            "memory_rows",
+            Int(100, 10_000_000),
+            Is("100000"),
+            "Most readings in memory; the bound that is hit first wins. Beyond it senders get 503 until the database has caught up.",
+        ),
+        key("memory_bytes", Size("100kB", "100GB"), Is(r#""10MB""#), "Most bytes in memory."),
+        key(
+            "ack_timeout",
+            Duration("100ms", "5m"),
+            Is(r#""10s""#),
+            "Longest wait for the ack level that a sender asked for; then 202 says the level reached.",
+        ),
+        key(
+            "admission_bytes",
+            Size("8MB", "10GB"),
+            Is(r#""16MB""#),
+            "Most bytes of request bodies being read and parsed at once; beyond that senders get 429.",
+        ),
+    ],
+};
+
+pub(super) static READINGS: Section = Section {
+    name: "readings",
+    most: 0,
+    doc: "What a reading may look like.",
+    restart: "",
+    default_entries: "",
+    keys: &[
+        key("max_ahead", Duration("0", "3650d"), Is(r#""24h""#), "How far ahead of now a timestamp may lie.").live(),
+        key(
+            "max_behind",
+            Duration("1s", "36500d"),
+            Example(r#""3650d""#),
+            "How far behind now a timestamp may lie; never beyond retention.readings. Left out: \"3650d\", or retention.readings where that is shorter.",
+        )
+        .live(),
+        key(
+            "ranges",
+            Ranges,
+            Example("{ temperature = [-100, 2000] }"),
+            "Lowest and highest accepted value by metric; a reading with a value outside is refused. Left out: any finite number.",
+        )
+        .live(),
+        key(
+            "max_engines",
+            Int(1, 1_000_000),
+            Is("10000"),
+            "Most engines whose latest reading and rule state are kept in memory; beyond that the one quiet for longest is dropped.",
+        )
+        .live(),
+    ],
+};
+
+const URL_FILE: Key =
+    key("url_file", InputFile, Example(r#""secret-url""#), "File whose first line is the URL, instead of url.").live();
+const URL_CREDENTIAL: Key = key(
+    "url_credential",
+    Credential,
+    Example(r#""secret-url""#),
+    "systemd credential (LoadCredential=) that holds the URL, instead of url.",
+)
+.live();
+const ALLOW_LINK_LOCAL: Key = key(
+    "allow_link_local",
+    Bool,
+    Is("false"),
+    "Whether link-local and metadata addresses (169.254.169.254 and the like) may be asked.",
+)
+.live();
+
+pub(super) static SOURCES: Section = Section {
+    name: "sources",
+    most: 1_000,
+    doc: "Sources that are polled. Each is polled on its own: a slow one delays no other.",
+    restart: "",
+    default_entries: "",
+    keys: &[
+        key("name", Name, Fault(r#""simulator""#), "Unique among the sources.").live(),
+        key(
+            "url",
+            HttpUrl,
+            Example(r#""http://127.0.0.1:7071/api/engines""#),
+            "Where the readings are; url, url_file or url_credential must be given. {after} in it is replaced by the last X-Next header, so that nothing is lost when an answer is cut.",
+        )
+        .live(),
+        URL_FILE,
+        URL_CREDENTIAL,
+        key("interval", Duration("10ms", "1d"), Is(r#""1s""#), "From one poll to the next.").live(),
+        key("timeout", Duration("10ms", "10m"), Is(r#""5s""#), "For one whole answer.").live(),
+        key("headers", Headers, Example(r#"{ Authorization = "Bearer …" }"#), "Extra request headers; their values are never shown.").live(),
+        key("ca", InputFile, Example(r#""ca.pem""#), "PEM file of a further certificate authority.").live(),
+        key(
+            "fields",
+            Fields,
+            Example(r#"{ engine_id = "unit", temperature = "egt" }"#),
+            "The source's field name by reading field, where it differs.",
+        )
+        .live(),
+        ALLOW_LINK_LOCAL,
+    ],
+};
+
+pub(super) static RULES: Section = Section {
+    name: "rules",
+    most: 1_000,
+    doc: "Threshold rules, evaluated for each engine apart, before storage. These two hold where no [[rules]] is given at all; rules = [] at the top of the file switches them off.",
+    restart: "",
+    default_entries: r#"[[rules]]
+name = "overheat"
+metric = "temperature"
+op = ">"
+threshold = 350.0
+clear = 340.0
+for = "0s"
+level = "CRITICAL"
+
+[[rules]]
+name = "overspeed"
+metric = "rpm"
+op = ">"
+threshold = 8000.0
+clear = 7800.0
+for = "0s"
+level = "WARNING"
+"#,
+    keys: &[
+        key("name", Name, Fault(r#""overheat""#), "Unique among the rules; alerts carry it.").live(),
+        key("metric", Metric, Fault(r#""temperature""#), "What is compared.").live(),
+        key("op", Word(&[">", ">=", "<", "<="]), Fault(r#"">""#), "The comparison that makes a breach: metric op threshold.").live(),
+        key("threshold", ANY, Fault("350.0"), "What the metric is compared with.").live(),
+        key(
+            "clear",
+            ANY,
+            Example("340.0"),
+            "Hysteresis: the alert is over only when the metric has come back to this value or beyond. Left out: as soon as it no longer breaches.",
+        )
+        .live(),
+        key("for", Duration("0", "365d"), Is(r#""0s""#), "How long the breach must last, by the times of the readings, before the alert opens.").live(),
+        key("level", Word(&LEVELS), Is(r#""WARNING""#), "The level of the alert.").live(),
+    ],
+};
+
+const ANY: Kind = Float(f64::MIN, f64::MAX);
+const LEVELS: [&str; 3] = ["INFO", "WARNING", "CRITICAL"];
+
+pub(super) static WEBHOOKS: Section = Section {
+    name: "webhooks",
+    most: 100,
+    doc: "Receivers of alerts by HTTP POST.",
+    restart: "",
+    default_entries: "",
+    keys: &[
+        key("name", Name, Fault(r#""on-call""#), "Unique among the sinks; routes name it.").live(),
+        key(
+            "url",
+            HttpUrl,
+            Example(r#""https://example.org/hook""#),
+            "Where the POST goes; url, url_file or url_credential must be given.",
+        )
+        .live(),
+        URL_FILE,
+        URL_CREDENTIAL,
+        key("timeout", Duration("10ms", "10m"), Is(r#""10s""#), "For one whole answer.").live(),
+        key(
+            "headers",
+            Headers,
+            Example(r#"{ Authorization = "Bearer …" }"#),
+            "Extra request headers; their values are never shown.",
+        )
+        .live(),
+        ALLOW_LINK_LOCAL,
+    ],
+};
+
+pub(super) static ROUTES: Section = Section {
+    name: "routes",
+    most: 1_000,
+    doc: "Which alert goes where. An alert goes to the sinks of every route that matches it; what a route leaves out matches everything. Where no [[routes]] is given at all, every alert goes to the log and to every webhook.",
+    restart: "",
+    default_entries: "",
+    keys: &[
+        key("levels", Words(&LEVELS), Example(r#"["WARNING", "CRITICAL"]"#), "Levels that match.").or("level").live(),
+        key(
+            "kinds",
+            Words(&["rule", "system"]),
+            Example(r#"["rule"]"#),
+            "Kinds that match: threshold rules on readings, or the daemon and its host.",
+        )
+        .or("kind")
+        .live(),
+        key("names", Names, Example(r#"["overheat"]"#), "Names of rules or system conditions that match.").or("name").live(),
+        key("subjects", Names, Example(r#"["engine-1"]"#), "Engine ids or parts of the system that match.").or("subject").live(),
+        key("sinks", Names, Fault(r#"["log", "on-call"]"#), "Where matching alerts go: \"log\", or names of webhooks.")
+            .or("sink")
+            .live(),
+        key(
+            "on_unknown",
+            Word(&["resend", "review"]),
+            Is(r#""resend""#),
+            "When the answer to a delivery never came: send it again, marked as a possible repeat, or leave it for a person.",
+        )
+        .live(),
+        key("notify_resolved", Bool, Is("true"), "Whether the end of an alert is told too.").live(),
+    ],
+};
+
+pub(super) static OUTBOX: Section = Section {
+    name: "outbox",
+    most: 0,
+    doc: "How deliveries leave.",
+    restart: "the outbox is paced once, at start",
+    default_entries: "",
+    keys: &[
+        key(
+            "poll_interval",
+            Duration("10ms", "5m"),
+            Is(r#""1s""#),
+            "Longest time between looks for due deliveries; a new one wakes the outbox at once.",
+        ),
+        key(
+            "lease",
+            Duration("1s", "1h"),
+            Is(r#""30s""#),
+            "How long a claim lasts before another worker may take over; it is renewed while a send lasts.",
+        ),
+        key(
+            "max_attempts",
+            Int(1, 1_000),
+            Is("30"),
+            "Attempts before a delivery is dead and waits among the failures for a person.",
+        ),
+        key("retry_base", Duration("10ms", "1h"), Is(r#""1s""#), "First wait before a retry; it doubles, with jitter."),
+        key("retry_max", Duration("10ms", "1d"), Is(r#""15m""#), "Longest wait before a retry."),
+        key("concurrency", Int(1, 256), Is("4"), "Sends at once for each sink."),
+    ],
+};

@@ -1,0 +1,77 @@
+//! URLs that hold secrets: given as `url`, in a file (`url_file`), or as a systemd credential (`url_credential`).
+
+use std::path::{Path, PathBuf};
+
+use super::{
+    fault::Place,
+    keys::Kind,
+    node::{Item, Node},
+    resolve::{Entry, Ground, Report, settle},
+    value::{Value, Wrong, convert},
+};
+
+/// The ways to give a URL.
+pub(super) const WAYS: [&str; 3] = ["url", "url_file", "url_credential"];
+
+/// Most bytes of a file that holds a secret.
+const SECRET_MAX_BYTES: usize = 64 * 1024;
+
+/// Puts the URL of an entry under `url`, wherever it was given. `seen` are the keys that were written, good or bad.
+pub(super) fn resolve_url(entry: &mut Entry, seen: &[&'static str], ground: &Ground<'_>, report: &mut Report) {
+    let Some(key) = entry.section.key("url") else { return };
+    let given: Vec<_> = WAYS.into_iter().filter(|way| seen.contains(way)).collect();
+    match given.as_slice() {
+        [] if entry.section.is_list() => {
+            let hint = "add url, url_file or url_credential";
+            report.add(&entry.place, entry.key_path("url"), Wrong::hint("is missing", hint));
+        }
+        [] | ["url"] => {}
+        [way] => {
+            let Some((named, place)) = entry.values.get(way).cloned() else { return };
+            match read(&named, key.kind, &place, ground) {
+                Ok(url) => {
+                    entry.values.insert("url", (url, place));
+                }
+                Err(wrong) => report.add(&place, entry.key_path(way), wrong),
+            }
+        }
+        [first, rest @ ..] => {
+            for way in rest {
+                report.add(
+                    entry.place_of(way),
+                    entry.key_path(way),
+                    Wrong::hint(format!("given beside \"{first}\""), "keep one of them"),
+                );
+            }
+        }
+    }
+}
+
+fn read(named: &Value, kind: Kind, place: &Place, ground: &Ground<'_>) -> Result<Value, Wrong> {
+    let path = match named {
+        Value::Path(path) => path.clone(),
+        Value::Text(name) => credential(name, ground)?,
+        _ => return Err("names no file".into()),
+    };
+    let text = ground.files.read(&path).map_err(|error| Wrong::from(format!("cannot read {}: {error}", path.display())))?;
+    if text.len() > SECRET_MAX_BYTES {
+        return Err(format!("{} is larger than {SECRET_MAX_BYTES} bytes", path.display()).into());
+    }
+    let line = text.lines().next().unwrap_or_default().trim().to_owned();
+    let inside = |wrong: Wrong| Wrong { message: format!("the URL in {}: {}", path.display(), wrong.message), ..wrong };
+    let value = convert(kind, &Item { node: Node::Text(line), place: place.clone() }).map_err(inside)?;
+    settle(kind, value, path.parent().unwrap_or(Path::new("")), ground.files)
+}
+
+fn credential(name: &str, ground: &Ground<'_>) -> Result<PathBuf, Wrong> {
+    if name.contains('/') || name == ".." || name == "." {
+        return Err(format!("{name:?} is not the name of a credential").into());
+    }
+    let missing = || {
+        Wrong::hint(
+            "there are no credentials here",
+            "start it under systemd with LoadCredential=, which sets CREDENTIALS_DIRECTORY",
+        )
+    };
+    ground.credentials_dir.as_ref().map(|dir| dir.join(name)).ok_or_else(missing)
+}

@@ -1,0 +1,195 @@
+//! Texts with a form of their own: URLs, hosts, headers, names, times of day; and the nearest known word. Pure.
+//!
+//! No message repeats a URL or a header's value: they may hold secrets.
+
+use url::Url;
+
+use super::value::Wrong;
+use crate::domain::reading::{NAMED_METRICS, is_name};
+
+/// Headers that the HTTP client itself decides about.
+const RESERVED_HEADERS: [&str; 5] = ["host", "content-length", "transfer-encoding", "connection", "accept-encoding"];
+
+/// The known word that was probably meant, ignoring case and the difference between `batchRows`, `batch-rows` and `batch_rows`.
+pub(super) fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let bare = |text: &str| -> String {
+        text.chars().take(80).filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase()
+    };
+    let given = bare(given);
+    known
+        .into_iter()
+        .map(|word| (strsim::damerau_levenshtein(&given, &bare(word)), word))
+        // A third of the letters may differ: enough for slips, too little to suggest nonsense.
+        .filter(|(distance, word)| *distance <= (word.len() / 3).max(1) && *distance < given.len().max(1))
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, word)| word)
+}
+
+/// The SQL name of a metric, from either spelling.
+pub(super) fn metric_name(text: &str) -> Option<String> {
+    let name = if text == "fuelFlow" { "fuel_flow" } else { text };
+    is_name(name).then(|| name.to_owned())
+}
+
+/// The field of a reading in its SQL spelling: `engine_id`, `timestamp`, `status`, or a metric.
+pub(super) fn field_name(text: &str) -> Option<String> {
+    if text == "engineId" { Some("engine_id".to_owned()) } else { metric_name(text) }
+}
+
+/// A named metric that `metric` is a near miss of: an extra metric of that name is possible, but unlikely to be meant.
+pub(super) fn metric_slip(metric: &str) -> Option<&'static str> {
+    if NAMED_METRICS.contains(&metric) { None } else { nearest(metric, NAMED_METRICS) }
+}
+
+/// What is wrong with the URL of a source or receiver.
+pub(super) fn http_url_fault(text: &str) -> Option<Wrong> {
+    let url = match Url::parse(text) {
+        Ok(url) => url,
+        Err(error) => return Some(Wrong::hint(format!("not a URL: {error}"), "write http://HOST/PATH or https://HOST/PATH")),
+    };
+    if !matches!(url.scheme(), "http" | "https") {
+        return Some(Wrong::hint(format!("scheme \"{}\" is not served", url.scheme()), "write http:// or https://"));
+    }
+    if url.fragment().is_some() {
+        return Some("a URL that is asked has no fragment; remove the part from # on".into());
+    }
+    None
+}
+
+/// What is wrong with the URL of the store.
+pub(super) fn store_url_fault(text: &str) -> Option<Wrong> {
+    if let Some(path) = text.strip_prefix("sqlite://") {
+        return sqlite_path_fault(path);
+    }
+    let scheme = text.split_once("://").map_or("", |(scheme, _)| scheme);
+    if !matches!(scheme, "postgres" | "postgresql") {
+        let what = if scheme.is_empty() { "has no scheme".to_owned() } else { format!("scheme {:?} is not served", short(scheme)) };
+        return Some(Wrong::hint(what, "write sqlite://PATH or postgres://USER:PASSWORD@HOST/DATABASE"));
+    }
+    let url = match Url::parse(text) {
+        Ok(url) => url,
+        Err(error) => return Some(Wrong::hint(format!("not a URL: {error}"), "write postgres://USER:PASSWORD@HOST/DATABASE")),
+    };
+    let tls = url.query_pairs().any(|(key, value)| key == "sslmode" && matches!(&*value, "require" | "verify-ca" | "verify-full"));
+    if tls && !cfg!(feature = "postgres-tls") {
+        return Some(Wrong::hint(
+            "this build has no TLS to PostgreSQL",
+            "build with --features postgres-tls, or use a local socket or tunnel",
+        ));
+    }
+    None
+}
+
+fn sqlite_path_fault(path: &str) -> Option<Wrong> {
+    if path.is_empty() {
+        return Some(Wrong::hint("names no file", "write sqlite://PATH, for example sqlite://belayd-data/belayd.db"));
+    }
+    if path == ":memory:" {
+        return Some(Wrong::hint("a database in memory keeps nothing", "write sqlite://PATH"));
+    }
+    None
+}
+
+fn short(text: &str) -> String {
+    text.chars().take(20).collect()
+}
+
+/// What is wrong with an accepted Host header.
+pub(super) fn host_fault(text: &str) -> Option<Wrong> {
+    if text.contains("://") {
+        return Some(Wrong::hint(format!("{text:?} is a URL"), "write the host name alone"));
+    }
+    let address = text.trim_start_matches('[').trim_end_matches(']');
+    if address.parse::<std::net::IpAddr>().is_ok() {
+        return None;
+    }
+    if let Some((host, port)) = text.rsplit_once(':')
+        && port.bytes().all(|b| b.is_ascii_digit())
+    {
+        return Some(Wrong::hint(format!("{text:?} has a port"), format!("did you mean \"{host}\"?")));
+    }
+    let good = text.len() <= 253 && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
+    if good { None } else { Some(format!("{text:?} is not a host name or address").into()) }
+}
+
+/// What is wrong with a request header; its value is never repeated.
+pub(super) fn header_fault(name: &str, value: &str) -> Option<Wrong> {
+    if reqwest::header::HeaderName::from_bytes(name.as_bytes()).is_err() {
+        return Some(format!("{name:?} is not a header name").into());
+    }
+    if RESERVED_HEADERS.contains(&name.to_ascii_lowercase().as_str()) {
+        return Some(Wrong::hint(format!("header {name:?} is set by belayd itself"), "remove it"));
+    }
+    reqwest::header::HeaderValue::from_str(value).err().map(|_| format!("header {name:?} has a value that cannot be sent").into())
+}
+
+/// Minutes after midnight.
+pub(super) fn time_of_day(text: &str) -> Result<u16, String> {
+    let parse = || {
+        let (hours, minutes) = text.split_once(':')?;
+        let digits = |part: &str| part.parse::<u16>().ok().filter(|_| part.len() == 2 && !part.starts_with('+'));
+        let (hours, minutes) = (digits(hours)?, digits(minutes)?);
+        (hours < 24 && minutes < 60).then_some(hours * 60 + minutes)
+    };
+    parse().ok_or_else(|| format!("{text:?} is not a time of day; write HH:MM, for example \"03:00\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_word_is_found_across_case_and_separators() {
+        let known = ["batch_rows", "flush_interval", "memory_rows"];
+        for (given, expected) in [
+            ("batchrows", Some("batch_rows")),
+            ("batchRows", Some("batch_rows")),
+            ("batch-rows", Some("batch_rows")),
+            ("flush_intervall", Some("flush_interval")),
+            ("memroy_rows", Some("memory_rows")),
+            ("colour", None),
+            ("", None),
+        ] {
+            assert_eq!(nearest(given, known), expected, "{given}");
+        }
+    }
+
+    #[test]
+    fn no_message_repeats_a_url() {
+        for text in ["ftp://user:hunter2@host/", "http://user:hunter2@ho st/", "http://h/#hunter2", "hunter2"] {
+            let wrong = http_url_fault(text).expect("a fault");
+            assert!(!format!("{wrong:?}").contains("hunter2"), "{wrong:?}");
+            let wrong = store_url_fault(text).expect("a fault");
+            assert!(!format!("{wrong:?}").contains("hunter2"), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn store_urls_are_sqlite_or_postgres() {
+        for good in ["sqlite://a.db", "sqlite:///var/a.db", "postgres://u:p@h/db", "postgresql:///db?host=/run/postgresql"] {
+            assert!(store_url_fault(good).is_none(), "{good}");
+        }
+        for bad in ["sqlite://", "sqlite://:memory:", "mysql://h/db", "a.db", "postgres://h:port/db"] {
+            assert!(store_url_fault(bad).is_some(), "{bad}");
+        }
+        assert_eq!(store_url_fault("postgres://h/db?sslmode=require").is_none(), cfg!(feature = "postgres-tls"));
+    }
+
+    #[test]
+    fn hosts_are_names_or_addresses_without_port() {
+        for good in ["localhost", "127.0.0.1", "::1", "[::1]", "belayd.example.org"] {
+            assert!(host_fault(good).is_none(), "{good}");
+        }
+        for bad in ["localhost:7070", "http://localhost", "*", "a b"] {
+            assert!(host_fault(bad).is_some(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_time_of_day_has_two_digits_each() {
+        assert_eq!(time_of_day("03:30"), Ok(210));
+        for bad in ["3:30", "24:00", "03:60", "0330", "+3:00", "03:30:00"] {
+            assert!(time_of_day(bad).is_err(), "{bad}");
+        }
+    }
+}
