@@ -103,7 +103,8 @@ impl Table {
 pub(super) fn read(text: &str, file: &str) -> (Table, Vec<Fault>) {
     let lines = Lines::new(text);
     let (root, errors) = DeTable::parse_recoverable(text);
-    let faults = errors.iter().map(|error| syntax_fault(error, file, &lines)).collect();
+    let mut faults: Vec<_> = errors.iter().map(|error| syntax_fault(error, file, &lines)).collect();
+    faults.sort_by(|a, b| a.place.cmp(&b.place));
     (table(root.get_ref(), &lines), faults)
 }
 
@@ -177,7 +178,7 @@ mod tests {
 
     #[test]
     fn every_value_knows_its_line_and_column() {
-        let (mut root, faults) = read("[a]\nb = 1\n\n[[c]]\n  ä = \"ü\"\n[[c]]\n", "f");
+        let (mut root, faults) = read("[a]\nb = 1\n\n[[c]]\n  d = \"ü\" # ä\n[[c]]\n", "f");
         assert_eq!(faults, []);
         let Node::Table(a) = &mut root.get_mut("a").expect("there").item.node else { panic!("a table") };
         let b = a.get_mut("b").expect("there");
