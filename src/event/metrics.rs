@@ -127,6 +127,14 @@ impl Metrics {
         self.readings_rejected.with_label_values(&[reason]).inc_by(readings);
     }
 
+    /// Readings refused since the start, for any reason.
+    pub fn rejected_total(&self) -> u64 {
+        use prometheus::core::Collector;
+        let families = self.readings_rejected.collect();
+        let metrics = families.iter().flat_map(|family| family.get_metric());
+        metrics.map(|metric| metric.get_counter().get_value() as u64).sum()
+    }
+
     /// Takes over the account, summed over all streams of this directory. Called from a gatherer.
     pub fn set_account(&self, account: &Account, difference: i128) {
         raise_to(&self.accepted, account.accepted);

@@ -1,1 +1,16 @@
-//! monitor
+//! What belayd sees of its host and of itself.
+//!
+//! In: the figures of /proc, and the shared boards of every stage. Out: the snapshot that the page shows, readiness, system alerts
+//! with hysteresis, and the figures that metrics take at a scrape. A crash loses nothing: everything is looked at again.
+
+mod board;
+mod conditions;
+mod host;
+mod snapshot;
+mod views;
+
+pub use board::{Board, Readiness, Stage};
+pub use conditions::{Condition, Conditions};
+pub use host::{HostFigures, HostProbe, ProcessFigures, Usage};
+pub use snapshot::*;
+pub use views::{ALERTS_SHOWN, Look, StoreFacts, Views, sum};

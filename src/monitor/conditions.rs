@@ -1,0 +1,142 @@
+//! System conditions with hysteresis: when a figure of host or daemon becomes an alert, and when that is over.
+
+use crate::domain::alert::{AlertKind, Level, Transition};
+
+/// Looks in a row above the limit before an alert opens, so that one busy second wakes nobody.
+const LOOKS_TO_OPEN: u32 = 3;
+/// How far below its limit a percentage must come before the alert is over.
+const CLEAR_MARGIN: f64 = 5.0;
+
+/// One look at one condition.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Condition {
+    /// For example `cpu-high`.
+    pub name: &'static str,
+    /// The part: `host`, `database`, …
+    pub subject: String,
+    /// The level of the alert.
+    pub level: Level,
+    /// What was measured.
+    pub value: f64,
+    /// Above this it holds.
+    pub limit: f64,
+    /// At or below this it is over.
+    pub clear: f64,
+    /// Looks in a row above the limit before it opens.
+    pub looks: u32,
+    /// What it is about, for the sentence: `CPU of the host`.
+    pub what: &'static str,
+    /// Unit for the sentence.
+    pub unit: &'static str,
+}
+
+impl Condition {
+    /// A share of something, 0 to 100.
+    pub fn percent(name: &'static str, what: &'static str, level: Level, value: f64, limit: f64) -> Self {
+        let clear = (limit - CLEAR_MARGIN).max(0.0);
+        Self { name, subject: "host".into(), level, value, limit, clear, looks: LOOKS_TO_OPEN, what, unit: " %" }
+    }
+
+    /// Something that should be 0 and is told at once.
+    pub fn never(name: &'static str, subject: &str, what: &'static str, unit: &'static str, value: f64) -> Self {
+        Self { name, subject: subject.into(), level: Level::Critical, value, limit: 0.0, clear: 0.0, looks: 1, what, unit }
+    }
+
+    fn transition(&self, firing: bool, now_us: i64) -> Transition {
+        let Self { what, value, limit, unit, .. } = self;
+        let text = if firing {
+            format!("{what}: {value:.1}{unit}, limit {limit:.1}{unit}")
+        } else {
+            format!("{what} is back at {value:.1}{unit}")
+        };
+        Transition {
+            kind: AlertKind::System,
+            name: self.name.into(),
+            subject: self.subject.clone(),
+            level: self.level,
+            firing,
+            observed_at_us: now_us,
+            arrived_at_us: now_us,
+            value: Some(self.value),
+            threshold: Some(self.limit),
+            text,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Standing {
+    above: u32,
+    firing: bool,
+}
+
+/// What is known of each condition from the looks before.
+#[derive(Debug, Default)]
+pub struct Conditions {
+    standing: std::collections::HashMap<(&'static str, String), Standing>,
+}
+
+impl Conditions {
+    /// Takes over which conditions had an open alert before this life began, as (name, subject).
+    pub fn resume(&mut self, name: &'static str, subject: &str) {
+        self.standing.entry((name, subject.to_owned())).or_default().firing = true;
+    }
+
+    /// Takes one look into account and returns what began or ceased.
+    pub fn step(&mut self, looks: &[Condition], now_us: i64) -> Vec<Transition> {
+        let mut transitions = Vec::new();
+        for look in looks {
+            let standing = self.standing.entry((look.name, look.subject.clone())).or_default();
+            standing.above = if look.value > look.limit { standing.above.saturating_add(1) } else { 0 };
+            if !standing.firing && standing.above >= look.looks {
+                standing.firing = true;
+                transitions.push(look.transition(true, now_us));
+            } else if standing.firing && look.value <= look.clear {
+                standing.firing = false;
+                transitions.push(look.transition(false, now_us));
+            }
+        }
+        transitions
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(values: &[f64]) -> Vec<(usize, bool)> {
+        let mut conditions = Conditions::default();
+        let mut seen = Vec::new();
+        for (at, &value) in values.iter().enumerate() {
+            let look = Condition::percent("cpu-high", "CPU of the host", Level::Warning, value, 80.0);
+            seen.extend(conditions.step(&[look], 0).iter().map(|transition| (at, transition.firing)));
+        }
+        seen
+    }
+
+    #[test]
+    fn three_looks_in_a_row_open_and_a_margin_below_closes() {
+        assert_eq!(run(&[90.0, 90.0, 10.0, 81.0, 82.0, 83.0, 79.0, 76.0, 75.0, 90.0]), [(5, true), (8, false)]);
+    }
+
+    #[test]
+    fn what_should_never_be_is_told_at_once_and_once() {
+        let mut conditions = Conditions::default();
+        let look = |value| Condition::never("conservation-violation", "buffer", "Readings that cannot be accounted for", "", value);
+        let firing = |transitions: Vec<Transition>| transitions.iter().map(|t| t.firing).collect::<Vec<_>>();
+        assert_eq!(firing(conditions.step(&[look(1.0)], 7)), [true]);
+        assert!(conditions.step(&[look(2.0)], 8).is_empty());
+        assert_eq!(firing(conditions.step(&[look(0.0)], 9)), [false]);
+    }
+
+    #[test]
+    fn an_alert_that_was_open_before_a_restart_is_closed_and_not_opened_again() {
+        let mut conditions = Conditions::default();
+        conditions.resume("cpu-high", "host");
+        let look = |value| Condition::percent("cpu-high", "CPU of the host", Level::Warning, value, 80.0);
+        for _ in 0..5 {
+            assert!(conditions.step(&[look(99.0)], 1).is_empty());
+        }
+        assert_eq!(conditions.step(&[look(1.0)], 2).len(), 1);
+    }
+}

@@ -1,0 +1,293 @@
+//! The snapshot: what the page shows, once a second, in the form of the stream's `state` event.
+
+use serde::Serialize;
+
+use crate::{
+    buffer::Account,
+    domain::alert::{Alert, Level},
+    ingest::board::SourceState,
+    supervise::ActorState,
+};
+
+/// Everything at one moment.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Snapshot {
+    /// RFC 3339.
+    pub now: String,
+    /// Of belayd.
+    pub version: &'static str,
+    /// RFC 3339.
+    pub started_at: String,
+    /// `ready`, `buffering`, `starting`, `full` or `stopping`.
+    pub readiness: &'static str,
+    /// The host's name.
+    pub instance: String,
+    /// Whether this is `belayd demo`.
+    pub demo: bool,
+    /// Host and process.
+    pub system: SystemView,
+    /// The way in.
+    pub ingest: IngestView,
+    /// The buffer.
+    pub buffer: BufferView,
+    /// The database.
+    pub store: StoreView,
+    /// The outbox.
+    pub outbox: OutboxView,
+    /// The actors.
+    pub actors: Vec<ActorView>,
+    /// The engines.
+    pub engines: EnginesView,
+    /// Open alerts and the newest resolved ones.
+    pub alerts: Vec<Alert>,
+    /// Demo only: what the catcher caught, newest first.
+    pub inbox: Option<Vec<InboxItem>>,
+}
+
+/// Host and process.
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SystemView {
+    /// All processors.
+    pub cpu: CpuView,
+    /// Main memory.
+    pub memory: UsageView,
+    /// The file system of the data directory.
+    pub disk: UsageView,
+    /// The daemon.
+    pub process: ProcessView,
+}
+
+/// All processors.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct CpuView {
+    /// Busy share, 0 to 100.
+    pub percent: f64,
+    /// Above this an alert is raised.
+    pub limit: f64,
+}
+
+/// Memory or disk.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UsageView {
+    /// Used share, 0 to 100.
+    pub percent: f64,
+    /// Above this an alert is raised.
+    pub limit: f64,
+    /// Bytes in use.
+    pub used_bytes: u64,
+    /// Bytes there are.
+    pub total_bytes: u64,
+}
+
+/// The daemon.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProcessView {
+    /// Resident memory, bytes.
+    pub rss_bytes: u64,
+    /// Private memory, bytes.
+    pub private_bytes: u64,
+    /// Seconds since the start.
+    #[serde(rename = "uptimeS")]
+    pub uptime_s: u64,
+}
+
+/// The way in.
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IngestView {
+    /// Readings accepted, over all streams.
+    pub accepted_total: u64,
+    /// Readings refused since the start.
+    pub rejected_total: u64,
+    /// Readings accepted a second, over the last few seconds.
+    pub rate_per_s: f64,
+    /// Polled sources.
+    pub sources: Vec<SourceView>,
+}
+
+/// A polled source.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SourceView {
+    /// As configured.
+    pub name: String,
+    /// `ok`, `failing` or `starting`.
+    pub state: SourceState,
+    /// RFC 3339.
+    pub last_ok_at: Option<String>,
+    /// Why the last poll failed.
+    pub error: Option<String>,
+}
+
+/// The buffer.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BufferView {
+    /// The medium.
+    pub tier: &'static str,
+    /// What a crash may lose, in words.
+    pub may_lose: &'static str,
+    /// Readings waiting.
+    pub rows: u64,
+    /// Most readings that may wait.
+    pub rows_bound: u64,
+    /// Bytes waiting.
+    pub bytes: u64,
+    /// Most bytes that may wait.
+    pub bytes_bound: u64,
+    /// Milliseconds.
+    pub oldest_age_ms: u64,
+    /// Over all streams.
+    pub account: Account,
+    /// 0 unless a reading vanished or was made up.
+    pub difference: i64,
+}
+
+/// The database.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StoreView {
+    /// `sqlite` or `postgres`.
+    pub backend: &'static str,
+    /// `up` or `down`.
+    pub state: &'static str,
+    /// RFC 3339.
+    pub down_since: Option<String>,
+    /// Size, where it is known.
+    pub size_bytes: Option<u64>,
+}
+
+/// The outbox: deliveries by state.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OutboxView {
+    /// Not due yet.
+    pub scheduled: u64,
+    /// Due.
+    pub ready: u64,
+    /// Held under a lease.
+    pub claimed: u64,
+    /// On their way.
+    pub sending: u64,
+    /// Failed for now.
+    pub retry: u64,
+    /// Waiting for a person: the outcome is unknown.
+    pub uncertain: u64,
+    /// Waiting for a person: they cannot succeed.
+    pub dead: u64,
+    /// Confirmed by their receivers and not pruned yet.
+    pub sent_total: u64,
+    /// Of the oldest due one, seconds.
+    #[serde(rename = "oldestAgeS")]
+    pub oldest_age_s: f64,
+    /// By sink.
+    pub sinks: Vec<SinkView>,
+}
+
+/// One way out.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SinkView {
+    /// As configured.
+    pub name: String,
+    /// Its circuit breaker: `closed`, `open` or `half-open`.
+    pub state: &'static str,
+    /// Due or in the works.
+    pub backlog: u64,
+}
+
+/// One actor.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ActorView {
+    /// For example `IngestActor`.
+    pub name: &'static str,
+    /// What it is doing.
+    pub state: ActorState,
+    /// How often it has begun a fresh life.
+    pub generation: u64,
+    /// Restarts for any reason.
+    pub restarts: u64,
+    /// Messages that wait.
+    pub mailbox_depth: usize,
+    /// Most messages that may wait.
+    pub mailbox_bound: usize,
+    /// Milliseconds since it last handled a message.
+    pub last_progress_ms: u64,
+}
+
+/// The engines.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct EnginesView {
+    /// How many are known.
+    pub total: usize,
+    /// The worst alarm first; at most 200.
+    pub items: Vec<EngineItem>,
+}
+
+/// One engine.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EngineItem {
+    /// Its id.
+    pub engine_id: String,
+    /// RFC 3339.
+    pub observed_at: String,
+    /// As sent.
+    pub status: Option<String>,
+    /// Degrees Celsius.
+    pub temperature: Option<f64>,
+    /// Revolutions a minute.
+    pub rpm: Option<f64>,
+    /// Unit of the source.
+    pub pressure: Option<f64>,
+    /// Unit of the source.
+    pub fuel_flow: Option<f64>,
+    /// The highest level among its open alerts.
+    pub alarm: Option<Level>,
+    /// The last samples.
+    pub trend: TrendView,
+}
+
+/// The last samples, oldest first; null where the reading lacked the metric.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct TrendView {
+    /// Degrees Celsius.
+    pub temperature: Vec<Option<f32>>,
+    /// Revolutions a minute.
+    pub rpm: Vec<Option<f32>>,
+}
+
+/// One message that the demo's catcher caught.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct InboxItem {
+    /// RFC 3339.
+    pub at: String,
+    /// `webhook`, `mail` or `chat`.
+    pub via: String,
+    /// One line.
+    pub title: String,
+    /// The rest.
+    pub body: String,
+}
+
+impl EngineItem {
+    /// From the engine table's row.
+    pub fn from_view(view: crate::ingest::engines::EngineView) -> Self {
+        Self {
+            engine_id: view.engine_id,
+            observed_at: crate::domain::time::rfc3339_us(view.observed_at_us),
+            status: view.status,
+            temperature: view.temperature,
+            rpm: view.rpm,
+            pressure: view.pressure,
+            fuel_flow: view.fuel_flow,
+            alarm: view.alarm,
+            trend: TrendView { temperature: view.trend_temperature, rpm: view.trend_rpm },
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! Everything that can be looked at, in one place: the boards of the stages, and how a snapshot is made of them.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
+
+use arc_swap::ArcSwap;
+
+use super::{
+    ActorView, Board, BufferView, CpuView, EngineItem, EnginesView, HostFigures, InboxItem, IngestView, OutboxView, ProcessView,
+    Readiness, Snapshot, SourceView, StoreView, SystemView, UsageView,
+};
+use crate::{
+    buffer::{Account, Buffer, BufferStats, health::StoreHealth},
+    clock::SharedClock,
+    config::Config,
+    domain::{alert::Alert, time::rfc3339_us},
+    event::Metrics,
+    ingest::{board::SourceBoard, engines::EngineTable},
+    store::Store,
+    supervise::ActorRegistry,
+};
+
+/// Most engines in a snapshot.
+const ENGINES_SHOWN: usize = 200;
+/// Most alerts in a snapshot.
+pub const ALERTS_SHOWN: usize = 100;
+
+/// Looks at something that another stage keeps; must not block.
+pub type Look<T> = Arc<dyn Fn() -> T + Send + Sync>;
+
+/// What is known of the database beyond its health.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct StoreFacts {
+    /// The account of this directory's earlier streams, from the ledger.
+    pub earlier: Account,
+    /// Bytes that the database takes, where it is known.
+    pub size_bytes: Option<u64>,
+}
+
+/// Handles on everything that can be looked at. Made once in `daemon.rs`.
+pub struct Views {
+    /// The configuration in force.
+    pub config: Arc<ArcSwap<Config>>,
+    /// Wall clock.
+    pub clock: SharedClock,
+    /// When the process started: microseconds since the epoch, and monotonic.
+    pub started: (i64, Instant),
+    /// Whether this is `belayd demo`.
+    pub demo: bool,
+    /// The latest snapshot and the stage.
+    pub board: Arc<Board>,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+    /// The buffer.
+    pub buffer: Arc<dyn Buffer>,
+    /// The database, for its name.
+    pub store: Store,
+    /// Whether it answers.
+    pub health: Arc<StoreHealth>,
+    /// What the periodic duties found out about it.
+    pub store_facts: Mutex<StoreFacts>,
+    /// Engines.
+    pub engines: Arc<EngineTable>,
+    /// Polled sources.
+    pub sources: Arc<SourceBoard>,
+    /// Actors.
+    pub registry: Arc<ActorRegistry>,
+    /// Open alerts and the newest resolved ones, at most `ALERTS_SHOWN`.
+    pub alerts: Look<Vec<Alert>>,
+    /// Deliveries of both stores together.
+    pub outbox: Look<OutboxView>,
+    /// Demo only: the catcher's inbox.
+    pub inbox: Option<Look<Vec<InboxItem>>>,
+    /// The last look at the host.
+    pub host: Mutex<HostFigures>,
+}
+
+impl fmt::Debug for Views {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Views").field("board", &self.board).finish_non_exhaustive()
+    }
+}
+
+impl Views {
+    /// The buffer's look and the account over all streams of this directory, taken together.
+    pub fn account(&self) -> (BufferStats, Account) {
+        let stats = self.buffer.stats();
+        let earlier = self.store_facts.lock().unwrap_or_else(PoisonError::into_inner).earlier;
+        let account = sum(&earlier, &stats.account);
+        (stats, account)
+    }
+
+    /// What `/readyz` says now.
+    pub fn readiness(&self) -> Readiness {
+        self.readiness_with(&self.buffer.stats())
+    }
+
+    fn readiness_with(&self, stats: &BufferStats) -> Readiness {
+        let full = stats.rows >= stats.rows_bound || stats.bytes >= stats.bytes_bound;
+        self.board.readiness(self.health.is_up(), full)
+    }
+
+    /// Sets the metrics that are kept elsewhere. Give it to [`Metrics::on_scrape`].
+    pub fn gather(&self, metrics: &Metrics) {
+        let (stats, account) = self.account();
+        metrics.set_account(&account, i128::from(stats.difference));
+        for actor in self.registry.statuses() {
+            metrics.actor_mailbox_depth.with_label_values(&[actor.name]).set(actor.mailbox_depth as i64);
+            let by = actor.restarts_by_reason;
+            for (reason, restarts) in [("panic", by.panic), ("stop", by.stop), ("hang", by.hang), ("requested", by.requested)] {
+                metrics.set_actor_restarts(actor.name, reason, restarts);
+            }
+        }
+        for sink in (self.outbox)().sinks {
+            metrics.outbox_backlog.with_label_values(&[&sink.name]).set(sink.backlog as i64);
+            let state = match sink.state {
+                "open" => 2,
+                "half-open" => 1,
+                _ => 0,
+            };
+            metrics.circuit_state.with_label_values(&[&sink.name]).set(state);
+        }
+    }
+
+    /// Everything at this moment. `rate_per_s` is what the caller measured.
+    pub fn snapshot(&self, rate_per_s: f64) -> Snapshot {
+        let config = self.config.load();
+        let (stats, account) = self.account();
+        Snapshot {
+            now: rfc3339_us(self.clock.now_us()),
+            version: env!("CARGO_PKG_VERSION"),
+            started_at: rfc3339_us(self.started.0),
+            readiness: self.readiness_with(&stats).as_str(),
+            instance: instance(),
+            demo: self.demo,
+            system: self.system(&config),
+            ingest: IngestView {
+                accepted_total: account.accepted,
+                rejected_total: self.metrics.rejected_total(),
+                rate_per_s,
+                sources: self.sources.list().into_iter().map(source_view).collect(),
+            },
+            store: self.store_view(),
+            outbox: (self.outbox)(),
+            actors: self.registry.statuses().into_iter().map(actor_view).collect(),
+            engines: EnginesView {
+                total: self.engines.len(),
+                items: self.engines.views(ENGINES_SHOWN).into_iter().map(EngineItem::from_view).collect(),
+            },
+            alerts: (self.alerts)(),
+            inbox: self.inbox.as_ref().map(|look| look()),
+            buffer: buffer_view(stats, account),
+        }
+    }
+
+    fn system(&self, config: &Config) -> SystemView {
+        let host = *self.host.lock().unwrap_or_else(PoisonError::into_inner);
+        let usage = |usage: super::Usage, limit| UsageView {
+            percent: round1(usage.percent()),
+            limit,
+            used_bytes: usage.used_bytes,
+            total_bytes: usage.total_bytes,
+        };
+        SystemView {
+            cpu: CpuView { percent: round1(host.cpu_percent), limit: config.monitor.cpu_percent },
+            memory: usage(host.memory, config.monitor.memory_percent),
+            disk: usage(host.disk, config.monitor.disk_percent),
+            process: ProcessView {
+                rss_bytes: host.process.rss_bytes,
+                private_bytes: host.process.private_bytes,
+                uptime_s: self.started.1.elapsed().as_secs(),
+            },
+        }
+    }
+
+    fn store_view(&self) -> StoreView {
+        let health = self.health.view();
+        StoreView {
+            backend: self.store.backend().as_str(),
+            state: if health.up { "up" } else { "down" },
+            down_since: health.down_since_us.map(rfc3339_us),
+            size_bytes: self.store_facts.lock().unwrap_or_else(PoisonError::into_inner).size_bytes,
+        }
+    }
+}
+
+/// Both accounts together.
+pub fn sum(a: &Account, b: &Account) -> Account {
+    Account {
+        accepted: a.accepted + b.accepted,
+        stored: a.stored + b.stored,
+        duplicate: a.duplicate + b.duplicate,
+        conflict: a.conflict + b.conflict,
+        dead: a.dead + b.dead,
+        discarded: a.discarded + b.discarded,
+        quarantined: a.quarantined + b.quarantined,
+        void: a.void + b.void,
+        lost: a.lost + b.lost,
+        buffered: a.buffered + b.buffered,
+    }
+}
+
+/// One digit is all that a bar shows, and it keeps the snapshot small.
+fn round1(value: f64) -> f64 {
+    (value * 10.0).round() / 10.0
+}
+
+/// The host's name.
+fn instance() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| "localhost".into(), |name| name.trim().to_owned())
+}
+
+fn source_view(status: crate::ingest::board::SourceStatus) -> SourceView {
+    SourceView { name: status.name, state: status.state, last_ok_at: status.last_ok_at_us.map(rfc3339_us), error: status.error }
+}
+
+fn actor_view(status: crate::supervise::ActorStatus) -> ActorView {
+    ActorView {
+        name: status.name,
+        state: status.state,
+        generation: status.generation,
+        restarts: status.restarts,
+        mailbox_depth: status.mailbox_depth,
+        mailbox_bound: status.mailbox_bound,
+        last_progress_ms: status.last_progress_ms,
+    }
+}
+
+fn buffer_view(stats: BufferStats, account: Account) -> BufferView {
+    BufferView {
+        tier: stats.tier,
+        may_lose: stats.may_lose,
+        rows: stats.rows,
+        rows_bound: stats.rows_bound,
+        bytes: stats.bytes,
+        bytes_bound: stats.bytes_bound,
+        oldest_age_ms: stats.oldest_age_ms,
+        account,
+        difference: stats.difference,
+    }
+}

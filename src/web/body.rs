@@ -1,0 +1,132 @@
+//! Request bodies, read within bounds of size and time, inflated where they are gzipped.
+//!
+//! In: the payload of a request. Out: plain bytes or typed JSON. A client that pauses longer than `server.client_timeout` within
+//! its body is cut off, so that slow clients cannot hold memory.
+
+use std::{borrow::Cow, future::Future, pin::Pin, time::Duration};
+
+use actix_web::{
+    FromRequest, HttpRequest,
+    dev::Payload,
+    error::PayloadError,
+    http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName},
+};
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
+use serde::de::DeserializeOwned;
+
+use super::{
+    error::{ApiError, ErrorCode},
+    state::WebState,
+};
+use crate::ingest::{
+    gzip::Coding,
+    reason::{BodyError, Reason},
+};
+
+/// Most bytes of a body that is not made of readings.
+const JSON_MAX_BYTES: usize = 64 * 1024;
+
+/// A header as text, where it is there and is text.
+pub fn header_str(request: &HttpRequest, name: HeaderName) -> Option<&str> {
+    request.headers().get(name)?.to_str().ok()
+}
+
+/// The length that the client announced; `None` for a chunked body.
+///
+/// # Errors
+/// 413 where it is above `max_bytes`: nothing of it is read.
+pub fn announced_length(request: &HttpRequest, max_bytes: usize) -> Result<Option<usize>, ApiError> {
+    let Some(length) = header_str(request, CONTENT_LENGTH).and_then(|text| text.parse::<usize>().ok()) else { return Ok(None) };
+    if length > max_bytes { Err(too_large(max_bytes)) } else { Ok(Some(length)) }
+}
+
+fn too_large(max_bytes: usize) -> ApiError {
+    BodyError::new(Reason::BodyTooLarge, format!("the body is larger than {max_bytes} bytes")).into()
+}
+
+/// Reads a body of at most `max_bytes`, waiting at most `pause` for each part of it.
+///
+/// # Errors
+/// 413 beyond `max_bytes`, 408 after a pause, 400 where it is cut.
+pub async fn read(payload: &mut Payload, announced: Option<usize>, max_bytes: usize, pause: Duration) -> Result<Bytes, ApiError> {
+    let Some(first) = next_part(payload, pause).await? else { return Ok(Bytes::new()) };
+    // A small body arrives in one part: it is used as it is, without a copy.
+    if announced == Some(first.len()) {
+        return Ok(first);
+    }
+    // The announced length is the client's word: room is only made as bytes arrive.
+    let mut body = BytesMut::with_capacity(announced.unwrap_or(0).clamp(first.len(), (2 * first.len()).max(64 * 1024)));
+    body.extend_from_slice(&first);
+    while let Some(part) = next_part(payload, pause).await? {
+        if body.len() + part.len() > max_bytes {
+            return Err(too_large(max_bytes));
+        }
+        body.extend_from_slice(&part);
+    }
+    Ok(body.freeze())
+}
+
+async fn next_part(payload: &mut Payload, pause: Duration) -> Result<Option<Bytes>, ApiError> {
+    match tokio::time::timeout(pause, payload.next()).await {
+        Err(_) => Err(ApiError::new(ErrorCode::RequestTimeout, format!("nothing of the body came for {} ms", pause.as_millis()))),
+        Ok(None) => Ok(None),
+        Ok(Some(Ok(part))) => Ok(Some(part)),
+        Ok(Some(Err(PayloadError::Overflow))) => Err(BodyError::new(Reason::BodyTooLarge, "the body is too large").into()),
+        Ok(Some(Err(error))) => Err(BodyError::new(Reason::CutBody, format!("the body could not be read: {error}")).into()),
+    }
+}
+
+/// A JSON body of one object, small, with known fields only.
+#[derive(Debug)]
+pub struct Json<T>(pub T);
+
+impl<T: DeserializeOwned + 'static> FromRequest for Json<T> {
+    type Error = ApiError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, ApiError>>>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let request = request.clone();
+        let mut payload = payload.take();
+        Box::pin(async move { read_json(&request, &mut payload).await.map(Json) })
+    }
+}
+
+async fn read_json<T: DeserializeOwned>(request: &HttpRequest, payload: &mut Payload) -> Result<T, ApiError> {
+    let media = header_str(request, CONTENT_TYPE).unwrap_or_default();
+    let essence = media.split(';').next().unwrap_or_default().trim();
+    let announced = announced_length(request, JSON_MAX_BYTES)?;
+    let pause = WebState::of(request)?.config.load().server.client_timeout;
+    let body = read(payload, announced, JSON_MAX_BYTES, pause).await?;
+    if body.is_empty() {
+        // Where every field may be left out, so may the body.
+        return serde_json::from_slice(b"{}")
+            .map_err(|_| BodyError::new(Reason::EmptyBody, "the body is empty; a JSON object is expected").into());
+    }
+    if !essence.eq_ignore_ascii_case("application/json") {
+        return Err(BodyError::new(Reason::UnsupportedMediaType, "the body must be application/json").into());
+    }
+    let plain: Cow<'_, [u8]> = Coding::from_header(header_str(request, CONTENT_ENCODING))?.decode(&body, JSON_MAX_BYTES)?;
+    serde_json::from_slice(&plain).map_err(|error| match error.classify() {
+        serde_json::error::Category::Data => ApiError::new(ErrorCode::InvalidField, error.to_string()),
+        serde_json::error::Category::Eof => BodyError::new(Reason::CutBody, error.to_string()).into(),
+        _ => BodyError::new(Reason::BadJson, error.to_string()).into(),
+    })
+}
+
+/// Query parameters, with known names only.
+#[derive(Debug)]
+pub struct Query<T>(pub T);
+
+impl<T: DeserializeOwned + 'static> FromRequest for Query<T> {
+    type Error = ApiError;
+    type Future = std::future::Ready<Result<Self, ApiError>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let parsed = actix_web::web::Query::<T>::from_query(request.query_string());
+        std::future::ready(match parsed {
+            Ok(query) => Ok(Self(query.into_inner())),
+            Err(error) => Err(ApiError::new(ErrorCode::InvalidQuery, error.to_string())),
+        })
+    }
+}

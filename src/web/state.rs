@@ -1,0 +1,87 @@
+//! What the handlers work with: handles given by `daemon.rs`, and the few things that the surface keeps for itself.
+
+use std::{fmt, path::PathBuf, sync::Arc};
+
+use actix_web::{HttpRequest, web::Data};
+use arc_swap::ArcSwap;
+use tokio::sync::Semaphore;
+
+use super::error::{ApiError, ErrorCode};
+use crate::{
+    clock::{ArrivalClock, SharedClock},
+    config::Config,
+    event::Metrics,
+    ingest::admission::Admission,
+    monitor::Views,
+    protocol::{AcknowledgeAlert, Ingest},
+    store::Store,
+    supervise::{ActorRegistry, Courier},
+};
+
+/// What `daemon.rs` gives to [`serve`](super::serve).
+pub struct Parts {
+    /// The configuration in force.
+    pub config: Arc<ArcSwap<Config>>,
+    /// Wall clock.
+    pub clock: SharedClock,
+    /// Gives readings without a timestamp theirs.
+    pub arrivals: Arc<ArrivalClock>,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+    /// The budget of bytes in the works.
+    pub admission: Admission,
+    /// To `IngestActor`.
+    pub ingest: Courier<Ingest>,
+    /// To `AlertActor`.
+    pub acknowledge: Courier<AcknowledgeAlert>,
+    /// Everything that can be looked at.
+    pub views: Arc<Views>,
+    /// The database.
+    pub store: Store,
+    /// The control store.
+    pub control: Store,
+    /// Actors.
+    pub registry: Arc<ActorRegistry>,
+    /// Where the control socket is to lie; `None` opens none.
+    pub control_socket: Option<PathBuf>,
+    /// Demo only: a sign-in by `/?token=` is taken.
+    pub demo: bool,
+}
+
+/// Shared by all HTTP workers.
+pub struct WebState {
+    /// What was given.
+    pub parts: Parts,
+    /// Places for live streams.
+    pub(super) streams: Arc<Semaphore>,
+}
+
+impl std::ops::Deref for WebState {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.parts
+    }
+}
+
+impl fmt::Debug for WebState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WebState").field("views", &self.parts.views).finish_non_exhaustive()
+    }
+}
+
+impl WebState {
+    /// Adds what the surface keeps for itself.
+    pub fn new(parts: Parts) -> Self {
+        let max_streams = parts.config.load().server.max_streams;
+        Self { parts, streams: Arc::new(Semaphore::new(max_streams)) }
+    }
+
+    /// The state of the application that a request belongs to.
+    ///
+    /// # Errors
+    /// Never in a served application; a handler outside one gets 500.
+    pub fn of(request: &HttpRequest) -> Result<&Data<WebState>, ApiError> {
+        request.app_data::<Data<WebState>>().ok_or_else(|| ApiError::new(ErrorCode::Internal, "the application has no state"))
+    }
+}
