@@ -14,12 +14,16 @@ pub mod model;
 mod node;
 mod overlay;
 mod relations;
+mod reload;
 mod resolve;
 mod secrets;
 mod texts;
 pub mod units;
 mod value;
+mod view;
 
 pub use fault::{Fault, Faults, Place};
 pub use load::{LoadOptions, Loaded, load, parse};
 pub use model::*;
+pub use reload::{Changes, NotReloadable, diff};
+pub use view::redact_url;

@@ -1,0 +1,315 @@
+//! The configuration as named values again, in the spelling of the file: for what is shown (secrets hidden) and for telling what
+//! changed. In: a [`Config`]. Out: JSON. Pure.
+
+use serde_json::{Map, Value as Json, json};
+use url::Url;
+
+use super::{
+    keys::{Kind, SECTIONS, Section},
+    model::*,
+    units::{format_duration, format_size},
+};
+use crate::domain::rule::Rule;
+
+/// What stands in place of a secret.
+const HIDDEN: &str = "***";
+
+/// The tables of one section: exactly one unless it is a list of tables.
+pub(super) type Tables = Vec<Map<String, Json>>;
+
+/// Every value by section, in the order of [`SECTIONS`], secrets included.
+pub(super) fn values(config: &Config) -> Vec<(&'static Section, Tables)> {
+    SECTIONS.into_iter().map(|section| (section, tables(config, section.name))).collect()
+}
+
+fn tables(config: &Config, section: &str) -> Tables {
+    let values: Vec<Json> = match section {
+        "server" => vec![server(&config.server)],
+        "store" => vec![store(&config.store)],
+        "buffer" => vec![buffer(&config.buffer)],
+        "readings" => vec![readings(&config.readings)],
+        "sources" => config.sources.iter().map(source).collect(),
+        "rules" => config.rules.iter().map(rule).collect(),
+        "webhooks" => config.webhooks.iter().map(webhook).collect(),
+        "routes" => config.routes.iter().map(route).collect(),
+        "outbox" => vec![outbox(&config.outbox)],
+        "retention" => vec![retention(&config.retention)],
+        "schedule" => vec![schedule(&config.schedule)],
+        "monitor" => vec![monitor(&config.monitor)],
+        "supervision" => vec![supervision(&config.supervision)],
+        "log" => vec![log(&config.log)],
+        _ => Vec::new(),
+    };
+    values.into_iter().filter_map(|value| if let Json::Object(map) = value { Some(map) } else { None }).collect()
+}
+
+fn server(c: &ServerConfig) -> Json {
+    json!({
+        "listen": c.listen.to_string(),
+        "data_dir": c.data_dir,
+        "hosts": c.hosts,
+        "tls_cert": c.tls_cert,
+        "tls_key": c.tls_key,
+        "behind_proxy": c.behind_proxy,
+        "metrics_open": c.metrics_open,
+        "workers": c.workers,
+        "max_connections": c.max_connections,
+        "client_timeout": format_duration(c.client_timeout),
+        "session_lifetime": format_duration(c.session_lifetime),
+        "max_streams": c.max_streams,
+        "stop_timeout": format_duration(c.stop_timeout),
+    })
+}
+
+fn store(c: &StoreConfig) -> Json {
+    json!({
+        "url": c.url,
+        "pool_size": c.pool_size,
+        "connect_timeout": format_duration(c.connect_timeout),
+        "statement_timeout": format_duration(c.statement_timeout),
+    })
+}
+
+fn buffer(c: &BufferConfig) -> Json {
+    let Tier::Memory = c.tier;
+    json!({
+        "tier": "memory",
+        "batch_rows": c.batch_rows,
+        "flush_interval": format_duration(c.flush_interval),
+        "memory_rows": c.memory_rows,
+        "memory_bytes": format_size(c.memory_bytes),
+        "ack_timeout": format_duration(c.ack_timeout),
+        "admission_bytes": format_size(c.admission_bytes),
+    })
+}
+
+fn readings(c: &ReadingsConfig) -> Json {
+    json!({
+        "max_ahead": format_duration(c.max_ahead),
+        "max_behind": format_duration(c.max_behind),
+        "ranges": c.ranges,
+        "max_engines": c.max_engines,
+    })
+}
+
+fn source(c: &SourceConfig) -> Json {
+    json!({
+        "name": c.name,
+        "url": c.url,
+        "interval": format_duration(c.interval),
+        "timeout": format_duration(c.timeout),
+        "headers": c.headers,
+        "ca": c.ca,
+        "fields": c.fields,
+        "allow_link_local": c.allow_link_local,
+    })
+}
+
+fn rule(r: &Rule) -> Json {
+    json!({
+        "name": r.name,
+        "metric": r.metric,
+        "op": r.op,
+        "threshold": r.threshold,
+        "clear": r.clear,
+        "for": format_duration(std::time::Duration::from_micros(r.for_us.unsigned_abs())),
+        "level": r.level,
+    })
+}
+
+fn webhook(c: &WebhookConfig) -> Json {
+    json!({
+        "name": c.name,
+        "url": c.url,
+        "timeout": format_duration(c.timeout),
+        "headers": c.headers,
+        "allow_link_local": c.allow_link_local,
+    })
+}
+
+fn route(c: &RouteConfig) -> Json {
+    json!({
+        "levels": c.levels,
+        "kinds": c.kinds,
+        "names": c.names,
+        "subjects": c.subjects,
+        "sinks": c.sinks,
+        "on_unknown": c.on_unknown,
+        "notify_resolved": c.notify_resolved,
+    })
+}
+
+fn outbox(c: &OutboxConfig) -> Json {
+    json!({
+        "poll_interval": format_duration(c.poll_interval),
+        "lease": format_duration(c.lease),
+        "max_attempts": c.max_attempts,
+        "retry_base": format_duration(c.retry_base),
+        "retry_max": format_duration(c.retry_max),
+        "concurrency": c.concurrency,
+    })
+}
+
+fn retention(c: &RetentionConfig) -> Json {
+    json!({
+        "readings": format_duration(c.readings),
+        "deliveries": format_duration(c.deliveries),
+        "ledger": format_duration(c.ledger),
+        "alerts": format_duration(c.alerts),
+        "audit": format_duration(c.audit),
+    })
+}
+
+fn schedule(c: &ScheduleConfig) -> Json {
+    json!({
+        "cleanup_at": format!("{:02}:{:02}", c.cleanup_at_min / 60, c.cleanup_at_min % 60),
+        "retention_interval": format_duration(c.retention_interval),
+        "statistics_interval": format_duration(c.statistics_interval),
+    })
+}
+
+fn monitor(c: &MonitorConfig) -> Json {
+    json!({
+        "interval": format_duration(c.interval),
+        "cpu_percent": c.cpu_percent,
+        "memory_percent": c.memory_percent,
+        "disk_percent": c.disk_percent,
+    })
+}
+
+fn supervision(c: &SupervisionConfig) -> Json {
+    json!({
+        "max_restarts": c.max_restarts,
+        "within": format_duration(c.within),
+        "backoff_base": format_duration(c.backoff_base),
+        "backoff_max": format_duration(c.backoff_max),
+        "healthy_after": format_duration(c.healthy_after),
+        "hang_after": format_duration(c.hang_after),
+    })
+}
+
+fn log(c: &LogConfig) -> Json {
+    json!({
+        "format": match c.format {
+            LogFormat::Logfmt => "logfmt",
+            LogFormat::Json => "json",
+        },
+        "level": c.level,
+        "file": c.file,
+        "rotate_bytes": format_size(c.rotate_bytes),
+        "keep_files": c.keep_files,
+    })
+}
+
+impl Config {
+    /// The configuration as JSON (camelCase) for people and for `/admin/config`: header values, passwords, queries and the
+    /// paths of webhooks are hidden.
+    pub fn redacted(&self) -> Json {
+        let mut all = Map::new();
+        for (section, tables) in values(self) {
+            let mut tables: Vec<Json> = tables.into_iter().map(|table| Json::Object(hide(section, table))).collect();
+            let value = if section.is_list() { Json::Array(tables) } else { tables.pop().unwrap_or_default() };
+            all.insert(section.name.to_owned(), value);
+        }
+        Json::Object(all)
+    }
+}
+
+fn hide(section: &Section, table: Map<String, Json>) -> Map<String, Json> {
+    let shown = |name: &str, value: Json| match section.key(name).map(|key| key.kind) {
+        Some(Kind::HttpUrl | Kind::StoreUrl) => {
+            Json::String(redact_url(value.as_str().unwrap_or_default(), section.name == "webhooks"))
+        }
+        Some(kind) if kind.is_secret() => value.as_object().map_or_else(
+            || Json::String(HIDDEN.to_owned()),
+            |map| Json::Object(map.keys().map(|name| (name.clone(), Json::String(HIDDEN.to_owned()))).collect()),
+        ),
+        _ => value,
+    };
+    table.into_iter().map(|(name, value)| (camel(&name), shown(&name, value))).collect()
+}
+
+fn camel(name: &str) -> String {
+    let mut upper = false;
+    let mut text = String::with_capacity(name.len());
+    for c in name.chars() {
+        if c == '_' {
+            upper = true;
+        } else {
+            text.push(if upper { c.to_ascii_uppercase() } else { c });
+            upper = false;
+        }
+    }
+    text
+}
+
+/// A URL that can be shown: without user, password, and the values of its query. `hide_path` is for receivers whose path is the
+/// secret, as with most webhooks. SQLite's paths are shown as they are.
+pub fn redact_url(text: &str, hide_path: bool) -> String {
+    if text.starts_with("sqlite://") {
+        return text.to_owned();
+    }
+    let Ok(mut url) = Url::parse(text) else { return HIDDEN.to_owned() };
+    let mut shown = format!("{}://", url.scheme());
+    if !url.username().is_empty() || url.password().is_some() {
+        shown.push_str(&format!("{HIDDEN}@"));
+    }
+    shown.push_str(url.host_str().unwrap_or_default());
+    if let Some(port) = url.port() {
+        shown.push_str(&format!(":{port}"));
+    }
+    if hide_path {
+        if url.path().len() > 1 || url.query().is_some() {
+            shown.push_str(&format!("/{HIDDEN}"));
+        }
+        return shown;
+    }
+    let names: Vec<String> = url.query_pairs().map(|(name, _)| format!("{name}={HIDDEN}")).collect();
+    url.set_query(None);
+    shown.push_str(url.path());
+    if !names.is_empty() {
+        shown.push_str(&format!("?{}", names.join("&")));
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{keys::Key, secrets::WAYS};
+
+    #[test]
+    fn every_key_of_the_table_is_in_the_view_and_the_other_way_round() {
+        let text = "[[sources]]\nname = \"s\"\nurl = \"http://h\"\n[[webhooks]]\nname = \"w\"\nurl = \"http://h\"\n";
+        for (section, tables) in values(&crate::config::parse(text).expect("no fault")) {
+            let shown: Vec<&str> = tables[0].keys().map(String::as_str).collect();
+            let known = |key: &&Key| key.name == "url" || !WAYS.contains(&key.name);
+            let mut keys: Vec<&str> = section.keys.iter().filter(known).map(|key| key.name).collect();
+            keys.sort_unstable();
+            assert_eq!(shown, keys, "[{}]", section.name);
+        }
+    }
+
+    #[test]
+    fn secrets_are_hidden_wherever_they_stand() {
+        let text = r#"
+            [store]
+            url = "postgres://belayd:hunter2@db.local:5433/belayd?password=hunter2"
+            [[sources]]
+            name = "s"
+            url = "https://user:hunter2@host/engines?key=hunter2&after={after}"
+            headers = { Authorization = "Bearer hunter2" }
+            [[webhooks]]
+            name = "w"
+            url = "https://hooks.example.org/services/hunter2"
+            headers = { X-Key = "hunter2" }
+        "#;
+        let shown = crate::config::parse(text).expect("no fault").redacted();
+        assert!(!shown.to_string().contains("hunter2"), "{shown}");
+        assert_eq!(shown["store"]["url"], "postgres://***@db.local:5433/belayd?password=***");
+        assert_eq!(shown["sources"][0]["url"], "https://***@host/engines?key=***&after=***");
+        assert_eq!(shown["sources"][0]["headers"]["authorization"], "***");
+        assert_eq!(shown["webhooks"][0]["url"], "https://hooks.example.org/***");
+        assert_eq!(shown["server"]["dataDir"], "belayd-data");
+    }
+}
