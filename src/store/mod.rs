@@ -9,12 +9,20 @@
 //! Three rungs, lowest that works: plain diesel on the [`Conn`] enum; [`on_backend!`](crate::on_backend), the same diesel text
 //! checked once for each database; a real `match` for the few statements that differ.
 
+pub mod alerts;
+pub mod audit;
 pub mod backend;
 pub mod conn;
+pub mod control;
+pub mod control_schema;
+pub mod deliveries;
 pub mod error;
 pub mod migrate;
 pub mod pool;
+pub mod rule_state;
 pub mod schema;
+pub mod sessions;
+pub mod tokens;
 pub mod url;
 
 pub use backend::Backend;

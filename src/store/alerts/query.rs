@@ -1,0 +1,140 @@
+//! Looking at alerts: the open ones, the newest, pages of them, their history, and the end of old ones.
+
+use diesel::prelude::*;
+use serde::{Serialize, Serializer};
+
+use super::AlertRow;
+use crate::{
+    domain::{
+        alert::{Alert, AlertKind, AlertState, Level},
+        time,
+    },
+    store::{
+        Conn, StoreResult,
+        control_schema::{alert_events, alerts},
+    },
+};
+
+/// Which alerts to list; `None` takes all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AlertFilter {
+    /// Only those that stand there.
+    pub state: Option<AlertState>,
+    /// Only that level.
+    pub level: Option<Level>,
+    /// Only that kind.
+    pub kind: Option<AlertKind>,
+    /// Only that subject.
+    pub subject: Option<String>,
+    /// Only those older than this place: `(opened_at_us, id)` of the last item of the page before.
+    pub before: Option<(i64, String)>,
+}
+
+/// One line of an alert's history.
+#[derive(Clone, Debug, PartialEq, Queryable, Selectable, Serialize)]
+#[diesel(table_name = alert_events)]
+#[serde(rename_all = "camelCase")]
+pub struct AlertEvent {
+    /// When.
+    #[serde(rename = "at", serialize_with = "rfc3339")]
+    pub at_us: i64,
+    /// `firing`, `escalated`, `acknowledged` or `resolved`.
+    pub event: String,
+    /// The level after it.
+    pub level: String,
+    /// What was measured.
+    pub value: Option<f64>,
+    /// Who, where a person did it.
+    pub actor: Option<String>,
+    /// Why, in that person's words.
+    pub reason: Option<String>,
+    /// What was said.
+    pub text: Option<String>,
+}
+
+fn rfc3339<S: Serializer>(at_us: &i64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&time::rfc3339_us(*at_us))
+}
+
+/// Every open alert, newest first.
+///
+/// # Errors
+/// Those of the control store.
+pub fn open(conn: &mut Conn) -> StoreResult<Vec<Alert>> {
+    let rows: Vec<AlertRow> = alerts::table
+        .filter(diesel::dsl::sql::<diesel::sql_types::Bool>("state <> 'resolved'"))
+        .order((alerts::opened_at_us.desc(), alerts::id.desc()))
+        .select(AlertRow::as_select())
+        .load(conn)?;
+    rows.into_iter().map(AlertRow::read).collect()
+}
+
+/// The newest alerts, open or not, newest first.
+///
+/// # Errors
+/// Those of the control store.
+pub fn newest(conn: &mut Conn, limit: u32) -> StoreResult<Vec<Alert>> {
+    list(conn, &AlertFilter::default(), limit)
+}
+
+/// At most `limit` alerts that match, newest first.
+///
+/// # Errors
+/// Those of the control store.
+pub fn list(conn: &mut Conn, filter: &AlertFilter, limit: u32) -> StoreResult<Vec<Alert>> {
+    let mut query = alerts::table.select(AlertRow::as_select()).into_boxed();
+    if let Some(state) = filter.state {
+        query = query.filter(alerts::state.eq(state.as_str()));
+    }
+    if let Some(level) = filter.level {
+        query = query.filter(alerts::level.eq(level.as_str()));
+    }
+    if let Some(kind) = filter.kind {
+        query = query.filter(alerts::kind.eq(kind.as_str()));
+    }
+    if let Some(subject) = &filter.subject {
+        query = query.filter(alerts::subject.eq(subject.clone()));
+    }
+    if let Some((at_us, id)) = &filter.before {
+        query =
+            query.filter(alerts::opened_at_us.lt(*at_us).or(alerts::opened_at_us.eq(*at_us).and(alerts::id.lt(id.clone()))));
+    }
+    let rows: Vec<AlertRow> =
+        query.order((alerts::opened_at_us.desc(), alerts::id.desc())).limit(i64::from(limit)).load(conn)?;
+    rows.into_iter().map(AlertRow::read).collect()
+}
+
+/// What happened to one alert, oldest first; at most 1,000 lines.
+///
+/// # Errors
+/// Those of the control store.
+pub fn history(conn: &mut Conn, alert_id: &str) -> StoreResult<Vec<AlertEvent>> {
+    let rows = alert_events::table
+        .filter(alert_events::alert_id.eq(alert_id))
+        .order(alert_events::id.asc())
+        .limit(1_000)
+        .select(AlertEvent::as_select())
+        .load(conn)?;
+    Ok(rows)
+}
+
+/// Drops at most `limit` alerts that were resolved before `before_us`, with their history; returns how many.
+///
+/// # Errors
+/// Those of the control store.
+pub fn prune(conn: &mut Conn, before_us: i64, limit: u32) -> StoreResult<usize> {
+    let old: Vec<String> = alerts::table
+        .filter(diesel::dsl::sql::<diesel::sql_types::Bool>("state = 'resolved'"))
+        .filter(alerts::resolved_at_us.lt(before_us))
+        .limit(i64::from(limit))
+        .select(alerts::id)
+        .load(conn)?;
+    conn.write(|conn| {
+        let mut dropped = 0;
+        for id in &old {
+            diesel::delete(alert_events::table.filter(alert_events::alert_id.eq(id))).execute(conn)?;
+            dropped += diesel::delete(alerts::table.filter(alerts::id.eq(id))).execute(conn)?;
+        }
+        Ok(dropped)
+    })
+}

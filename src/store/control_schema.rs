@@ -1,0 +1,133 @@
+//! The tables of the control store, and the outbox table that both stores have, as diesel knows them.
+//! `docs/` describes every table and column; the migrations make them.
+
+#![allow(missing_docs, reason = "the columns are described with their migrations and in docs/")]
+
+diesel::table! {
+    /// Who this data directory is.
+    identity (id) {
+        id -> BigInt,
+        directory_id -> Text,
+        created_at_us -> BigInt,
+    }
+}
+
+diesel::table! {
+    /// Tokens, by their hash.
+    tokens (id) {
+        id -> Text,
+        name -> Text,
+        role -> Text,
+        sha256 -> Text,
+        created_at_us -> BigInt,
+        expires_at_us -> Nullable<BigInt>,
+        revoked_at_us -> Nullable<BigInt>,
+        last_used_at_us -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
+    /// Signed-in pages, by the hash of their cookie.
+    sessions (sha256) {
+        sha256 -> Text,
+        token_id -> Text,
+        created_at_us -> BigInt,
+        expires_at_us -> BigInt,
+    }
+}
+
+diesel::table! {
+    /// Who did what, when and why.
+    audit (id) {
+        id -> BigInt,
+        at_us -> BigInt,
+        actor -> Text,
+        action -> Text,
+        subject -> Text,
+        reason -> Nullable<Text>,
+        outcome -> Text,
+    }
+}
+
+diesel::table! {
+    /// Episodes of alerts.
+    alerts (id) {
+        id -> Text,
+        kind -> Text,
+        name -> Text,
+        subject -> Text,
+        level -> Text,
+        state -> Text,
+        text -> Text,
+        value -> Nullable<Double>,
+        threshold -> Nullable<Double>,
+        count -> BigInt,
+        opened_at_us -> BigInt,
+        updated_at_us -> BigInt,
+        acknowledged_at_us -> Nullable<BigInt>,
+        acknowledged_by -> Nullable<Text>,
+        resolved_at_us -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
+    /// What happened to an alert, in order.
+    alert_events (id) {
+        id -> BigInt,
+        alert_id -> Text,
+        at_us -> BigInt,
+        event -> Text,
+        level -> Text,
+        value -> Nullable<Double>,
+        actor -> Nullable<Text>,
+        reason -> Nullable<Text>,
+        text -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    /// The phase of each rule for each engine.
+    rule_state (rule, engine_id) {
+        rule -> Text,
+        engine_id -> Text,
+        phase -> Text,
+        updated_at_us -> BigInt,
+    }
+}
+
+diesel::table! {
+    /// When each periodic duty ran last.
+    duty_runs (name) {
+        name -> Text,
+        last_run_at_us -> BigInt,
+        outcome -> Text,
+    }
+}
+
+diesel::table! {
+    /// The outbox, in the control store and in the store alike.
+    deliveries (seq) {
+        seq -> BigInt,
+        id -> Text,
+        sink -> Text,
+        lane -> Text,
+        subject -> Text,
+        payload -> Text,
+        state -> Text,
+        attempt -> Integer,
+        max_attempts -> Integer,
+        due_at_us -> BigInt,
+        lease_until_us -> Nullable<BigInt>,
+        epoch -> BigInt,
+        claimed_by -> Nullable<Text>,
+        last_error_type -> Nullable<Text>,
+        last_error -> Nullable<Text>,
+        on_unknown -> Text,
+        possible_repeat -> Integer,
+        created_at_us -> BigInt,
+        updated_at_us -> BigInt,
+        settled_at_us -> Nullable<BigInt>,
+    }
+}
+
+diesel::allow_tables_to_appear_in_same_query!(tokens, sessions);

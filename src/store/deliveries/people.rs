@@ -1,0 +1,124 @@
+//! What people see of the outbox and do to it: counts, failures, redrive, discard, and the end of old rows.
+
+use diesel::{
+    prelude::*,
+    sql_types::{BigInt, Nullable, Text},
+};
+
+use super::{COLUMNS, DeliveryRow, literals, settle};
+use crate::{
+    domain::delivery::{self, DeliveryState, Event},
+    on_backend,
+    store::{Conn, StoreError, StoreResult},
+};
+
+/// How many deliveries of a sink stand in a state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Count {
+    /// The sink.
+    pub sink: String,
+    /// Never a final one: history is not counted.
+    pub state: DeliveryState,
+    /// How many.
+    pub count: u64,
+    /// When the oldest of them was due, microseconds since the epoch.
+    pub oldest_due_at_us: Option<i64>,
+}
+
+#[derive(QueryableByName)]
+struct CountRow {
+    #[diesel(sql_type = Text)]
+    sink: String,
+    #[diesel(sql_type = Text)]
+    state: String,
+    #[diesel(sql_type = BigInt)]
+    number: i64,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    oldest: Option<i64>,
+}
+
+/// Everything that is not settled, by sink and state.
+///
+/// # Errors
+/// Those of the store.
+pub fn counts(conn: &mut Conn) -> StoreResult<Vec<Count>> {
+    let mut all = Vec::new();
+    // One statement for each partial index; retry stands in two of them and is counted once.
+    for states in [&DeliveryState::BLOCKING[..], &[DeliveryState::Scheduled], &DeliveryState::FAILED] {
+        let condition = match states {
+            [DeliveryState::Scheduled] => "state IN ('scheduled', 'retry') AND state = 'scheduled'".to_owned(),
+            several => format!("state IN ({})", literals(several)),
+        };
+        let text = format!(
+            "SELECT sink, state, COUNT(*) AS number, MIN(due_at_us) AS oldest FROM deliveries WHERE {condition} GROUP BY sink, state"
+        );
+        let rows: Vec<CountRow> = on_backend!(conn, |c| diesel::sql_query(text).load(c))?;
+        for row in rows {
+            let state = row.state.parse().map_err(|_| crate::store::control::corrupt("deliveries.state", &row.state))?;
+            all.push(Count { sink: row.sink, state, count: row.number.unsigned_abs(), oldest_due_at_us: row.oldest });
+        }
+    }
+    all.sort_unstable_by(|a, b| (&a.sink, a.state).cmp(&(&b.sink, b.state)));
+    Ok(all)
+}
+
+
+/// One delivery.
+///
+/// # Errors
+/// Those of the store.
+pub fn get(conn: &mut Conn, id: &str) -> StoreResult<Option<DeliveryRow>> {
+    let text = format!("SELECT {COLUMNS} FROM deliveries WHERE id = $1");
+    Ok(on_backend!(conn, |c| diesel::sql_query(text).bind::<Text, _>(id).get_result(c).optional())?)
+}
+
+/// What waits for a person (dead, uncertain), newest first; with `before`, those with a smaller `seq`.
+///
+/// # Errors
+/// Those of the store.
+pub fn failures(conn: &mut Conn, limit: u32, before: Option<i64>) -> StoreResult<Vec<DeliveryRow>> {
+    let text = format!(
+        "SELECT {COLUMNS} FROM deliveries WHERE state IN ({}) AND seq < $1 ORDER BY seq DESC LIMIT $2",
+        literals(&DeliveryState::FAILED)
+    );
+    let before = before.unwrap_or(i64::MAX);
+    Ok(on_backend!(conn, |c| diesel::sql_query(text)
+        .bind::<BigInt, _>(before)
+        .bind::<BigInt, _>(i64::from(limit))
+        .load(c))?)
+}
+
+/// What a person does to one delivery: `Cancel`, `Redrive`, `MarkSent` or `Discard`. A redriven one has all its attempts again.
+/// Call it in the transaction that also writes the audit row.
+///
+/// # Errors
+/// `NotFound`; `Conflict` where the state machine has no such move, with the state in words; those of the store.
+pub fn act(conn: &mut Conn, id: &str, event: Event, now_us: i64) -> StoreResult<DeliveryRow> {
+    let found = get(conn, id)?.ok_or_else(|| StoreError::not_found(format!("there is no delivery {id}")))?;
+    delivery::next(found.state()?, event).map_err(|illegal| StoreError::conflict(illegal.to_string()))?;
+    let mut patch = settle::Patch::of(event, now_us);
+    if event == Event::Redrive {
+        patch.attempt = Some(0);
+        patch.due_at_us = Some(now_us);
+        patch.possible_repeat = Some(i32::from(found.possible_repeat() || found.state()? == DeliveryState::Uncertain));
+    }
+    if !settle::apply(conn, id, None, event, &patch)? {
+        return Err(StoreError::conflict(format!("delivery {id} has just been moved by someone else; look again")));
+    }
+    get(conn, id)?.ok_or_else(|| StoreError::not_found(format!("there is no delivery {id}")))
+}
+
+/// Drops at most `limit` deliveries that were settled before `before_us`; returns how many.
+///
+/// # Errors
+/// Those of the store.
+pub fn prune(conn: &mut Conn, before_us: i64, limit: u32) -> StoreResult<usize> {
+    let text = format!(
+        "DELETE FROM deliveries WHERE seq IN (SELECT seq FROM deliveries WHERE state IN ({}) AND settled_at_us < $1 LIMIT $2)",
+        literals(&[DeliveryState::Sent, DeliveryState::Discarded, DeliveryState::Cancelled])
+    );
+    Ok(on_backend!(conn, |c| diesel::sql_query(text)
+        .bind::<BigInt, _>(before_us)
+        .bind::<BigInt, _>(i64::from(limit))
+        .execute(c))?)
+}

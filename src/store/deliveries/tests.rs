@@ -1,0 +1,249 @@
+//! The outbox table on SQLite; the conformance suite runs the same functions on PostgreSQL.
+
+use std::time::Duration;
+
+use super::*;
+use crate::store::{Store, StoreErrorKind, control::tests::scratch};
+
+const LEASE: Duration = Duration::from_secs(30);
+
+fn new(id: &str, lane: &str, due_at_us: i64) -> NewDelivery {
+    NewDelivery {
+        id: id.into(),
+        sink: "hook".into(),
+        lane: lane.into(),
+        subject: "alert".into(),
+        payload: "{}".into(),
+        due_at_us,
+        max_attempts: 3,
+        on_unknown: OnUnknown::Review,
+    }
+}
+
+fn enqueue_all(store: &Store, rows: &[NewDelivery]) {
+    store.with(|conn| conn.write(|conn| enqueue(conn, rows, 100))).expect("enqueues");
+}
+
+fn claim(store: &Store, limit: u32) -> Vec<DeliveryRow> {
+    claim_with(store, limit, LEASE)
+}
+
+fn claim_with(store: &Store, limit: u32, lease: Duration) -> Vec<DeliveryRow> {
+    store
+        .with(|conn| conn.write(|conn| claim_due(conn, &Claim { sink: "hook", worker: "w1", limit, lease, now_us: 100 })))
+        .expect("claims")
+}
+
+fn begin(store: &Store, rows: &[DeliveryRow]) -> Vec<Held> {
+    let held: Vec<Held> = rows.iter().map(DeliveryRow::held).collect();
+    store.with(|conn| conn.write(|conn| mark_sending(conn, &held, 100))).expect("marks")
+}
+
+fn finish(store: &Store, held: &Held, outcome: Outcome) -> Vec<Held> {
+    let settlement = Settlement { held: held.clone(), outcome, error: Some(("timeout".into(), "x".repeat(2_000))) };
+    store.with(|conn| conn.write(|conn| settle(conn, &[settlement], 200))).expect("settles")
+}
+
+fn state(store: &Store, id: &str) -> DeliveryState {
+    row(store, id).state().expect("a known state")
+}
+
+fn row(store: &Store, id: &str) -> DeliveryRow {
+    store.with(|conn| get(conn, id)).expect("reads").expect("is there")
+}
+
+fn ids(rows: &[DeliveryRow]) -> Vec<&str> {
+    rows.iter().map(|row| row.id.as_str()).collect()
+}
+
+#[test]
+fn a_delivery_goes_from_ready_to_sent_and_is_settled_once() {
+    let (_dir, store) = scratch();
+    enqueue_all(&store, &[new("a", "l", 50)]);
+    let claimed = claim(&store, 10);
+    assert_eq!((claimed[0].state(), claimed[0].epoch, claimed[0].attempt), (Ok(DeliveryState::Claimed), 1, 0));
+    assert_eq!(claim(&store, 10), [], "a claimed one is not claimed again");
+    let held = begin(&store, &claimed);
+    assert_eq!(finish(&store, &held[0], Outcome::Sent), []);
+    assert_eq!(finish(&store, &held[0], Outcome::Sent), held, "the second settlement changes nothing");
+    let sent = row(&store, "a");
+    assert_eq!((sent.state(), sent.attempt, sent.settled_at_us), (Ok(DeliveryState::Sent), 1, Some(200)));
+}
+
+#[test]
+fn what_is_scheduled_is_claimed_only_when_it_is_due() {
+    let (_dir, store) = scratch();
+    enqueue_all(&store, &[new("later", "l", 500)]);
+    assert_eq!(store.with(|conn| promote_due(conn, 499)), Ok(0));
+    assert_eq!(claim(&store, 1), []);
+    assert_eq!(store.with(|conn| promote_due(conn, 500)), Ok(1));
+    assert_eq!(ids(&claim(&store, 1)), ["later"]);
+}
+
+#[test]
+fn a_retry_blocks_its_lane_and_uncertain_and_dead_do_not() {
+    let (_dir, store) = scratch();
+    enqueue_all(&store, &[new("a1", "a", 0), new("a2", "a", 0), new("b1", "b", 0), new("b2", "b", 0), new("c1", "c", 0), new("c2", "c", 0)]);
+    let first = claim(&store, 10);
+    assert_eq!(ids(&first), ["a1", "b1", "c1"], "one of each lane");
+    let held = begin(&store, &first);
+    finish(&store, &held[0], Outcome::Retry { at_us: 900 });
+    finish(&store, &held[1], Outcome::Uncertain);
+    finish(&store, &held[2], Outcome::Rejected);
+    assert_eq!(ids(&claim(&store, 10)), ["b2", "c2"]);
+    assert_eq!(row(&store, "a1").due_at_us, 900);
+    assert_eq!(row(&store, "a1").last_error.map(|text| text.len()), Some(500));
+    store.with(|conn| promote_due(conn, 900)).expect("promotes");
+    assert_eq!(ids(&claim(&store, 10)), ["a1"], "the retry keeps its place");
+}
+
+#[test]
+fn a_hot_lane_does_not_starve_the_rest() {
+    let (_dir, store) = scratch();
+    let mut rows: Vec<NewDelivery> = (0..1_000).map(|n| new(&format!("hot-{n}"), "hot", 0)).collect();
+    rows.push(new("cold", "cold", 0));
+    enqueue_all(&store, &rows);
+    assert_eq!(ids(&claim(&store, 2)), ["hot-0", "cold"]);
+}
+
+#[test]
+fn a_claimed_delivery_returns_after_its_lease_ends_and_its_old_worker_is_fenced() {
+    let (_dir, store) = scratch();
+    enqueue_all(&store, &[new("a", "l", 0)]);
+    let old = claim_with(&store, 1, Duration::ZERO);
+    std::thread::sleep(Duration::from_millis(1));
+    assert_eq!(store.with(|conn| conn.write(|conn| reclaim_expired(conn, 100))), Ok(1));
+    assert_eq!(state(&store, "a"), DeliveryState::Ready);
+    let fresh = claim(&store, 1);
+    assert_eq!(fresh[0].epoch, old[0].epoch + 1);
+    assert_eq!(begin(&store, &old), [], "the old claim may not send");
+    assert_eq!(begin(&store, &fresh).len(), 1);
+    assert_eq!(finish(&store, &old[0].held(), Outcome::Sent), [old[0].held()]);
+    assert_eq!(state(&store, "a"), DeliveryState::Sending);
+    assert_eq!(store.with(|conn| renew(conn, &[old[0].held(), fresh[0].held()], LEASE)), Ok(vec![fresh[0].held()]));
+}
+
+#[test]
+fn an_expired_send_is_uncertain_or_goes_out_again_as_its_route_wants() {
+    let (_dir, store) = scratch();
+    let resend = NewDelivery { on_unknown: OnUnknown::Resend, ..new("resend", "b", 0) };
+    let last = NewDelivery { max_attempts: 1, ..NewDelivery { id: "last".into(), lane: "c".into(), ..resend.clone() } };
+    enqueue_all(&store, &[new("review", "a", 0), resend, last]);
+    let rows = claim_with(&store, 10, Duration::ZERO);
+    begin(&store, &rows);
+    std::thread::sleep(Duration::from_millis(1));
+    assert_eq!(store.with(|conn| conn.write(|conn| reclaim_expired(conn, 300))), Ok(3));
+    assert_eq!(state(&store, "review"), DeliveryState::Uncertain);
+    assert_eq!(state(&store, "last"), DeliveryState::Dead);
+    let again = row(&store, "resend");
+    assert_eq!((again.state(), again.possible_repeat(), again.due_at_us), (Ok(DeliveryState::Retry), true, 300));
+}
+
+#[test]
+fn a_restarted_worker_takes_back_its_own_claims_but_not_what_it_still_works_on() {
+    let (_dir, store) = scratch();
+    enqueue_all(&store, &[new("kept", "a", 0), new("lost", "b", 0), new("unsent", "c", 0)]);
+    let rows = claim(&store, 10);
+    let held = begin(&store, &rows[..2]);
+    assert_eq!(store.with(|conn| conn.write(|conn| take_back(conn, Owner::Worker("w2"), &[], 100))), Ok(0));
+    assert_eq!(store.with(|conn| conn.write(|conn| take_back(conn, Owner::Worker("w1"), &held[..1], 100))), Ok(2));
+    assert_eq!(state(&store, "kept"), DeliveryState::Sending);
+    assert_eq!(state(&store, "lost"), DeliveryState::Uncertain);
+    assert_eq!(state(&store, "unsent"), DeliveryState::Ready);
+    assert_eq!(store.with(|conn| conn.write(|conn| take_back(conn, Owner::Anyone, &[], 100))), Ok(1));
+}
+
+#[test]
+fn a_person_can_only_make_the_moves_of_the_drawing() {
+    let (_dir, store) = scratch();
+    enqueue_all(&store, &[new("a", "l", 0), new("s", "m", 900)]);
+    let act = |id: &str, event| store.with(|conn| conn.write(|conn| act(conn, id, event, 300)));
+    assert_eq!(act("none", Event::Discard).map_err(|error| error.kind), Err(StoreErrorKind::NotFound));
+    let refused = act("a", Event::Redrive).expect_err("a ready one is not redriven");
+    assert_eq!((refused.kind, refused.message.contains("ready")), (StoreErrorKind::Conflict, true));
+    assert_eq!(act("s", Event::Cancel).map(|row| row.state()), Ok(Ok(DeliveryState::Cancelled)));
+    let rows = claim(&store, 1);
+    finish(&store, &begin(&store, &rows)[0], Outcome::Uncertain);
+    assert_eq!(store.with(|conn| failures(conn, 10, None)).map(|rows| rows.len()), Ok(1));
+    let again = act("a", Event::Redrive).expect("an uncertain one can be sent again");
+    assert_eq!((again.state(), again.attempt, again.possible_repeat()), (Ok(DeliveryState::Ready), 0, true));
+    let rows = claim(&store, 1);
+    finish(&store, &begin(&store, &rows)[0], Outcome::Exhausted);
+    assert_eq!(act("a", Event::MarkSent).map(|row| row.settled_at_us), Ok(Some(300)));
+}
+
+#[test]
+fn counts_tell_every_unsettled_state_once_and_settled_rows_are_pruned_by_age() {
+    let (_dir, store) = scratch();
+    enqueue_all(&store, &[new("a", "a", 0), new("b", "b", 10), new("s", "s", 900), new("r", "r", 5)]);
+    let rows = claim(&store, 2);
+    let held = begin(&store, &rows);
+    finish(&store, &held[0], Outcome::Sent);
+    finish(&store, &held[1], Outcome::Retry { at_us: 700 });
+    let counted = store.with(counts).expect("counts");
+    let seen: Vec<_> = counted.iter().map(|count| (count.state, count.count, count.oldest_due_at_us)).collect();
+    assert_eq!(
+        seen,
+        [(DeliveryState::Scheduled, 1, Some(900)), (DeliveryState::Ready, 1, Some(10)), (DeliveryState::Retry, 1, Some(700))]
+    );
+    assert_eq!(store.with(|conn| prune(conn, 200, 10)), Ok(0));
+    assert_eq!(store.with(|conn| prune(conn, 201, 10)), Ok(1));
+}
+
+#[derive(QueryableByName)]
+struct PlanLine {
+    #[diesel(sql_type = Text)]
+    detail: String,
+}
+
+#[test]
+fn the_claim_uses_its_indexes() {
+    let (_dir, store) = scratch();
+    let plan = store
+        .with(|conn| {
+            let Conn::Sqlite(c) = conn else { unreachable!("the control store is SQLite") };
+            let text = format!("EXPLAIN QUERY PLAN {}", claim::heads_sql(""));
+            let lines: Vec<PlanLine> = diesel::sql_query(text).bind::<Text, _>("hook").bind::<BigInt, _>(1).load(c)?;
+            Ok(lines.into_iter().map(|line| line.detail).collect::<Vec<_>>().join("\n"))
+        })
+        .expect("explains");
+    assert!(plan.contains("USING INDEX deliveries_claim"), "{plan}");
+    assert!(plan.contains("INDEX deliveries_lane"), "{plan}");
+    assert!(!plan.contains("TEMP B-TREE"), "{plan}");
+}
+
+#[test]
+fn two_workers_never_hold_the_same_delivery_and_lanes_keep_their_order() {
+    let (_dir, store) = scratch();
+    let rows: Vec<NewDelivery> = (0..200).map(|n| new(&format!("d{n:03}"), &format!("lane{}", n % 7), 0)).collect();
+    enqueue_all(&store, &rows);
+    let workers: Vec<_> = (0..2)
+        .map(|_| {
+            let store = store.clone();
+            std::thread::spawn(move || {
+                let mut sent = Vec::new();
+                loop {
+                    let rows = claim(&store, 3);
+                    if rows.is_empty() && store.with(counts).expect("counts").is_empty() {
+                        return sent;
+                    }
+                    for held in begin(&store, &rows) {
+                        assert_eq!(finish(&store, &held, Outcome::Sent), []);
+                        sent.push(held.id);
+                    }
+                }
+            })
+        })
+        .collect();
+    let sent: Vec<Vec<String>> = workers.into_iter().map(|worker| worker.join().expect("no panic")).collect();
+    let mut all = sent.concat();
+    all.sort_unstable();
+    all.dedup();
+    assert_eq!((all.len(), sent[0].len() + sent[1].len()), (200, 200));
+    for worker in &sent {
+        for lane in 0..7 {
+            let of_lane: Vec<&String> = worker.iter().filter(|id| id[1..].parse::<usize>().is_ok_and(|n| n % 7 == lane)).collect();
+            assert!(of_lane.is_sorted(), "a lane is sent in order");
+        }
+    }
+}
