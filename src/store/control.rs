@@ -53,11 +53,8 @@ fn identify(conn: &mut Conn, now_us: i64) -> StoreResult<Identity> {
             return Ok(Identity { directory_id, created_at_us });
         }
         let made = Identity { directory_id: Uuid::new_v4(), created_at_us: now_us };
-        let row = (
-            identity::id.eq(1_i64),
-            identity::directory_id.eq(made.directory_id.to_string()),
-            identity::created_at_us.eq(now_us),
-        );
+        let row =
+            (identity::id.eq(1_i64), identity::directory_id.eq(made.directory_id.to_string()), identity::created_at_us.eq(now_us));
         diesel::insert_into(identity::table).values(row).execute(conn)?;
         Ok(made)
     })

@@ -212,12 +212,8 @@ pub fn acknowledge(conn: &mut Conn, id: &str, by: &str, reason: Option<&str>, no
         AlertState::Acknowledged => return Ok(Acknowledged::Yes(Box::new(alert))),
         AlertState::Firing => {}
     }
-    let alert = Alert {
-        state: AlertState::Acknowledged,
-        acknowledged_at_us: Some(now_us),
-        acknowledged_by: Some(by.to_owned()),
-        ..alert
-    };
+    let alert =
+        Alert { state: AlertState::Acknowledged, acknowledged_at_us: Some(now_us), acknowledged_by: Some(by.to_owned()), ..alert };
     diesel::update(alerts::table.filter(alerts::id.eq(id)))
         .set((
             alerts::state.eq(alert.state.as_str()),

@@ -96,11 +96,9 @@ pub fn list(conn: &mut Conn, filter: &AlertFilter, limit: u32) -> StoreResult<Ve
         query = query.filter(alerts::subject.eq(subject.clone()));
     }
     if let Some((at_us, id)) = &filter.before {
-        query =
-            query.filter(alerts::opened_at_us.lt(*at_us).or(alerts::opened_at_us.eq(*at_us).and(alerts::id.lt(id.clone()))));
+        query = query.filter(alerts::opened_at_us.lt(*at_us).or(alerts::opened_at_us.eq(*at_us).and(alerts::id.lt(id.clone()))));
     }
-    let rows: Vec<AlertRow> =
-        query.order((alerts::opened_at_us.desc(), alerts::id.desc())).limit(i64::from(limit)).load(conn)?;
+    let rows: Vec<AlertRow> = query.order((alerts::opened_at_us.desc(), alerts::id.desc())).limit(i64::from(limit)).load(conn)?;
     rows.into_iter().map(AlertRow::read).collect()
 }
 

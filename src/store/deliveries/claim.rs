@@ -156,7 +156,10 @@ pub fn renew(conn: &mut Conn, held: &[Held], lease: Duration) -> StoreResult<Vec
         literals(&[DeliveryState::Claimed, DeliveryState::Sending])
     );
     still_held(held, |one| {
-        Ok(on_backend!(conn, |c| diesel::sql_query(text.as_str()).bind::<Text, _>(&one.id).bind::<BigInt, _>(one.epoch).execute(c))?)
+        Ok(on_backend!(conn, |c| diesel::sql_query(text.as_str())
+            .bind::<Text, _>(&one.id)
+            .bind::<BigInt, _>(one.epoch)
+            .execute(c))?)
     })
 }
 

@@ -62,7 +62,6 @@ pub fn counts(conn: &mut Conn) -> StoreResult<Vec<Count>> {
     Ok(all)
 }
 
-
 /// One delivery.
 ///
 /// # Errors
@@ -82,10 +81,7 @@ pub fn failures(conn: &mut Conn, limit: u32, before: Option<i64>) -> StoreResult
         literals(&DeliveryState::FAILED)
     );
     let before = before.unwrap_or(i64::MAX);
-    Ok(on_backend!(conn, |c| diesel::sql_query(text)
-        .bind::<BigInt, _>(before)
-        .bind::<BigInt, _>(i64::from(limit))
-        .load(c))?)
+    Ok(on_backend!(conn, |c| diesel::sql_query(text).bind::<BigInt, _>(before).bind::<BigInt, _>(i64::from(limit)).load(c))?)
 }
 
 /// What a person does to one delivery: `Cancel`, `Redrive`, `MarkSent` or `Discard`. A redriven one has all its attempts again.
@@ -117,8 +113,5 @@ pub fn prune(conn: &mut Conn, before_us: i64, limit: u32) -> StoreResult<usize> 
         "DELETE FROM deliveries WHERE seq IN (SELECT seq FROM deliveries WHERE state IN ({}) AND settled_at_us < $1 LIMIT $2)",
         literals(&[DeliveryState::Sent, DeliveryState::Discarded, DeliveryState::Cancelled])
     );
-    Ok(on_backend!(conn, |c| diesel::sql_query(text)
-        .bind::<BigInt, _>(before_us)
-        .bind::<BigInt, _>(i64::from(limit))
-        .execute(c))?)
+    Ok(on_backend!(conn, |c| diesel::sql_query(text).bind::<BigInt, _>(before_us).bind::<BigInt, _>(i64::from(limit)).execute(c))?)
 }

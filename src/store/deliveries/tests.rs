@@ -83,7 +83,10 @@ fn what_is_scheduled_is_claimed_only_when_it_is_due() {
 #[test]
 fn a_retry_blocks_its_lane_and_uncertain_and_dead_do_not() {
     let (_dir, store) = scratch();
-    enqueue_all(&store, &[new("a1", "a", 0), new("a2", "a", 0), new("b1", "b", 0), new("b2", "b", 0), new("c1", "c", 0), new("c2", "c", 0)]);
+    enqueue_all(
+        &store,
+        &[new("a1", "a", 0), new("a2", "a", 0), new("b1", "b", 0), new("b2", "b", 0), new("c1", "c", 0), new("c2", "c", 0)],
+    );
     let first = claim(&store, 10);
     assert_eq!(ids(&first), ["a1", "b1", "c1"], "one of each lane");
     let held = begin(&store, &first);

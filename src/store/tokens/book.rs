@@ -120,9 +120,10 @@ impl TokenBook {
     /// Whether a token is still good; long-lived streams ask this after [`TokenBook::changes`] moved.
     pub fn is_live(&self, token_id: &str) -> bool {
         let now_us = self.clock.now_us();
-        self.read().by_hash.values().any(|entry| {
-            entry.principal.token_id == token_id && entry.principal.expires_at_us.is_none_or(|end_us| end_us > now_us)
-        })
+        self.read()
+            .by_hash
+            .values()
+            .any(|entry| entry.principal.token_id == token_id && entry.principal.expires_at_us.is_none_or(|end_us| end_us > now_us))
     }
 
     /// Moves whenever a token was revoked or a session ended.
@@ -226,12 +227,8 @@ impl TokenBook {
 
 impl Entry {
     fn new(info: &TokenInfo, hash: Hash) -> Self {
-        let principal = Principal {
-            token_id: info.id.clone(),
-            name: info.name.clone(),
-            role: info.role,
-            expires_at_us: info.expires_at_us,
-        };
+        let principal =
+            Principal { token_id: info.id.clone(), name: info.name.clone(), role: info.role, expires_at_us: info.expires_at_us };
         let last_us = info.last_used_at_us.unwrap_or(0);
         Self {
             principal: Arc::new(principal),
