@@ -24,8 +24,15 @@ pub struct Asset {
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Name, content type and bytes of every file.
-const FILES: &[(&str, &str, &[u8])] =
-    &[("style.css", "text/css; charset=utf-8", include_bytes!("style.css")), ("app.js", JAVASCRIPT, include_bytes!("app.js"))];
+const FILES: &[(&str, &str, &[u8])] = &[
+    ("style.css", "text/css; charset=utf-8", include_bytes!("style.css")),
+    ("app.js", JAVASCRIPT, include_bytes!("app.js")),
+    ("actions.js", JAVASCRIPT, include_bytes!("actions.js")),
+    ("format.js", JAVASCRIPT, include_bytes!("format.js")),
+    ("lists.js", JAVASCRIPT, include_bytes!("lists.js")),
+    ("stream.js", JAVASCRIPT, include_bytes!("stream.js")),
+    ("view.js", JAVASCRIPT, include_bytes!("view.js")),
+];
 
 struct Bundle {
     /// First 12 hex digits of the hash over all files.

@@ -8,12 +8,17 @@
 //! script fills the same ones afterwards, so the two cannot drift apart in shape.
 
 mod assets;
+mod format;
 mod http;
 mod lang;
+mod page;
+mod template;
+mod view;
 
 pub use assets::{Asset, asset, asset_url};
 pub use http::{CONTENT_SECURITY_POLICY, serve_asset, serve_html};
 pub use lang::Lang;
+pub use page::{render_document, render_login, render_page};
 
 /// Who looks at the page, as far as the page must know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,24 +27,4 @@ pub struct Visitor<'a> {
     pub name: &'a str,
     /// Whether acknowledge, retry and discard are offered: role operator or above. The server decides again at each call.
     pub may_operate: bool,
-}
-
-/// The page, complete and readable without a script. `snapshot` is the JSON that the stream's `state` event carries;
-/// fields that are missing are shown as unknown. Without a `visitor` there is no sign-out.
-pub fn render_page(snapshot: &serde_json::Value, lang: Lang, visitor: Option<Visitor<'_>>) -> String {
-    let _ = (snapshot, lang, visitor);
-    String::new()
-}
-
-/// The sign-in form: it posts the field `token` to `/login`. `error` is a sentence for a person, shown above the form.
-pub fn render_login(lang: Lang, error: Option<&str>) -> String {
-    let _ = (lang, error);
-    String::new()
-}
-
-/// A plain document in the page's style, such as the readable form of the API description. `body_html` is trusted markup;
-/// without inline styles or scripts, which the policy refuses.
-pub fn render_document(lang: Lang, title: &str, body_html: &str) -> String {
-    let _ = (lang, title, body_html);
-    String::new()
 }

@@ -1,0 +1,194 @@
+//! The way of a reading and of a delivery: sources, buffer, database, outbox, and the account over all of it.
+
+use serde_json::Value;
+
+use super::{
+    super::{
+        format::{Say, fixed, items, number, text},
+        template::Row,
+    },
+    alarmed, fact, icon, tone_of,
+};
+
+/// The sources that are polled.
+pub(super) fn sources(snapshot: &Value, say: Say) -> Vec<Row> {
+    items(snapshot, "/ingest/sources")
+        .iter()
+        .map(|source| {
+            let last = text(source, "/lastOkAt");
+            let answered =
+                if last.is_empty() { say.text("source.never") } else { say.fill("source.last", &[("time", &say.ago(last))]) };
+            let error = text(source, "/error");
+            let detail = if error.is_empty() { answered } else { format!("{answered}: {error}") };
+            party(text(source, "/name"), text(source, "/state"), "source", detail, say)
+        })
+        .collect()
+}
+
+/// The ways out and their circuits.
+pub(super) fn sinks(snapshot: &Value, say: Say) -> Vec<Row> {
+    items(snapshot, "/outbox/sinks")
+        .iter()
+        .map(|sink| {
+            let backlog = say.fill("sink.backlog", &[("n", &say.count(number(sink, "/backlog")))]);
+            party(text(sink, "/name"), text(sink, "/state"), "circuit", backlog, say)
+        })
+        .collect()
+}
+
+fn party(name: &str, state: &str, words: &str, detail: String, say: Say) -> Row {
+    let tone = tone_of(state);
+    vec![
+        ("key", name.to_owned()),
+        ("name", name.to_owned()),
+        ("tone", tone.to_owned()),
+        ("icon", icon(tone)),
+        ("state", say.word(words, state)),
+        ("detail", detail),
+    ]
+}
+
+/// What came in.
+pub(super) fn ingest(snapshot: &Value, say: Say) -> Vec<Row> {
+    let rejected = number(snapshot, "/ingest/rejectedTotal");
+    vec![
+        fact("accepted", say.text("ingest.accepted"), say.count(number(snapshot, "/ingest/acceptedTotal")), ""),
+        fact("rejected", say.text("ingest.rejected"), say.count(rejected), alarmed(rejected, "warn")),
+    ]
+}
+
+/// How full the buffer is, by rows and by bytes.
+pub(super) fn buffer_bars(snapshot: &Value, say: Say) -> Vec<Row> {
+    let bar = |key: &'static str, label: &str, used: &str, bound: &str, write: &dyn Fn(Option<f64>) -> String| {
+        let (used, bound) = (number(snapshot, used), number(snapshot, bound));
+        let share = 100.0 * used.unwrap_or_default() / bound.unwrap_or_default().max(1.0);
+        let tone = if share >= 100.0 {
+            "bad"
+        } else if share >= 80.0 {
+            "warn"
+        } else {
+            ""
+        };
+        vec![
+            ("key", key.to_owned()),
+            ("label", say.text(label)),
+            ("value", write(used)),
+            ("note", say.fill("bound", &[("n", &write(bound))])),
+            ("tone", tone.to_owned()),
+            ("fill", fixed(share.clamp(0.0, 100.0), 1)),
+            ("limit", String::new()),
+        ]
+    };
+    vec![
+        bar("rows", "buffer.rows", "/buffer/rows", "/buffer/rowsBound", &|value| say.count(value)),
+        bar("bytes", "buffer.bytes", "/buffer/bytes", "/buffer/bytesBound", &|value| say.bytes(value)),
+    ]
+}
+
+/// The buffer's medium and what it promises.
+pub(super) fn buffer(snapshot: &Value, say: Say) -> Vec<Row> {
+    vec![
+        fact("tier", say.text("buffer.tier"), text(snapshot, "/buffer/tier").to_owned(), ""),
+        fact("oldest", say.text("buffer.oldest"), age(number(snapshot, "/buffer/oldestAgeMs"), say), ""),
+        fact("mayLose", say.text("buffer.mayLose"), text(snapshot, "/buffer/mayLose").to_owned(), ""),
+    ]
+}
+
+/// The database.
+pub(super) fn store(snapshot: &Value, say: Say) -> Vec<Row> {
+    let down = text(snapshot, "/store/state") == "down";
+    let state = if down {
+        say.fill("store.down", &[("time", &say.since(text(snapshot, "/store/downSince")))])
+    } else {
+        say.text("store.up")
+    };
+    vec![
+        fact("backend", say.text("store.backend"), text(snapshot, "/store/backend").to_owned(), ""),
+        fact("state", say.text("store.state"), state, if down { "bad" } else { "good" }),
+        fact("size", say.text("store.size"), say.bytes(number(snapshot, "/store/sizeBytes")), ""),
+    ]
+}
+
+/// The deliveries by state.
+pub(super) fn outbox(snapshot: &Value, say: Say) -> Vec<Row> {
+    let states = [
+        ("ready", "delivery.ready", "/outbox/ready", ""),
+        ("scheduled", "delivery.scheduled", "/outbox/scheduled", ""),
+        ("claimed", "delivery.claimed", "/outbox/claimed", ""),
+        ("sending", "delivery.sending", "/outbox/sending", ""),
+        ("retry", "delivery.retry", "/outbox/retry", "warn"),
+        ("uncertain", "delivery.uncertain", "/outbox/uncertain", "warn"),
+        ("dead", "delivery.dead", "/outbox/dead", "bad"),
+        ("sent", "delivery.sent", "/outbox/sentTotal", ""),
+    ];
+    let mut rows: Vec<Row> = states
+        .into_iter()
+        .map(|(key, label, pointer, tone)| {
+            let n = number(snapshot, pointer);
+            fact(key, say.text(label), say.count(n), alarmed(n, tone))
+        })
+        .collect();
+    let oldest = number(snapshot, "/outbox/oldestAgeS").map(|seconds| seconds * 1_000.0);
+    rows.push(fact("oldest", say.text("delivery.oldest"), age(oldest, say), ""));
+    rows
+}
+
+/// A waiting time; nothing waits where it is zero or missing.
+fn age(ms: Option<f64>, say: Say) -> String {
+    ms.filter(|ms| *ms > 0.0).map_or_else(|| say.text("unknown"), |ms| say.span(ms))
+}
+
+/// accepted = stored + … + buffered, the terms that may stay away left out while they are zero.
+pub(super) fn account(snapshot: &Value, say: Say) -> Vec<Row> {
+    let terms: [(&'static str, bool, &str); 10] = [
+        ("accepted", true, ""),
+        ("stored", true, ""),
+        ("duplicate", true, ""),
+        ("conflict", true, "warn"),
+        ("dead", true, "bad"),
+        ("discarded", false, ""),
+        ("quarantined", false, "bad"),
+        ("void", false, "bad"),
+        ("lost", false, "bad"),
+        ("buffered", true, ""),
+    ];
+    let mut rows = Vec::with_capacity(terms.len());
+    for (term, always, tone) in terms {
+        let n = number(snapshot, &format!("/buffer/account/{term}"));
+        if !always && n.unwrap_or_default() == 0.0 {
+            continue;
+        }
+        let mut row = fact(term, say.text(&format!("account.{term}")), say.count(n), alarmed(n, tone));
+        let sign = ["", "=", "+"][rows.len().min(2)];
+        row.push(("sign", sign.to_owned()));
+        rows.push(row);
+    }
+    rows
+}
+
+/// Whether the account is even.
+pub(super) fn verdict(snapshot: &Value, say: Say) -> Row {
+    let difference = number(snapshot, "/buffer/difference").unwrap_or_default();
+    let (tone, mark, label) = if difference == 0.0 {
+        ("good", "done", say.text("account.even"))
+    } else {
+        ("bad", "bad", say.fill("account.off", &[("n", &say.count(Some(difference)))]))
+    };
+    vec![("key", "verdict".to_owned()), ("tone", tone.to_owned()), ("icon", icon(mark)), ("label", label)]
+}
+
+/// What waits for a person, by kind.
+pub(super) fn failure_counts(snapshot: &Value, say: Say) -> Vec<Row> {
+    [
+        ("conflict", "failures.conflict", "/buffer/account/conflict", "warn"),
+        ("dead", "failures.dead", "/buffer/account/dead", "bad"),
+        ("deliveries", "failures.deliveries", "/outbox/dead", "bad"),
+        ("uncertain", "failures.uncertain", "/outbox/uncertain", "warn"),
+    ]
+    .into_iter()
+    .map(|(key, label, pointer, tone)| {
+        let n = number(snapshot, pointer);
+        fact(key, say.text(label), say.count(n), alarmed(n, tone))
+    })
+    .collect()
+}
