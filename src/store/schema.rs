@@ -22,7 +22,7 @@ diesel::table! {
 }
 
 diesel::table! {
-    /// The numbered sequences of accepted readings, their cursors, and the sums of ledger rows that retention removed.
+    /// The numbered sequences of accepted readings, their cursors, and the running sums of their ledger rows.
     streams (no) {
         no -> BigInt,
         stream -> Text,
@@ -30,13 +30,14 @@ diesel::table! {
         instance -> Text,
         cursor_seq -> BigInt,
         pruned_seq -> BigInt,
-        pruned_stored -> BigInt,
-        pruned_duplicate -> BigInt,
-        pruned_conflict -> BigInt,
-        pruned_dead -> BigInt,
-        pruned_discarded -> BigInt,
+        stored -> BigInt,
+        duplicate -> BigInt,
+        conflict -> BigInt,
+        dead -> BigInt,
+        discarded -> BigInt,
         opened_at_us -> BigInt,
         closed_at_us -> Nullable<BigInt>,
+        closing -> Nullable<Text>,
     }
 }
 

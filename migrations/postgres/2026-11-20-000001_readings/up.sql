@@ -4,18 +4,19 @@ CREATE TABLE streams (
     tier          TEXT NOT NULL,
     instance      TEXT NOT NULL,
     cursor_seq    BIGINT NOT NULL DEFAULT 0,
-    pruned_seq       BIGINT NOT NULL DEFAULT 0,
-    pruned_stored    BIGINT NOT NULL DEFAULT 0,
-    pruned_duplicate BIGINT NOT NULL DEFAULT 0,
-    pruned_conflict  BIGINT NOT NULL DEFAULT 0,
-    pruned_dead      BIGINT NOT NULL DEFAULT 0,
-    pruned_discarded BIGINT NOT NULL DEFAULT 0,
+    pruned_seq    BIGINT NOT NULL DEFAULT 0,
+    stored        BIGINT NOT NULL DEFAULT 0,
+    duplicate     BIGINT NOT NULL DEFAULT 0,
+    conflict      BIGINT NOT NULL DEFAULT 0,
+    dead          BIGINT NOT NULL DEFAULT 0,
+    discarded     BIGINT NOT NULL DEFAULT 0,
     opened_at_us  BIGINT NOT NULL,
-    closed_at_us  BIGINT
+    closed_at_us  BIGINT,
+    closing       TEXT CHECK (closing IN ('drained', 'cut'))
 );
 
 CREATE TABLE readings (
-    engine_id      TEXT NOT NULL,
+    engine_id      TEXT COLLATE "C" NOT NULL,
     observed_at_us BIGINT NOT NULL,
     status         TEXT,
     temperature    DOUBLE PRECISION,
@@ -53,7 +54,7 @@ CREATE TABLE reading_failures (
     state          TEXT NOT NULL CHECK (state IN ('open', 'retried', 'discarded')),
     stream         TEXT NOT NULL,
     seq            BIGINT NOT NULL,
-    engine_id      TEXT NOT NULL,
+    engine_id      TEXT COLLATE "C" NOT NULL,
     observed_at_us BIGINT NOT NULL,
     payload        TEXT NOT NULL,
     existing       TEXT,

@@ -4,14 +4,15 @@ CREATE TABLE streams (
     tier          TEXT NOT NULL,
     instance      TEXT NOT NULL,
     cursor_seq    INTEGER NOT NULL DEFAULT 0,
-    pruned_seq       INTEGER NOT NULL DEFAULT 0,
-    pruned_stored    INTEGER NOT NULL DEFAULT 0,
-    pruned_duplicate INTEGER NOT NULL DEFAULT 0,
-    pruned_conflict  INTEGER NOT NULL DEFAULT 0,
-    pruned_dead      INTEGER NOT NULL DEFAULT 0,
-    pruned_discarded INTEGER NOT NULL DEFAULT 0,
+    pruned_seq    INTEGER NOT NULL DEFAULT 0,
+    stored        INTEGER NOT NULL DEFAULT 0,
+    duplicate     INTEGER NOT NULL DEFAULT 0,
+    conflict      INTEGER NOT NULL DEFAULT 0,
+    dead          INTEGER NOT NULL DEFAULT 0,
+    discarded     INTEGER NOT NULL DEFAULT 0,
     opened_at_us  INTEGER NOT NULL,
-    closed_at_us  INTEGER
+    closed_at_us  INTEGER,
+    closing       TEXT CHECK (closing IN ('drained', 'cut'))
 ) STRICT;
 
 CREATE TABLE readings (

@@ -1,0 +1,398 @@
+//! The ledger: which numbers of which stream became what, as the database counted them.
+//!
+//! In: one row for each transaction that drained readings, written within it. Out: sums for the conservation check and answers to
+//! receipts. `streams` keeps the running sums, so that they outlive the rows that retention removes.
+
+use diesel::prelude::*;
+use serde::Serialize;
+
+mod ranges;
+
+pub(super) use ranges::Ranges;
+
+use super::{
+    Conn, StoreError, StoreResult,
+    schema::{batches, reading_failures, streams},
+};
+use crate::{
+    buffer::{DrainOutcome, Frame},
+    domain::receipt::{ReceiptState, StreamId},
+    on_backend,
+};
+
+/// A registered stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Registered {
+    /// Its number in this database; `readings.stream_no` refers to it.
+    pub no: i64,
+    /// Number of the last settled reading; 0 where none is.
+    pub cursor_seq: u64,
+}
+
+/// How a stream ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closing {
+    /// Everything that was accepted has been settled.
+    Drained,
+    /// The process ended while readings were only in its memory: numbers beyond the cursor are lost.
+    Cut,
+}
+
+impl Closing {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Drained => "drained",
+            Self::Cut => "cut",
+        }
+    }
+}
+
+/// Sums over ledger rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Totals {
+    /// Inserted.
+    pub stored: u64,
+    /// Were there with the same values.
+    pub duplicate: u64,
+    /// Were there with other values, and wait for a person.
+    pub conflict: u64,
+    /// The database can never take them; they wait for a person.
+    pub dead: u64,
+    /// Given up by a person.
+    pub discarded: u64,
+}
+
+impl Totals {
+    fn add(&mut self, more: &Self) {
+        self.stored += more.stored;
+        self.duplicate += more.duplicate;
+        self.conflict += more.conflict;
+        self.dead += more.dead;
+        self.discarded += more.discarded;
+    }
+}
+
+/// One stream with its sums.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StreamTotals {
+    /// The stream.
+    pub stream: StreamId,
+    /// The medium that numbered its readings.
+    pub tier: String,
+    /// The daemon that wrote it.
+    pub instance: String,
+    /// Number of the last settled reading.
+    pub cursor_seq: u64,
+    /// When it was registered, microseconds since the epoch.
+    pub opened_at_us: i64,
+    /// When it ended.
+    pub closed_at_us: Option<i64>,
+    /// Its sums.
+    #[serde(flatten)]
+    pub totals: Totals,
+}
+
+/// Makes a stream known, once: again and after a reconnection it changes nothing. Streams of tier `memory` that the same instance
+/// left open are closed as cut: what they held went with their process.
+///
+/// # Errors
+/// Those of the database.
+pub fn register_stream(conn: &mut Conn, stream: StreamId, tier: &str, instance: &str, now_us: i64) -> StoreResult<Registered> {
+    let text = stream.to_string();
+    conn.write(|conn| {
+        let new =
+            (streams::stream.eq(&text), streams::tier.eq(tier), streams::instance.eq(instance), streams::opened_at_us.eq(now_us));
+        let inserted = on_backend!(conn, |c| diesel::insert_into(streams::table)
+            .values(new)
+            .on_conflict(streams::stream)
+            .do_nothing()
+            .execute(c))?;
+        if inserted == 1 && tier == "memory" {
+            let left_open = streams::table
+                .filter(streams::instance.eq(instance))
+                .filter(streams::tier.eq(tier))
+                .filter(streams::stream.ne(&text))
+                .filter(streams::closed_at_us.is_null());
+            diesel::update(left_open)
+                .set((streams::closed_at_us.eq(now_us), streams::closing.eq(Closing::Cut.as_str())))
+                .execute(conn)?;
+        }
+        let (no, cursor): (i64, i64) =
+            streams::table.filter(streams::stream.eq(&text)).select((streams::no, streams::cursor_seq)).first(conn)?;
+        Ok(Registered { no, cursor_seq: cursor.unsigned_abs() })
+    })
+}
+
+/// Records how a stream ended; a stream that has ended stays as it is.
+///
+/// # Errors
+/// Those of the database.
+pub fn close_stream(conn: &mut Conn, stream: StreamId, closing: Closing, now_us: i64) -> StoreResult<()> {
+    let open = streams::table.filter(streams::stream.eq(stream.to_string())).filter(streams::closed_at_us.is_null());
+    diesel::update(open).set((streams::closed_at_us.eq(now_us), streams::closing.eq(closing.as_str()))).execute(conn)?;
+    Ok(())
+}
+
+/// The sums over all streams, also over what retention has removed.
+///
+/// # Errors
+/// Those of the database.
+pub fn totals(conn: &mut Conn) -> StoreResult<Totals> {
+    let mut sum = Totals::default();
+    for stream in stream_totals(conn, i64::MAX)? {
+        sum.add(&stream.totals);
+    }
+    Ok(sum)
+}
+
+/// The newest streams with their sums, newest first, at most `limit`. A stream is one start (tier memory) or one directory, so
+/// there are few.
+///
+/// # Errors
+/// Those of the database.
+pub fn stream_totals(conn: &mut Conn, limit: i64) -> StoreResult<Vec<StreamTotals>> {
+    type Columns = (String, String, String, i64, i64, Option<i64>, i64, i64, i64, i64, i64);
+    let rows: Vec<Columns> = streams::table
+        .select((
+            streams::stream,
+            streams::tier,
+            streams::instance,
+            streams::cursor_seq,
+            streams::opened_at_us,
+            streams::closed_at_us,
+            streams::stored,
+            streams::duplicate,
+            streams::conflict,
+            streams::dead,
+            streams::discarded,
+        ))
+        .order(streams::no.desc())
+        .limit(limit)
+        .load(conn)?;
+    let stream = |row: Columns| {
+        let (stream, tier, instance, cursor, opened_at_us, closed_at_us, stored, duplicate, conflict, dead, discarded) = row;
+        let count = i64::unsigned_abs;
+        Ok(StreamTotals {
+            stream: parse_stream(&stream)?,
+            tier,
+            instance,
+            cursor_seq: count(cursor),
+            opened_at_us,
+            closed_at_us,
+            totals: Totals {
+                stored: count(stored),
+                duplicate: count(duplicate),
+                conflict: count(conflict),
+                dead: count(dead),
+                discarded: count(discarded),
+            },
+        })
+    };
+    rows.into_iter().map(stream).collect()
+}
+
+pub(super) fn parse_stream(text: &str) -> StoreResult<StreamId> {
+    StreamId::parse_str(text).map_err(|_| StoreError::new(super::StoreErrorKind::Corrupt, "a stream's name is not a UUID"))
+}
+
+/// Where a number stands as far as the database knows. A number beyond the cursor of an open stream is still on its way to it.
+///
+/// # Errors
+/// Those of the database.
+pub fn receipt_state(conn: &mut Conn, stream: StreamId, seq: u64) -> StoreResult<ReceiptState> {
+    let Ok(seq) = i64::try_from(seq) else { return Ok(ReceiptState::Unknown) };
+    let stream = stream.to_string();
+    conn.read(|conn| {
+        let known: Option<(i64, i64, Option<String>)> = streams::table
+            .filter(streams::stream.eq(&stream))
+            .select((streams::cursor_seq, streams::pruned_seq, streams::closing))
+            .first(conn)
+            .optional()?;
+        let Some((cursor, pruned, closing)) = known else { return Ok(ReceiptState::Unknown) };
+        if seq < 1 {
+            return Ok(ReceiptState::Unknown);
+        }
+        if seq > cursor {
+            return Ok(match closing.as_deref() {
+                None => ReceiptState::Buffered,
+                Some("cut") => ReceiptState::Lost,
+                Some(_) => ReceiptState::Unknown,
+            });
+        }
+        if let Some(state) = failed_state(conn, &stream, seq)? {
+            return Ok(state);
+        }
+        if seq <= pruned {
+            return Ok(ReceiptState::Settled);
+        }
+        settled_state(conn, &stream, seq)
+    })
+}
+
+fn failed_state(conn: &mut Conn, stream: &str, seq: i64) -> StoreResult<Option<ReceiptState>> {
+    let failure: Option<(String, String)> = reading_failures::table
+        .filter(reading_failures::stream.eq(stream))
+        .filter(reading_failures::seq.eq(seq))
+        .select((reading_failures::kind, reading_failures::state))
+        .first(conn)
+        .optional()?;
+    Ok(failure.map(|(kind, state)| match (state.as_str(), kind.as_str()) {
+        ("retried", _) => ReceiptState::Stored,
+        ("discarded", _) => ReceiptState::Discarded,
+        (_, "dead") => ReceiptState::Dead,
+        _ => ReceiptState::Conflict,
+    }))
+}
+
+fn settled_state(conn: &mut Conn, stream: &str, seq: i64) -> StoreResult<ReceiptState> {
+    let row: Option<(i64, i64, Option<String>)> = batches::table
+        .filter(batches::stream.eq(stream))
+        .filter(batches::first_seq.le(seq))
+        .order(batches::first_seq.desc())
+        .select((batches::first_seq, batches::last_seq, batches::exceptions))
+        .first(conn)
+        .optional()?;
+    Ok(match row {
+        Some((first, last, exceptions)) if seq <= last => {
+            let duplicates = Ranges::parse(exceptions.as_deref().unwrap_or_default());
+            if duplicates.contains(seq - first) { ReceiptState::Duplicate } else { ReceiptState::Stored }
+        }
+        _ => ReceiptState::Unknown,
+    })
+}
+
+/// The cursor of a stream.
+pub(super) fn cursor(conn: &mut Conn, stream: &str) -> StoreResult<i64> {
+    let cursor = streams::table.filter(streams::stream.eq(stream)).select(streams::cursor_seq).first(conn).optional()?;
+    cursor.ok_or_else(|| StoreError::not_found(format!("stream {stream} is not registered in this database")))
+}
+
+/// A checksum over the encoded readings of `frames`: tells a replay from another writer's readings under the same numbers.
+pub(super) fn checksum(frames: &[Frame]) -> i64 {
+    let mut crc = flate2::Crc::new();
+    for frame in frames {
+        crc.update(frame.batch.bytes());
+    }
+    i64::from(crc.sum())
+}
+
+/// A ledger row about to be written.
+pub(super) struct NewBatch<'a> {
+    pub(super) stream: &'a str,
+    pub(super) outcome: &'a DrainOutcome,
+    pub(super) duplicates: Ranges,
+    pub(super) checksum: i64,
+    pub(super) now_us: i64,
+}
+
+impl NewBatch<'_> {
+    /// Writes the row and adds it to the sums of its stream.
+    pub(super) fn insert(&self, conn: &mut Conn) -> StoreResult<()> {
+        let outcome = self.outcome;
+        let [stored, duplicate, conflict, dead] =
+            [outcome.stored, outcome.duplicate, outcome.conflict, outcome.dead].map(u64::cast_signed);
+        diesel::insert_into(batches::table)
+            .values((
+                batches::stream.eq(self.stream),
+                batches::first_seq.eq(outcome.first_seq.cast_signed()),
+                batches::last_seq.eq(outcome.last_seq.cast_signed()),
+                batches::stored.eq(stored),
+                batches::duplicate.eq(duplicate),
+                batches::conflict.eq(conflict),
+                batches::dead.eq(dead),
+                batches::exceptions.eq(self.duplicates.text()),
+                batches::checksum.eq(self.checksum),
+                batches::created_at_us.eq(self.now_us),
+                batches::updated_at_us.eq(self.now_us),
+            ))
+            .execute(conn)?;
+        diesel::update(streams::table.filter(streams::stream.eq(self.stream)))
+            .set((
+                streams::stored.eq(streams::stored + stored),
+                streams::duplicate.eq(streams::duplicate + duplicate),
+                streams::conflict.eq(streams::conflict + conflict),
+                streams::dead.eq(streams::dead + dead),
+            ))
+            .execute(conn)?;
+        Ok(())
+    }
+}
+
+/// What the ledger says of frames that were settled before.
+pub(super) fn replayed(conn: &mut Conn, stream: &str, frames: &[Frame], cursor: i64) -> StoreResult<DrainOutcome> {
+    type Columns = (i64, i64, i64, i64, i64, i64, i64, i64);
+    let first = frames[0].first_seq.cast_signed();
+    let last = frames[frames.len() - 1].last_seq().cast_signed();
+    let rows: Vec<Columns> = batches::table
+        .filter(batches::stream.eq(stream))
+        .filter(batches::first_seq.ge(first))
+        .filter(batches::last_seq.le(last))
+        .order(batches::first_seq)
+        .select((
+            batches::first_seq,
+            batches::last_seq,
+            batches::stored,
+            batches::duplicate,
+            batches::conflict,
+            batches::dead,
+            batches::discarded,
+            batches::checksum,
+        ))
+        .load(conn)?;
+    let other_writer = || {
+        StoreError::conflict(format!(
+            "stream {stream} stands at {cursor} and its ledger does not hold the readings {first} to {last}: another writer settled others"
+        ))
+    };
+    let mut outcome = DrainOutcome { first_seq: frames[0].first_seq, last_seq: frames[0].first_seq - 1, ..Default::default() };
+    let mut rest = frames;
+    for (row_first, row_last, stored, duplicate, conflict, dead, discarded, row_checksum) in rows {
+        let (covered, after) = rest.split_at(rest.partition_point(|frame| frame.last_seq().cast_signed() <= row_last));
+        let fits = row_first == outcome.last_seq.cast_signed() + 1
+            && covered.last().is_some_and(|frame| frame.last_seq().cast_signed() == row_last)
+            && checksum(covered) == row_checksum;
+        if !fits {
+            return Err(other_writer());
+        }
+        outcome.last_seq = row_last.unsigned_abs();
+        outcome.stored += stored.unsigned_abs();
+        outcome.duplicate += duplicate.unsigned_abs();
+        // A discarded one was a conflict or dead when it was drained; the account learns of the discard apart.
+        outcome.conflict += conflict.unsigned_abs() + discarded.unsigned_abs();
+        outcome.dead += dead.unsigned_abs();
+        rest = after;
+    }
+    if rest.is_empty() { Ok(outcome) } else { Err(other_writer()) }
+}
+
+/// Removes the oldest ledger rows made before `before_us`, about `max_rows` of them, and returns how many. Their numbers are
+/// `settled` from then on; the sums stay.
+///
+/// # Errors
+/// Those of the database.
+pub fn prune(conn: &mut Conn, before_us: i64, max_rows: u32) -> StoreResult<u64> {
+    conn.write(|conn| {
+        let oldest: Vec<(String, i64)> = batches::table
+            .filter(batches::created_at_us.lt(before_us))
+            .order(batches::created_at_us)
+            .limit(i64::from(max_rows))
+            .select((batches::stream, batches::last_seq))
+            .load(conn)?;
+        let mut ends = std::collections::BTreeMap::<String, i64>::new();
+        for (stream, last) in oldest {
+            let end = ends.entry(stream).or_insert(last);
+            *end = last.max(*end);
+        }
+        let mut removed = 0;
+        for (stream, end) in ends {
+            let gone = batches::table.filter(batches::stream.eq(&stream)).filter(batches::last_seq.le(end));
+            removed += diesel::delete(gone).execute(conn)? as u64;
+            diesel::update(streams::table.filter(streams::stream.eq(&stream)).filter(streams::pruned_seq.lt(end)))
+                .set(streams::pruned_seq.eq(end))
+                .execute(conn)?;
+        }
+        Ok(removed)
+    })
+}

@@ -1,0 +1,163 @@
+//! The insert itself, once for each database. Both skip keys that are taken and report how many rows went in.
+
+use diesel::{
+    pg::Pg,
+    prelude::*,
+    query_builder::{AstPass, QueryFragment, QueryId},
+    sql_types::{Array, BigInt, Double, Nullable, Text},
+    sqlite::Sqlite,
+};
+
+use super::Row;
+use crate::store::{Conn, StoreResult};
+
+/// Rows that one prepared statement inserts into SQLite while there are as many; the rest goes in one by one. Measured with
+/// `cargo bench --bench store`.
+const SQLITE_ROWS: usize = 64;
+
+const COLUMNS: &str =
+    "engine_id, observed_at_us, status, temperature, rpm, pressure, fuel_flow, extra, stream_no, seq, created_at_us";
+
+/// Inserts `rows`, leaving out those whose key is taken, and returns how many went in.
+///
+/// # Errors
+/// Those of the database; inside a transaction the caller has to roll back.
+pub(in crate::store) fn insert_rows(conn: &mut Conn, stream_no: i64, rows: &[Row<'_>]) -> StoreResult<u64> {
+    if rows.is_empty() {
+        return Ok(0);
+    }
+    let inserted = match conn {
+        Conn::Sqlite(conn) => insert_sqlite(conn, stream_no, rows)?,
+        Conn::Pg(conn) => Unnest::new(stream_no, rows).execute(conn)?,
+    };
+    Ok(inserted as u64)
+}
+
+fn insert_sqlite(conn: &mut SqliteConnection, stream_no: i64, rows: &[Row<'_>]) -> QueryResult<usize> {
+    let mut inserted = 0;
+    let mut chunks = rows.chunks_exact(SQLITE_ROWS);
+    for rows in &mut chunks {
+        inserted += Values::<SQLITE_ROWS> { stream_no, rows }.execute(conn)?;
+    }
+    for row in chunks.remainder() {
+        inserted += Values::<1> { stream_no, rows: std::slice::from_ref(row) }.execute(conn)?;
+    }
+    Ok(inserted)
+}
+
+/// `INSERT … VALUES` of exactly `N` rows: one text for each `N`, so that diesel prepares it once. Building the same from diesel's
+/// own insert costs more than the insert.
+struct Values<'a, const N: usize> {
+    stream_no: i64,
+    rows: &'a [Row<'a>],
+}
+
+impl<const N: usize> QueryId for Values<'_, N> {
+    type QueryId = Values<'static, N>;
+    const HAS_STATIC_QUERY_ID: bool = true;
+}
+
+impl<const N: usize> RunQueryDsl<SqliteConnection> for Values<'_, N> {}
+
+impl<const N: usize> QueryFragment<Sqlite> for Values<'_, N> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Sqlite>) -> QueryResult<()> {
+        out.push_sql("INSERT INTO readings (");
+        out.push_sql(COLUMNS);
+        out.push_sql(") VALUES ");
+        for (index, Row { reading, seq, created_at_us }) in self.rows.iter().enumerate() {
+            out.push_sql(if index == 0 { "(" } else { ", (" });
+            out.push_bind_param::<Text, str>(reading.engine_id)?;
+            out.push_sql(",");
+            out.push_bind_param::<BigInt, i64>(&reading.observed_at_us)?;
+            out.push_sql(",");
+            out.push_bind_param::<Nullable<Text>, Option<&str>>(&reading.status)?;
+            for metric in [&reading.temperature, &reading.rpm, &reading.pressure, &reading.fuel_flow] {
+                out.push_sql(",");
+                out.push_bind_param::<Nullable<Double>, Option<f64>>(metric)?;
+            }
+            out.push_sql(",");
+            out.push_bind_param::<Nullable<Text>, Option<&str>>(&reading.extra)?;
+            for number in [&self.stream_no, seq, created_at_us] {
+                out.push_sql(",");
+                out.push_bind_param::<BigInt, i64>(number)?;
+            }
+            out.push_sql(")");
+        }
+        out.push_sql(" ON CONFLICT (engine_id, observed_at_us) DO NOTHING");
+        Ok(())
+    }
+
+    fn is_safe_to_cache_prepared(&self, _: &Sqlite) -> QueryResult<bool> {
+        Ok(true) // The text depends on N alone; the provided method would walk all binds to find that out.
+    }
+}
+
+/// `INSERT … SELECT FROM unnest(…)`: one array for each column, so one text and one plan whatever the number of rows.
+struct Unnest<'a> {
+    stream_no: i64,
+    engine_id: Vec<&'a str>,
+    observed_at_us: Vec<i64>,
+    status: Vec<Option<&'a str>>,
+    metrics: [Vec<Option<f64>>; 4],
+    extra: Vec<Option<&'a str>>,
+    seq: Vec<i64>,
+    created_at_us: Vec<i64>,
+}
+
+impl<'a> Unnest<'a> {
+    fn new(stream_no: i64, rows: &[Row<'a>]) -> Self {
+        let metric = |get: fn(&Row<'_>) -> Option<f64>| rows.iter().map(get).collect();
+        Self {
+            stream_no,
+            engine_id: rows.iter().map(|row| row.reading.engine_id).collect(),
+            observed_at_us: rows.iter().map(|row| row.reading.observed_at_us).collect(),
+            status: rows.iter().map(|row| row.reading.status).collect(),
+            metrics: [
+                metric(|row| row.reading.temperature),
+                metric(|row| row.reading.rpm),
+                metric(|row| row.reading.pressure),
+                metric(|row| row.reading.fuel_flow),
+            ],
+            extra: rows.iter().map(|row| row.reading.extra).collect(),
+            seq: rows.iter().map(|row| row.seq).collect(),
+            created_at_us: rows.iter().map(|row| row.created_at_us).collect(),
+        }
+    }
+}
+
+impl QueryId for Unnest<'_> {
+    type QueryId = Unnest<'static>;
+    const HAS_STATIC_QUERY_ID: bool = true;
+}
+
+impl RunQueryDsl<PgConnection> for Unnest<'_> {}
+
+impl QueryFragment<Pg> for Unnest<'_> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_sql("INSERT INTO readings (stream_no, ");
+        out.push_sql(COLUMNS_OF_UNNEST);
+        out.push_sql(") SELECT ");
+        out.push_bind_param::<BigInt, i64>(&self.stream_no)?;
+        out.push_sql(", u.* FROM unnest(");
+        out.push_bind_param::<Array<Text>, Vec<&str>>(&self.engine_id)?;
+        out.push_sql(", ");
+        out.push_bind_param::<Array<BigInt>, Vec<i64>>(&self.observed_at_us)?;
+        out.push_sql(", ");
+        out.push_bind_param::<Array<Nullable<Text>>, Vec<Option<&str>>>(&self.status)?;
+        for metric in &self.metrics {
+            out.push_sql(", ");
+            out.push_bind_param::<Array<Nullable<Double>>, Vec<Option<f64>>>(metric)?;
+        }
+        out.push_sql(", ");
+        out.push_bind_param::<Array<Nullable<Text>>, Vec<Option<&str>>>(&self.extra)?;
+        for numbers in [&self.seq, &self.created_at_us] {
+            out.push_sql(", ");
+            out.push_bind_param::<Array<BigInt>, Vec<i64>>(numbers)?;
+        }
+        out.push_sql(") AS u ON CONFLICT (engine_id, observed_at_us) DO NOTHING");
+        Ok(())
+    }
+}
+
+const COLUMNS_OF_UNNEST: &str =
+    "engine_id, observed_at_us, status, temperature, rpm, pressure, fuel_flow, extra, seq, created_at_us";

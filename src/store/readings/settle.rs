@@ -1,0 +1,272 @@
+//! Frames become rows: rows, ledger row and cursor in one transaction.
+//!
+//! The cursor is moved first, by compare-and-set. It locks the stream, so of two writers one waits and then finds the cursor
+//! moved; and a replay of what has been settled finds it moved too, and is answered from the ledger.
+
+use diesel::prelude::*;
+use uuid::Uuid;
+
+use super::{
+    Row,
+    compare::{holders, same_values},
+    insert_rows,
+    row::Payload,
+};
+use crate::{
+    buffer::{DrainOutcome, Frame},
+    domain::receipt::StreamId,
+    on_backend,
+    store::{
+        Conn, StoreError, StoreErrorKind, StoreResult,
+        failures::{FailureKind, NewFailure, record},
+        ledger::{self, NewBatch, Ranges},
+        schema::streams,
+    },
+};
+
+/// Rows that are inserted before the counts are compared: where some of them were taken, only these are looked at.
+const LOOK_ROWS: usize = 1_024;
+
+/// Stores consecutive frames of one stream: rows, ledger row and cursor in one transaction, the cursor by compare-and-set. Frames
+/// that were settled before are recognised and answered from the ledger; nothing is stored twice. A row that the database can
+/// never take is set aside as dead, without its neighbours.
+///
+/// # Errors
+/// - [`StoreErrorKind::Unavailable`] and other transient ones: nothing was stored, or the commit's outcome is unknown; call again
+///   with the same frames.
+/// - [`StoreErrorKind::NotFound`]: the stream is not registered ([`ledger::register_stream`]).
+/// - [`StoreErrorKind::Conflict`]: the cursor stands elsewhere, or another writer has settled other readings under these numbers.
+/// - [`StoreErrorKind::Invalid`]: there are no frames, or their numbers have holes.
+pub fn store_frames(conn: &mut Conn, stream: StreamId, frames: &[Frame], now_us: i64) -> StoreResult<DrainOutcome> {
+    check_numbers(frames)?;
+    let stream = stream.to_string();
+    let result = conn.write(|conn| settle(conn, &stream, frames, now_us, Care::Quick));
+    match result {
+        Err(error) if may_be_one_row(&error) => conn.write(|conn| settle(conn, &stream, frames, now_us, Care::RowByRow)),
+        result => result,
+    }
+}
+
+/// Whether a failure is handled by finding the row that caused it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Care {
+    /// No savepoints: the common case.
+    Quick,
+    /// Bisects with savepoints.
+    RowByRow,
+}
+
+fn may_be_one_row(error: &StoreError) -> bool {
+    // A code is what the database said of a statement; our own refusals have none.
+    !error.is_transient()
+        && match error.kind {
+            StoreErrorKind::Invalid | StoreErrorKind::Conflict => error.code.is_some(),
+            StoreErrorKind::Other => true,
+            _ => false,
+        }
+}
+
+fn check_numbers(frames: &[Frame]) -> StoreResult<()> {
+    if frames.is_empty() || frames.iter().any(|frame| frame.batch.is_empty()) {
+        return Err(StoreError::invalid("there are no readings to store"));
+    }
+    if frames.windows(2).any(|pair| pair[0].last_seq() + 1 != pair[1].first_seq) {
+        return Err(StoreError::invalid("the numbers of the frames have holes"));
+    }
+    Ok(())
+}
+
+/// A sequence number as SQL keeps it. Streams end long before 2^63.
+fn sql_seq(seq: u64) -> i64 {
+    i64::try_from(seq).unwrap_or(i64::MAX)
+}
+
+fn settle(conn: &mut Conn, stream: &str, frames: &[Frame], now_us: i64, care: Care) -> StoreResult<DrainOutcome> {
+    let first = sql_seq(frames[0].first_seq);
+    let last = sql_seq(frames[frames.len() - 1].last_seq());
+    if let Some(no) = move_cursor(conn, stream, first - 1, last)? {
+        return store_new(conn, stream, no, frames, now_us, care);
+    }
+    let cursor = ledger::cursor(conn, stream)?;
+    if cursor < first {
+        return Err(StoreError::conflict(format!(
+            "stream {stream} stands at {cursor}, the readings begin at {first}: those between are missing"
+        )));
+    }
+    let settled = frames.partition_point(|frame| sql_seq(frame.first_seq) <= cursor);
+    let (replayed, fresh) = frames.split_at(settled);
+    let mut outcome = ledger::replayed(conn, stream, replayed, cursor)?;
+    if !fresh.is_empty() {
+        let no = move_cursor(conn, stream, cursor, last)?
+            .ok_or_else(|| StoreError::conflict(format!("another writer moves the cursor of stream {stream}")))?;
+        add(&mut outcome, &store_new(conn, stream, no, fresh, now_us, care)?);
+    }
+    Ok(outcome)
+}
+
+fn add(total: &mut DrainOutcome, more: &DrainOutcome) {
+    total.last_seq = more.last_seq;
+    total.stored += more.stored;
+    total.duplicate += more.duplicate;
+    total.conflict += more.conflict;
+    total.dead += more.dead;
+}
+
+/// Compare-and-set; the stream's number where it succeeded.
+fn move_cursor(conn: &mut Conn, stream: &str, from: i64, to: i64) -> StoreResult<Option<i64>> {
+    let target = streams::table.filter(streams::stream.eq(stream)).filter(streams::cursor_seq.eq(from));
+    let moved = on_backend!(conn, |c| diesel::update(target)
+        .set(streams::cursor_seq.eq(to))
+        .returning(streams::no)
+        .get_result::<i64>(c)
+        .optional())?;
+    Ok(moved)
+}
+
+/// The readings of `frames`, numbered, sorted by key: neighbours in the table are written together, writers take their locks in
+/// one order, and of two readings with one key the first number wins.
+fn sorted_rows(frames: &[Frame]) -> Vec<Row<'_>> {
+    let total: usize = frames.iter().map(|frame| frame.batch.len() as usize).sum();
+    let mut rows = Vec::with_capacity(total);
+    for frame in frames {
+        let created_at_us = frame.batch.received_at_us();
+        let numbers = sql_seq(frame.first_seq)..;
+        rows.extend(numbers.zip(frame.batch.iter()).map(|(seq, reading)| Row { reading, seq, created_at_us }));
+    }
+    rows.sort_by(|a, b| (a.reading.engine_id, a.reading.observed_at_us).cmp(&(b.reading.engine_id, b.reading.observed_at_us)));
+    rows
+}
+
+fn store_new(
+    conn: &mut Conn,
+    stream: &str,
+    stream_no: i64,
+    frames: &[Frame],
+    now_us: i64,
+    care: Care,
+) -> StoreResult<DrainOutcome> {
+    #[cfg_attr(not(feature = "fault-injection"), expect(unused_mut))]
+    let mut rows = sorted_rows(frames);
+    #[cfg(feature = "fault-injection")]
+    drop_a_row_on_purpose(&mut rows);
+    let mut task = Task { stream, stream_no, now_us, care, outcome: DrainOutcome::default(), duplicates: Vec::new() };
+    for rows in rows.chunks(LOOK_ROWS) {
+        task.store(conn, rows)?;
+    }
+    let Task { mut outcome, mut duplicates, .. } = task;
+    outcome.first_seq = frames[0].first_seq;
+    outcome.last_seq = frames[frames.len() - 1].last_seq();
+    duplicates.sort_unstable();
+    let batch = NewBatch {
+        stream,
+        outcome: &outcome,
+        duplicates: Ranges::from_sorted(sql_seq(outcome.first_seq), &duplicates),
+        checksum: ledger::checksum(frames),
+        now_us,
+    };
+    batch.insert(conn)?;
+    Ok(outcome)
+}
+
+/// The mutant that the conservation check must catch: one row of each transaction is lost without a word.
+#[cfg(feature = "fault-injection")]
+fn drop_a_row_on_purpose(rows: &mut Vec<Row<'_>>) {
+    if std::env::var_os("BELAYD_FAULT").is_some_and(|fault| fault == "drop-row") {
+        rows.pop();
+    }
+}
+
+/// The rows of one transaction on their way, and what became of those before.
+struct Task<'t> {
+    stream: &'t str,
+    stream_no: i64,
+    now_us: i64,
+    care: Care,
+    outcome: DrainOutcome,
+    duplicates: Vec<i64>,
+}
+
+impl Task<'_> {
+    fn store(&mut self, conn: &mut Conn, rows: &[Row<'_>]) -> StoreResult<()> {
+        if self.care == Care::Quick {
+            let inserted = insert_rows(conn, self.stream_no, rows)?;
+            return self.account(conn, rows, inserted);
+        }
+        match conn.savepoint(|conn| insert_rows(conn, self.stream_no, rows)) {
+            Ok(inserted) => self.account(conn, rows, inserted),
+            Err(error) if !may_be_one_row(&error) => Err(error),
+            Err(error) if rows.len() == 1 => self.bury(conn, &rows[0], error),
+            Err(_) => {
+                let (left, right) = rows.split_at(rows.len() / 2);
+                self.store(conn, left)?;
+                self.store(conn, right)
+            }
+        }
+    }
+
+    /// Tells stored, duplicate and conflict apart. Our own rows are known by their number.
+    fn account(&mut self, conn: &mut Conn, rows: &[Row<'_>], inserted: u64) -> StoreResult<()> {
+        self.outcome.stored += inserted;
+        if inserted == rows.len() as u64 {
+            return Ok(());
+        }
+        let mut ours = 0;
+        for (row, holder) in rows.iter().zip(holders(conn, rows)?) {
+            let Some(holder) = holder else {
+                // Deleted by retention or by hand between two statements of ours: PostgreSQL only. The next try decides.
+                return Err(StoreError::from_code("40001", "a reading vanished while it was compared"));
+            };
+            if holder.stream_no == self.stream_no && holder.seq == row.seq {
+                ours += 1;
+            } else if same_values(&row.reading, &holder.as_ref()) {
+                self.outcome.duplicate += 1;
+                self.duplicates.push(row.seq);
+            } else {
+                self.outcome.conflict += 1;
+                let existing = Payload::new(&holder.as_ref(), holder.created_at_us).text();
+                self.fail(conn, row, FailureKind::Conflict, Some(existing), None, "another reading holds this engine and time")?;
+            }
+        }
+        if ours == inserted {
+            return Ok(());
+        }
+        Err(StoreError::other(format!("the database reported {inserted} inserted rows, {ours} are there")))
+    }
+
+    /// Sets a row aside that the database can never take.
+    fn bury(&mut self, conn: &mut Conn, row: &Row<'_>, error: StoreError) -> StoreResult<()> {
+        let error = super::dead::verdict(conn, row, error)?;
+        self.outcome.dead += 1;
+        self.fail(conn, row, FailureKind::Dead, None, error.code.as_deref(), &error.message)
+    }
+
+    fn fail(
+        &self,
+        conn: &mut Conn,
+        row: &Row<'_>,
+        kind: FailureKind,
+        existing: Option<String>,
+        error_code: Option<&str>,
+        message: &str,
+    ) -> StoreResult<()> {
+        record(
+            conn,
+            &NewFailure {
+                id: Uuid::now_v7().to_string(),
+                kind: kind.as_str(),
+                state: "open",
+                stream: self.stream,
+                seq: row.seq,
+                engine_id: row.reading.engine_id,
+                observed_at_us: row.reading.observed_at_us,
+                payload: Payload::new(&row.reading, row.created_at_us).text(),
+                existing,
+                error_code,
+                message,
+                attempts: 0,
+                created_at_us: self.now_us,
+                updated_at_us: self.now_us,
+            },
+        )
+    }
+}

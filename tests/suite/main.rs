@@ -1,0 +1,8 @@
+//! The tests that use belayd from outside, in one binary: linking one is quick, linking twenty is not.
+
+#![allow(unreachable_pub, reason = "a test binary has no readers")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod store;
