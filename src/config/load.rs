@@ -152,19 +152,3 @@ fn sorted(mut report: Report) -> Faults {
     report.faults.sort_by(|a, b| a.place.cmp(&b.place));
     Faults(report.faults)
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_defaults_are_without_fault() {
-        parse("").expect("no fault");
-    }
-
-    #[test]
-    fn the_example_gives_exactly_the_defaults() {
-        let example = super::super::example::example();
-        assert_eq!(parse(&example).unwrap_or_else(|faults| panic!("{faults}\n{example}")), Config::default());
-    }
-}

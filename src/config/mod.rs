@@ -10,6 +10,8 @@ pub mod example;
 pub mod fault;
 pub mod keys;
 pub mod load;
+#[cfg(test)]
+mod malformed;
 pub mod model;
 mod node;
 mod overlay;

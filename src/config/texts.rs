@@ -12,17 +12,20 @@ const RESERVED_HEADERS: [&str; 5] = ["host", "content-length", "transfer-encodin
 
 /// The known word that was probably meant, ignoring case and the difference between `batchRows`, `batch-rows` and `batch_rows`.
 pub(super) fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let bare = |text: &str| -> String {
-        text.chars().take(80).filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase()
-    };
     let given = bare(given);
     known
         .into_iter()
-        .map(|word| (strsim::damerau_levenshtein(&given, &bare(word)), word))
+        .map(|word| (strsim::damerau_levenshtein(&given, &bare(word)), word.len().abs_diff(given.len()), word))
         // A third of the letters may differ: enough for slips, too little to suggest nonsense.
-        .filter(|(distance, word)| *distance <= (word.len() / 3).max(1) && *distance < given.len().max(1))
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, word)| word)
+        .filter(|(distance, _, word)| *distance <= (word.len() / 3).max(1) && *distance < given.len())
+        .min_by_key(|(distance, longer, _)| (*distance, *longer))
+        .map(|(_, _, word)| word)
+}
+
+/// The letters and digits in lower case; signs count only where there is nothing else. Cut, so that comparing stays cheap.
+fn bare(text: &str) -> String {
+    let letters: String = text.chars().take(80).filter(char::is_ascii_alphanumeric).collect();
+    if letters.is_empty() { text.chars().take(80).collect() } else { letters.to_ascii_lowercase() }
 }
 
 /// The SQL name of a metric, from either spelling.

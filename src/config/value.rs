@@ -170,9 +170,8 @@ fn word(words: &[&str], given: &str) -> Result<String, Wrong> {
         let message = format!("this build serves tier = \"memory\" only; \"{given}\" is not available");
         return Err(Wrong::hint(message, "set it to \"memory\" or leave it out"));
     }
-    let known = format!("expected one of {}", quoted(words));
-    let hint = nearest(given, words.iter().copied()).map_or(known.clone(), |near| format!("did you mean \"{near}\"?"));
-    Err(Wrong::hint(format!("unknown value {given:?}, {known}"), hint))
+    let hint = nearest(given, words.iter().copied()).map(|near| format!("did you mean \"{near}\"?"));
+    Err(Wrong { message: format!("unknown value {given:?}, expected one of {}", quoted(words)), hint })
 }
 
 fn name(text: &str) -> Result<String, Wrong> {
