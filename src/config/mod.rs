@@ -9,6 +9,8 @@ mod assemble;
 pub mod example;
 pub mod fault;
 pub mod keys;
+#[cfg(test)]
+mod layers;
 pub mod load;
 #[cfg(test)]
 mod malformed;
