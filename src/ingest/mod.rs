@@ -1,6 +1,7 @@
 //! The way in: readings are parsed, checked and handed to the buffer.
 
 pub mod actor;
+pub mod address;
 pub mod admission;
 pub mod board;
 pub mod engines;
