@@ -69,9 +69,13 @@ fn inflate(body: &[u8], max_bytes: usize) -> Result<Vec<u8>, BodyError> {
         match decoder.by_ref().take(room).read_to_end(&mut out) {
             Ok(0) => break,
             Ok(_) if out.len() > max_bytes => return Err(too_large(max_bytes)),
-            Ok(_) if out.len() > GZIP_RATIO_FROM_BYTES && out.len() / body.len() > MAX_GZIP_RATIO => {
-                let message = format!("the body inflates to more than {MAX_GZIP_RATIO} times its size");
-                return Err(BodyError::new(Reason::GzipBomb, message));
+            Ok(_) if out.len() > GZIP_RATIO_FROM_BYTES => {
+                // Against what has been read so far, so that a long bomb is known by its beginning.
+                let read = body.len() - decoder.get_ref().len();
+                if out.len() / read.max(1) > MAX_GZIP_RATIO {
+                    let message = format!("the body inflates to more than {MAX_GZIP_RATIO} times its size");
+                    return Err(BodyError::new(Reason::GzipBomb, message));
+                }
             }
             Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
