@@ -119,3 +119,67 @@ fn read_credential(directory: PathBuf, name: &str) -> Option<String> {
     let text = std::fs::read_to_string(directory.join(name)).ok()?;
     Some(text.trim_end_matches(['\n', '\r']).to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn received(socket: &UnixDatagram) -> String {
+        let mut buffer = [0; 512];
+        let length = socket.recv(&mut buffer).unwrap();
+        String::from_utf8(buffer[..length].to_vec()).unwrap()
+    }
+
+    #[test]
+    fn every_notice_arrives_on_a_real_socket() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notify");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        let notifier = Notifier::new(Some(path.into()), Some(Duration::from_secs(30)));
+        notifier.ready("buffering\nREADY=0");
+        assert_eq!(received(&socket), "READY=1\nSTATUS=buffering READY=0\n");
+        notifier.reloading();
+        let text = received(&socket);
+        let usec = text.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").and_then(|rest| rest.trim_end().parse::<u64>().ok());
+        assert!(usec.is_some_and(|usec| usec > 0), "{text}");
+        notifier.status("ready: 12 readings/s");
+        assert_eq!(received(&socket), "STATUS=ready: 12 readings/s\n");
+        notifier.watchdog_ping();
+        assert_eq!(received(&socket), "WATCHDOG=1\n");
+        notifier.stopping("draining");
+        assert_eq!(received(&socket), "STOPPING=1\nSTATUS=draining\n");
+        assert_eq!(notifier.watchdog(), Some(Duration::from_secs(30)));
+    }
+
+    #[test]
+    fn an_abstract_socket_is_reached() {
+        let name = format!("belayd-notify-{}", std::process::id());
+        let socket = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+        Notifier::new(Some(format!("@{name}").into()), None).ready("");
+        assert_eq!(received(&socket), "READY=1\nSTATUS=\n");
+    }
+
+    #[test]
+    fn without_systemd_nothing_happens_and_nobody_watches() {
+        for socket in [None, Some(OsString::new())] {
+            let notifier = Notifier::new(socket, Some(Duration::from_secs(1)));
+            assert!(!notifier.is_active() && notifier.watchdog().is_none());
+            notifier.ready("ready");
+        }
+        // A socket that is gone is a line in the log, no failure.
+        Notifier::new(Some("/nonexistent/notify".into()), None).ready("ready");
+    }
+
+    #[test]
+    fn a_credential_is_a_file_of_its_directory_and_of_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("credentials")).unwrap();
+        std::fs::write(dir.path().join("outside"), "no").unwrap();
+        std::fs::write(dir.path().join("credentials/store-url"), "postgres://u:p@h/db\n").unwrap();
+        let read = |name: &str| read_credential(dir.path().join("credentials"), name);
+        assert_eq!(read("store-url").as_deref(), Some("postgres://u:p@h/db"));
+        for name in ["missing", "../outside", "", ".."] {
+            assert_eq!(read(name), None, "{name}");
+        }
+    }
+}

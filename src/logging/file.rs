@@ -39,7 +39,11 @@ impl RotatingFile {
                 _ => {}
             }
         }
-        fs::rename(&self.path, self.numbered(1))?;
+        match fs::rename(&self.path, self.numbered(1)) {
+            // Somebody moved it away: begin a new one.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
         (self.file, self.bytes) = open(&self.path)?;
         Ok(())
     }
@@ -58,7 +62,11 @@ impl RotatingFile {
     }
 }
 
+/// Creates the directory too: one that was removed while the daemon runs comes back with the next rotation.
 fn open(path: &Path) -> io::Result<(File, u64)> {
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent)?;
+    }
     let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
     let bytes = file.metadata()?.len();
     Ok((file, bytes))
@@ -70,18 +78,14 @@ impl Write for RotatingFile {
         let length = line.len() as u64;
         if self.rotate_bytes > 0 && self.bytes > 0 && self.bytes + length > self.rotate_bytes {
             // Where it cannot be rotated, the lines matter more than the size.
-            if let Err(error) = self.rotate() {
-                self.complain("cannot be rotated", &error);
+            match self.rotate() {
+                Ok(()) => self.complained = false,
+                Err(error) => self.complain("cannot be rotated, it grows", &error),
             }
         }
         match self.file.write_all(line) {
-            Ok(()) => {
-                self.bytes += length;
-                self.complained = false;
-            }
-            Err(error) => {
-                self.complain("cannot be written, lines are lost", &error);
-            }
+            Ok(()) => self.bytes += length,
+            Err(error) => self.complain("cannot be written, lines are lost", &error),
         }
         Ok(line.len())
     }
@@ -116,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_vanished_directory_costs_lines_and_nothing_else() {
+    fn a_vanished_directory_costs_lines_until_the_next_rotation() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("logs/belayd.log");
         fs::create_dir(dir.path().join("logs")).unwrap();
@@ -125,5 +129,6 @@ mod tests {
         for _ in 0..5 {
             log.write_all(b"a line\n").unwrap();
         }
+        assert_eq!(fs::read_to_string(&path).unwrap(), "a line\n");
     }
 }

@@ -16,6 +16,7 @@ use std::{
     fmt,
     io::{self, Write},
     os::unix::fs::MetadataExt,
+    path::Path,
     str::FromStr,
     sync::Arc,
 };
@@ -74,23 +75,34 @@ pub struct Logging {
     pub ring: LogRing,
 }
 
-/// Sets up logging for the process and the panic hook. To stderr, or to `config.file`.
+/// Sets up logging for the process and the panic hook. To the journal where systemd reads stderr, else to `config.file` where it
+/// is set, else to stderr.
+///
+/// # Errors
+/// Directives that cannot be read, a file that cannot be opened, or a logger that is installed already.
 pub fn init(config: &LogConfig) -> Result<Logging, LogError> {
-    let journal = config.file.is_none() && is_journal(std::env::var("JOURNAL_STREAM").ok().as_deref(), stderr_id());
-    let (logger, logging) = build(config, journal, writer(config)?)?;
+    let journal = is_journal(std::env::var("JOURNAL_STREAM").ok().as_deref(), stderr_id());
+    let file = config.file.as_deref().filter(|_| !journal);
+    let (logger, logging) = build(config, journal, writer(config, file)?)?;
     log::set_boxed_logger(Box::new(logger)).map_err(|_| LogError::Installed)?;
     logging.control.announce();
     install_panic_hook();
+    if journal && config.file.is_some() {
+        log::info!(target: "belayd::logging", "log.file is not used: the journal keeps the log");
+    }
     Ok(logging)
 }
 
 /// Checks directives without applying them, for `belayd check`.
+///
+/// # Errors
+/// Directives that cannot be read, with a hint.
 pub fn check_filter(directives: &str) -> Result<(), LogError> {
     parse_filter(directives).map(|_| ())
 }
 
-fn writer(config: &LogConfig) -> Result<Box<dyn Write + Send>, LogError> {
-    let Some(path) = &config.file else { return Ok(Box::new(io::stderr())) };
+fn writer(config: &LogConfig, file: Option<&Path>) -> Result<Box<dyn Write + Send>, LogError> {
+    let Some(path) = file else { return Ok(Box::new(io::stderr())) };
     let file = RotatingFile::open(path, config.rotate_bytes, config.keep_files);
     let file = file.map_err(|error| LogError::File { reason: format!("{}: {error}", path.display()) })?;
     Ok(Box::new(file))
@@ -157,6 +169,9 @@ impl LogControl {
     }
 
     /// Takes over these directives at once, for example `info,belayd::outbox=debug`; where they cannot be read, the old stay.
+    ///
+    /// # Errors
+    /// Directives that cannot be read, with a hint.
     pub fn set_filter(&self, directives: &str) -> Result<(), LogError> {
         self.state.store(Arc::new(parse_filter(directives)?));
         self.announce();

@@ -50,6 +50,7 @@ impl Supervisor {
 
 /// True once the actor says that nothing is left.
 async fn drain_one(entry: &Entry, deadline: Instant) -> bool {
+    entry.vitals.retire();
     // Ready answers must count even where the deadline has passed already.
     let until = deadline.max(Instant::now() + Duration::from_millis(5));
     loop {

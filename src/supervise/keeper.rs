@@ -201,6 +201,7 @@ impl<A: Service> Future for Keeper<A> {
             }
             match this.poll_actor(cx) {
                 None => return Poll::Pending,
+                Some(Reason::Stop) if this.vitals.is_retiring() => return Poll::Ready(()),
                 Some(reason) if !this.failed(reason) => return Poll::Ready(()),
                 Some(_) => {}
             }

@@ -211,3 +211,39 @@ impl Watch {
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_backs_off_need_not_progress_but_its_thread_must_turn() {
+        use ActorState::*;
+        assert_eq!(judge(Running, 100, 100, 100), Verdict::Fine);
+        assert_eq!(judge(Running, 101, 100, 100), Verdict::Stalled);
+        assert_eq!(judge(Stalled, 101, 0, 100), Verdict::Stalled);
+        assert_eq!(judge(Backoff, 999, 0, 100), Verdict::Fine);
+        assert_eq!(judge(Backoff, 999, 101, 100), Verdict::Stuck);
+        assert_eq!(judge(Running, 999, 101, 100), Verdict::Stuck);
+        assert_eq!(judge(Stopped, 999, 999, 100), Verdict::Fine);
+    }
+
+    #[test]
+    fn a_process_that_was_stopped_for_an_hour_wakes_without_a_verdict() {
+        let registry = ActorRegistry::new();
+        let _stamp = registry.register_loop("drain", Duration::from_secs(10));
+        let exit = |stuck: &[String]| panic!("{stuck:?}");
+        let mut watch = Watch::new(registry, 1_000, Notifier::default(), Box::new(exit));
+        let began = watch.last_look_ms;
+        watch.look(began + 250);
+        watch.look(began + 3_600_000);
+        assert!(watch.stuck_since_ms.is_none());
+        // From here on it counts that it still does not turn.
+        for look in 1..=40 {
+            watch.look(began + 3_600_000 + look * 250);
+        }
+        assert!(watch.stuck_since_ms.is_none());
+        watch.look(began + 3_600_000 + 10_250);
+        assert!(watch.stuck_since_ms.is_some());
+    }
+}

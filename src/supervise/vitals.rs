@@ -80,6 +80,7 @@ pub(crate) struct Vitals {
     heartbeat_out: AtomicBool,
     turn_out: AtomicBool,
     served: AtomicU32,
+    retiring: AtomicBool,
     request: AtomicU8,
     waker: AtomicWaker,
 }
@@ -101,6 +102,7 @@ impl Vitals {
             heartbeat_out: AtomicBool::new(false),
             turn_out: AtomicBool::new(false),
             served: AtomicU32::new(0),
+            retiring: AtomicBool::new(false),
             request: AtomicU8::new(NO_REQUEST),
             waker: AtomicWaker::new(),
         }
@@ -141,6 +143,15 @@ impl Vitals {
     pub(super) fn enter_stalled(&self) {
         let (from, to) = (ActorState::Running as u8, ActorState::Stalled as u8);
         let _ = self.state.compare_exchange(from, to, AcqRel, Acquire);
+    }
+
+    /// It is being drained: when it stops itself now, that is its end and no failure.
+    pub(super) fn retire(&self) {
+        self.retiring.store(true, Release);
+    }
+
+    pub(super) fn is_retiring(&self) -> bool {
+        self.retiring.load(Acquire)
     }
 
     /// Restarts so far.

@@ -1,9 +1,13 @@
-//! Supervision with real actors on real threads.
+//! Supervision with real actors on real threads. Here: the puppet that all of these tests pull at.
+
+mod flow;
+mod restart;
+mod watch;
 
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering::*},
+        atomic::{AtomicBool, AtomicU32, Ordering::*},
     },
     time::{Duration, Instant},
 };
@@ -11,14 +15,15 @@ use std::{
 use actix::prelude::*;
 use tokio::sync::oneshot;
 
-use super::{ActorState, Supervisor, *};
+pub(super) use super::{ActorState, Supervisor, *};
 use crate::config::SupervisionConfig;
 
 /// An actor that does what it is told, and counts in its own state.
-struct Puppet {
+pub(super) struct Puppet {
     life: u32,
     handled: u32,
     drains: Arc<AtomicU32>,
+    spoiled: Arc<AtomicBool>,
 }
 
 impl Actor for Puppet {
@@ -30,16 +35,22 @@ service!(Puppet, "Puppet", 512);
 /// Answers which life it is, and how many of these it has answered in this life.
 #[derive(Message)]
 #[rtype(result = "()")]
-struct Ask(oneshot::Sender<(u32, u32)>);
+pub(super) struct Ask(pub(super) oneshot::Sender<(u32, u32)>);
 
 #[derive(Clone, Copy, Message)]
 #[rtype(result = "()")]
-enum Do {
+pub(super) enum Do {
     Panic,
     TimerPanic,
     Stop,
     Hang,
     Block(Duration),
+    /// Keeps the thread busy for so long.
+    Work(Duration),
+    /// Counts up every millisecond, by a timer.
+    Tick(&'static AtomicU32),
+    /// The next life's factory panics once.
+    PanicAndSpoil,
 }
 
 impl Handler<Ask> for Puppet {
@@ -61,6 +72,21 @@ impl Handler<Do> for Puppet {
             Do::Stop => ctx.stop(),
             Do::Hang => ctx.wait(actix::fut::wrap_future(std::future::pending())),
             Do::Block(time) => std::thread::sleep(time),
+            Do::Work(time) => {
+                let began = Instant::now();
+                while began.elapsed() < time {
+                    std::hint::spin_loop();
+                }
+            }
+            Do::Tick(count) => {
+                ctx.run_interval(Duration::from_millis(1), move |_, _| {
+                    count.fetch_add(1, SeqCst);
+                });
+            }
+            Do::PanicAndSpoil => {
+                self.spoiled.store(true, SeqCst);
+                panic!("as told");
+            }
         }
     }
 }
@@ -81,7 +107,7 @@ impl Handler<Reconfigure> for Puppet {
     fn handle(&mut self, _: Reconfigure, _: &mut Context<Self>) {}
 }
 
-fn settings() -> SupervisionConfig {
+pub(super) fn settings() -> SupervisionConfig {
     SupervisionConfig {
         max_restarts: 1_000,
         within: Duration::from_secs(30),
@@ -93,70 +119,26 @@ fn settings() -> SupervisionConfig {
 }
 
 /// Starts a puppet; its lives are numbered from 1.
-fn start(supervisor: &Supervisor) -> ActorRef<Puppet> {
-    let (lives, drains) = (AtomicU32::new(0), Arc::new(AtomicU32::new(0)));
-    let factory = move || Puppet { life: 1 + lives.fetch_add(1, SeqCst), handled: 0, drains: drains.clone() };
+pub(super) fn start(supervisor: &Supervisor) -> ActorRef<Puppet> {
+    let (lives, drains, spoiled) = (AtomicU32::new(0), Arc::new(AtomicU32::new(0)), Arc::new(AtomicBool::new(false)));
+    let factory = move || {
+        assert!(!spoiled.swap(false, SeqCst), "the factory, as told");
+        Puppet { life: 1 + lives.fetch_add(1, SeqCst), handled: 0, drains: drains.clone(), spoiled: spoiled.clone() }
+    };
     supervisor.start(factory).unwrap()
 }
 
-async fn ask(courier: &Courier<Ask>) -> (u32, u32) {
+pub(super) async fn ask(courier: &Courier<Ask>) -> (u32, u32) {
     let (tx, rx) = oneshot::channel();
     courier.send(Ask(tx)).await.unwrap();
     tokio::time::timeout(Duration::from_secs(5), rx).await.unwrap().unwrap()
 }
 
 /// Polls until the condition holds; tests never wait for a fixed time.
-async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(super) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let began = Instant::now();
     while !holds() {
         assert!(began.elapsed() < Duration::from_secs(10), "never: {what}");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
-}
-
-/// Sends the fault with three questions behind it, and expects all three answered by the second life.
-async fn survives(fault: Do) -> ActorStatus {
-    let supervisor = Supervisor::new(settings());
-    let puppet = start(&supervisor);
-    let overseer = Overseer::start(supervisor.registry().clone(), settings().hang_after, Default::default()).unwrap();
-    let (asks, orders) = (puppet.courier::<Ask>(), puppet.courier::<Do>());
-    assert_eq!(ask(&asks).await, (1, 1));
-    orders.try_send(fault).unwrap();
-    if matches!(fault, Do::TimerPanic) {
-        until("the timer fired", || supervisor.registry().status("Puppet").unwrap().generation == 1).await;
-    }
-    let (answers, questions): (Vec<_>, Vec<_>) = (0..3).map(|_| oneshot::channel()).unzip();
-    for answer in answers {
-        asks.try_send(Ask(answer)).unwrap();
-    }
-    for (index, question) in questions.into_iter().enumerate() {
-        let answer = tokio::time::timeout(Duration::from_secs(5), question).await.unwrap().unwrap();
-        assert_eq!(answer, (2, index as u32 + 1), "fresh state, in order");
-    }
-    let status = supervisor.registry().status("Puppet").unwrap();
-    assert_eq!((status.state, status.generation, status.restarts, status.mailbox_depth), (ActorState::Running, 1, 1, 0));
-    assert_eq!(supervisor.escalation().cause(), None);
-    drop(overseer);
-    assert!(supervisor.stop(Duration::from_secs(5)).await.is_empty());
-    status
-}
-
-#[actix::test]
-async fn a_panic_in_a_handler_keeps_mailbox_and_addresses() {
-    assert_eq!(survives(Do::Panic).await.restarts_by_reason.panic, 1);
-}
-
-#[actix::test]
-async fn a_panic_in_a_timer_keeps_mailbox_and_addresses() {
-    assert_eq!(survives(Do::TimerPanic).await.restarts_by_reason.panic, 1);
-}
-
-#[actix::test]
-async fn a_stop_keeps_mailbox_and_addresses() {
-    assert_eq!(survives(Do::Stop).await.restarts_by_reason.stop, 1);
-}
-
-#[actix::test]
-async fn a_hung_actor_is_restarted_in_place() {
-    assert_eq!(survives(Do::Hang).await.restarts_by_reason.hang, 1);
 }
