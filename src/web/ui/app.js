@@ -138,5 +138,5 @@ failures(lists.failures);
 root.classList.add("live");
 draw();
 root.dataset.differences = String(differences.length);
-if (differences.length) console.warn("the first state differs from the live page:", differences);
+if (differences.length) console.warn(`The first state differs from the live page: ${differences.join("; ")}`);
 follow("/api/stream", onState, onTrouble);

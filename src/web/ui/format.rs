@@ -34,10 +34,17 @@ pub(super) fn instant_ms(rfc3339: &str) -> Option<i64> {
     Some(DateTime::parse_from_rfc3339(rfc3339).ok()?.timestamp_millis())
 }
 
-/// `value` with `digits` decimals. A tie goes away from zero, as in JavaScript's `toFixed`.
-pub(super) fn fixed(value: f64, digits: usize) -> String {
-    let nudged = value + value.signum() * value.abs() * 1e-12;
-    format!("{nudged:.digits$}")
+/// `value` with at most 2 `digits` decimals, as JavaScript's `toFixed` writes it: by the exact binary value, and a tie goes
+/// away from zero, where Rust's own formatting goes to the even digit.
+pub(super) fn fixed(value: f64, digits: u8) -> String {
+    let places = usize::from(digits);
+    // Only a multiple of 2^-(digits + 1) can lie exactly between two decimals, and its product with 10^digits is exact.
+    let tie_grid = f64::from(2_u32 << digits);
+    if (value * tie_grid).fract() == 0.0 {
+        let scale = 10_f64.powi(i32::from(digits));
+        return format!("{:.places$}", (value * scale).round() / scale);
+    }
+    format!("{value:.places$}")
 }
 
 impl Say {
@@ -59,7 +66,7 @@ impl Say {
     }
 
     /// `value` with `digits` decimals and commas between thousands.
-    pub(super) fn number(self, value: Option<f64>, digits: usize) -> String {
+    pub(super) fn number(self, value: Option<f64>, digits: u8) -> String {
         let Some(value) = value.filter(|value| value.is_finite()) else {
             return self.text("unknown");
         };
@@ -96,7 +103,7 @@ impl Say {
             size /= 1_000.0;
             unit = larger;
         }
-        let digits = usize::from(unit != "B" && size < 100.0);
+        let digits = u8::from(unit != "B" && size < 100.0);
         format!("{} {unit}", self.number(Some(size), digits))
     }
 
@@ -151,6 +158,9 @@ mod tests {
         let say = Say { lang: Lang::En, now_ms: instant_ms("2026-01-02T03:04:05Z").unwrap() };
         assert_eq!(say.number(Some(1234567.25), 1), "1,234,567.3");
         assert_eq!(say.number(Some(-999.0), 0), "-999");
+        assert_eq!(say.number(Some(309.65), 1), "309.6");
+        assert_eq!(say.number(Some(-0.125), 2), "-0.13");
+        assert_eq!(say.number(Some(2.5), 0), "3");
         assert_eq!(say.number(Some(f64::NAN), 0), "–");
         assert_eq!(say.number(None, 0), "–");
         assert_eq!(say.bytes(Some(999.0)), "999 B");

@@ -41,7 +41,7 @@ const figures = (s, alerts) => {
     figure("rate", number(rate, (rate ?? 0) < 100 ? 1 : 0), { n: count(s.ingest?.acceptedTotal) }),
     figure("buffer", count(s.buffer?.rows), { n: count(s.buffer?.rowsBound) }),
     figure("outbox", count(toSend), { n: count(out.sentTotal) }),
-    figure("uptime", uptime == null ? t("unknown") : span(Math.max(uptime, 1) * 1000), { at: clock(s.startedAt) }),
+    figure("uptime", uptime == null ? t("unknown") : span(Math.max(uptime, 1) * 1000), { n: s.version ?? "" }),
   ];
 };
 

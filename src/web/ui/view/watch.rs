@@ -80,7 +80,7 @@ pub(super) fn figures(snapshot: &Value, counts: &AlertCounts, say: Say) -> Vec<R
         figure("engines", say.count(number(snapshot, "/engines/total")), noted("engines", alarms.to_string()), ""),
         figure(
             "rate",
-            say.number(rate, usize::from(rate.unwrap_or_default() < 100.0)),
+            say.number(rate, u8::from(rate.unwrap_or_default() < 100.0)),
             noted("rate", say.count(number(snapshot, "/ingest/acceptedTotal"))),
             "",
         ),
@@ -94,7 +94,7 @@ pub(super) fn figures(snapshot: &Value, counts: &AlertCounts, say: Say) -> Vec<R
         figure(
             "uptime",
             uptime.map_or_else(|| say.text("unknown"), |seconds| say.span(seconds.max(1.0) * 1_000.0)),
-            say.fill("figure.uptime.note", &[("at", &say.clock(text(snapshot, "/startedAt")))]),
+            noted("uptime", text(snapshot, "/version").to_owned()),
             "",
         ),
     ]
