@@ -41,6 +41,8 @@ pub struct SourceStatus {
     pub accepted: u64,
     /// Readings refused.
     pub rejected: u64,
+    /// Whether `source-failing` is open for it.
+    pub raised: bool,
     /// What replaces `{after}` in the next poll.
     pub next: Option<String>,
 }
@@ -62,9 +64,13 @@ impl SourceBoard {
         self.lock().get(name).cloned()
     }
 
-    /// Keeps the sources named and forgets the others (after a change of the configuration).
-    pub fn keep_only(&self, names: &[&str]) {
-        self.lock().retain(|name, _| names.contains(&name.as_str()));
+    /// Keeps the sources named, forgets the others (after a change of the configuration) and returns those.
+    pub fn keep_only(&self, names: &[&str]) -> Vec<SourceStatus> {
+        let mut sources = self.lock();
+        let all = std::mem::take(&mut *sources);
+        let (kept, gone): (BTreeMap<_, _>, BTreeMap<_, _>) = all.into_iter().partition(|(name, _)| names.contains(&name.as_str()));
+        *sources = kept;
+        gone.into_values().collect()
     }
 
     /// Changes the status of `name`, which is made where it is new, and returns what `change` returns.

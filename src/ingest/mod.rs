@@ -5,6 +5,7 @@ pub mod address;
 pub mod admission;
 pub mod board;
 pub mod engines;
+mod fetch;
 pub mod gzip;
 pub mod http_client;
 mod json;
