@@ -95,6 +95,8 @@ pub enum Command {
     Check(check::CheckArgs),
     /// Print a commented example of the configuration
     Config(config::ConfigArgs),
+    /// Simulate engines, or replay a file: a source to poll, or a pusher
+    Simulate(simulate::SimulateArgs),
 }
 
 /// Parses the process's arguments and runs the command. Wrong usage ends the process with code 2, `--help` and `--version` with 0.
@@ -103,6 +105,7 @@ pub fn main() -> ExitCode {
     match &cli.command {
         Command::Check(args) => check::execute(args, &cli.global),
         Command::Config(args) => config::execute(args),
+        Command::Simulate(args) => simulate::execute(args),
     }
 }
 

@@ -1,1 +1,151 @@
-//! The demo's receiver of webhooks.
+//! The demo's receiver: takes the webhooks that a real receiver would get, and keeps the newest for the page.
+//!
+//! In: POSTs on a loopback port. Out: an [`Inbox`] of at most 50 items. It shows that an alarm really left through a socket. A
+//! crash loses the inbox, which is a toy; the deliveries themselves are in the outbox.
+
+use std::{
+    collections::VecDeque,
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use bytes::Bytes;
+use chrono::{SecondsFormat, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::host::Host;
+
+/// Most items kept; the oldest falls out.
+pub const INBOX_MAX: usize = 50;
+const BODY_MAX_BYTES: usize = 64 * 1024;
+/// What is shown of a body, in characters.
+const BODY_MAX_CHARS: usize = 500;
+
+/// One delivery that arrived.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InboxItem {
+    /// When it arrived first, RFC 3339.
+    pub at: String,
+    /// The way it came: `webhook`.
+    pub via: &'static str,
+    /// Its headline.
+    pub title: String,
+    /// Its text.
+    pub body: String,
+    /// `INFO`, `WARNING` or `CRITICAL`, where it says so.
+    pub level: Option<String>,
+    /// How often it came again with the same delivery id.
+    pub repeats: u32,
+    #[serde(skip)]
+    delivery_id: Option<String>,
+}
+
+/// What arrived, newest first.
+#[derive(Debug, Default)]
+pub struct Inbox(Mutex<VecDeque<InboxItem>>);
+
+impl Inbox {
+    /// A copy of the items, newest first.
+    pub fn items(&self) -> Vec<InboxItem> {
+        self.lock().iter().cloned().collect()
+    }
+
+    fn put(&self, item: InboxItem) {
+        let mut items = self.lock();
+        let repeated = items.iter_mut().find(|have| item.delivery_id.is_some() && have.delivery_id == item.delivery_id);
+        if let Some(have) = repeated {
+            have.repeats += 1;
+            return;
+        }
+        items.push_front(item);
+        items.truncate(INBOX_MAX);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<InboxItem>> {
+        // A panic elsewhere cannot leave a half-written item behind.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Starts a catcher on a free loopback port. It ends when the host is stopped or dropped.
+///
+/// # Errors
+/// Where no port can be bound.
+pub fn start() -> io::Result<(Host, Arc<Inbox>)> {
+    let inbox = Arc::new(Inbox::default());
+    let shared = Arc::clone(&inbox);
+    let host = Host::start("catcher", SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), move |config| {
+        config
+            .app_data(web::Data::from(Arc::clone(&shared)))
+            .app_data(web::PayloadConfig::new(BODY_MAX_BYTES))
+            .route("/webhook", web::post().to(catch));
+    })?;
+    Ok((host, inbox))
+}
+
+/// What the catcher understands of an alert's payload; anything else is shown as it is.
+#[derive(Default, Deserialize)]
+struct Notice {
+    title: Option<String>,
+    text: Option<String>,
+    level: Option<String>,
+}
+
+async fn catch(request: HttpRequest, body: Bytes, inbox: web::Data<Inbox>) -> HttpResponse {
+    let notice: Notice = serde_json::from_slice(&body).unwrap_or_default();
+    let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    inbox.put(InboxItem {
+        at: Utc::now().to_rfc3339_opts(SecondsFormat::Micros, true),
+        via: "webhook",
+        title: notice.title.unwrap_or_else(|| "a delivery without a title".to_owned()),
+        body: notice.text.unwrap_or_else(|| String::from_utf8_lossy(&body).into_owned()).chars().take(BODY_MAX_CHARS).collect(),
+        level: notice.level,
+        repeats: 0,
+        delivery_id: header("belayd-delivery-id").or_else(|| header("idempotency-key")),
+    });
+    HttpResponse::NoContent().finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use reqwest::header::{HeaderMap, HeaderName};
+
+    use super::*;
+    use crate::ingest::http_client::{ClientPolicy, GuardedClient};
+
+    async fn post(host: &Host, id: &str, body: String) -> u16 {
+        let client = GuardedClient::new(ClientPolicy::default());
+        let id = HeaderMap::from_iter([(HeaderName::from_static("belayd-delivery-id"), id.parse().expect("a header"))]);
+        let url = format!("http://{}/webhook", host.addr());
+        client.post(&url, body.into(), &id, Duration::from_secs(10), 1024).await.expect("an answer").status
+    }
+
+    #[tokio::test]
+    async fn the_inbox_keeps_the_newest_and_counts_repeats() {
+        let (host, inbox) = start().expect("it listens");
+        for n in 0..INBOX_MAX + 5 {
+            let body = format!(r#"{{"title":"alert {n}","text":"too hot","level":"CRITICAL"}}"#);
+            assert_eq!(post(&host, &n.to_string(), body).await, 204);
+        }
+        assert_eq!(post(&host, "54", "{}".into()).await, 204);
+        let items = inbox.items();
+        assert_eq!(items.len(), INBOX_MAX);
+        assert_eq!((items[0].title.as_str(), items[0].body.as_str(), items[0].repeats), ("alert 54", "too hot", 1));
+        assert_eq!(items[INBOX_MAX - 1].title, "alert 5");
+        host.stop();
+    }
+
+    #[tokio::test]
+    async fn what_is_no_alert_is_shown_as_it_is_and_what_is_too_big_is_refused() {
+        let (host, inbox) = start().expect("it listens");
+        assert_eq!(post(&host, "a", "plain".into()).await, 204);
+        assert_eq!(inbox.items()[0].body, "plain");
+        assert_eq!(post(&host, "b", "x".repeat(BODY_MAX_BYTES + 1)).await, 413);
+        assert_eq!(inbox.items().len(), 1);
+    }
+}

@@ -5,11 +5,16 @@
 //! receiver of webhooks. A crash loses nothing that matters: a model starts again from its seed, a replay from the row that the
 //! poller asks for, and repeated readings are duplicates.
 
+pub mod answer;
 pub mod catcher;
 pub mod faults;
+pub mod host;
+pub mod live;
 pub mod model;
+pub mod origin;
 pub mod pace;
 pub mod push;
 pub mod replay;
 pub mod sample;
 pub mod serve;
+pub mod tape;

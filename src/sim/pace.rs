@@ -38,7 +38,12 @@ impl Pacer {
         Self { speed, last_us: None, due: Duration::ZERO }
     }
 
-    /// When this reading is due, after the start.
+    /// Begins at zero again.
+    pub fn restart(&mut self) {
+        (self.last_us, self.due) = (None, Duration::ZERO);
+    }
+
+    /// When this reading is due, after the start. Asking twice for the same reading adds nothing.
     pub fn due(&mut self, observed_at_us: i64) -> Duration {
         if let (Speed::Times(times), Some(last_us)) = (self.speed, self.last_us) {
             let gap_s = observed_at_us.saturating_sub(last_us).max(0) as f64 / 1e6 / times;

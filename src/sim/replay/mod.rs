@@ -14,7 +14,7 @@ use std::{
     fmt,
     fs::File,
     io::{self, BufRead, BufReader},
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 pub use self::fields::time_from_text;
@@ -53,7 +53,7 @@ impl Mapping {
 }
 
 /// Why a replay ended early.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplayError {
     /// The line, from 1; 0 where the file cannot be opened.
     pub line: u64,
@@ -171,11 +171,6 @@ impl Recording {
     /// The file's name before an error in it.
     pub fn explain(&self, error: &ReplayError) -> String {
         format!("{}:{}: {}", self.path.display(), error.line, error.message)
-    }
-
-    /// The file.
-    pub fn path(&self) -> &Path {
-        &self.path
     }
 }
 
