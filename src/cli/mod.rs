@@ -124,3 +124,45 @@ pub fn print(text: &str) -> ExitCode {
 pub fn complain(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args, CommandFactory};
+
+    use super::*;
+
+    /// Every command with those beneath it.
+    fn walk(command: &clap::Command, found: &mut Vec<clap::Command>) {
+        found.push(command.clone());
+        command.get_subcommands().for_each(|sub| walk(sub, found));
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_an_example() {
+        let mut commands = Vec::new();
+        walk(&Cli::command(), &mut commands);
+        // Those that are not wired yet are held to it as well.
+        for command in [
+            run::RunArgs::augment_args(clap::Command::new("run")),
+            demo::DemoArgs::augment_args(clap::Command::new("demo")),
+            simulate::SimulateArgs::augment_args(clap::Command::new("simulate")),
+            status::StatusArgs::augment_args(clap::Command::new("status")),
+            tail::TailArgs::augment_args(clap::Command::new("tail")),
+            failures::FailuresArgs::augment_args(clap::Command::new("failures")),
+            token::TokenArgs::augment_args(clap::Command::new("token")),
+            migrate::MigrateArgs::augment_args(clap::Command::new("migrate")),
+        ] {
+            command.clone().debug_assert();
+            walk(&command, &mut commands);
+        }
+        for command in commands {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("Example"), "belayd {} lacks an example", command.get_name());
+        }
+    }
+}

@@ -69,11 +69,16 @@ pub(super) fn store_url_fault(text: &str) -> Option<Wrong> {
         let what = if scheme.is_empty() { "has no scheme".to_owned() } else { format!("scheme {:?} is not served", short(scheme)) };
         return Some(Wrong::hint(what, "write sqlite://PATH or postgres://USER:PASSWORD@HOST/DATABASE"));
     }
-    let url = match Url::parse(text) {
-        Ok(url) => url,
-        Err(error) => return Some(Wrong::hint(format!("not a URL: {error}"), "write postgres://USER:PASSWORD@HOST/DATABASE")),
-    };
-    let tls = url.query_pairs().any(|(key, value)| key == "sslmode" && matches!(&*value, "require" | "verify-ca" | "verify-full"));
+    let (address, query) = text.split_once('?').unwrap_or((text, ""));
+    // libpq takes several hosts (`h1:5432,h2:5432`), which no other URL does.
+    if !address.contains(',')
+        && let Err(error) = Url::parse(address)
+    {
+        return Some(Wrong::hint(format!("not a URL: {error}"), "write postgres://USER:PASSWORD@HOST/DATABASE"));
+    }
+    let tls = query
+        .split('&')
+        .any(|pair| matches!(pair, "sslmode=require" | "sslmode=verify-ca" | "sslmode=verify-full" | "requiressl=1"));
     if tls && !cfg!(feature = "postgres-tls") {
         return Some(Wrong::hint(
             "this build has no TLS to PostgreSQL",
@@ -169,7 +174,13 @@ mod tests {
 
     #[test]
     fn store_urls_are_sqlite_or_postgres() {
-        for good in ["sqlite://a.db", "sqlite:///var/a.db", "postgres://u:p@h/db", "postgresql:///db?host=/run/postgresql"] {
+        for good in [
+            "sqlite://a.db",
+            "sqlite:///var/a.db",
+            "postgres://u:p@h/db",
+            "postgresql:///db?host=/run/postgresql",
+            "postgres://u@h1:5432,h2:5432/db",
+        ] {
             assert!(store_url_fault(good).is_none(), "{good}");
         }
         for bad in ["sqlite://", "sqlite://:memory:", "mysql://h/db", "a.db", "postgres://h:port/db"] {

@@ -233,6 +233,9 @@ fn fields(kind: Kind, item: &Item) -> Result<Value, Wrong> {
     for (name, item) in entries(kind, item)? {
         let reading = field_name(name).ok_or_else(|| Wrong::from(format!("{name:?} cannot be a field of a reading")))?;
         let source = text(Kind::Text, item).map_err(|wrong| Wrong { message: format!("{name}: {}", wrong.message), ..wrong })?;
+        if map.values().any(|other: &String| other == source) {
+            return Err(format!("{source:?} in the source is taken for two fields").into());
+        }
         if map.insert(reading, source.to_owned()).is_some() {
             return Err(format!("field {name:?} is given twice, in both spellings").into());
         }

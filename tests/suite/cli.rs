@@ -1,0 +1,62 @@
+//! The command line from outside: what is printed where, and the exit codes.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output},
+};
+
+fn belayd(dir: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_belayd")).args(args).current_dir(dir).env_clear().output().expect("it starts")
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).expect("text")
+}
+
+#[test]
+fn the_printed_example_is_a_configuration_without_fault() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let example = belayd(dir.path(), &["config", "--default"]);
+    assert_eq!(example.status.code(), Some(0));
+    fs::write(dir.path().join("belayd.toml"), &example.stdout).expect("a file");
+    let check = belayd(dir.path(), &["check", "--connect"]);
+    assert_eq!((check.status.code(), text(&check.stderr)), (Some(0), ""));
+    let said = text(&check.stdout);
+    assert!(said.starts_with("OK: belayd.toml\n") && said.contains("0 sources, 2 rules, 0 webhooks, 1 route"), "{said}");
+    assert!(!dir.path().join("belayd-data").exists(), "a check makes nothing");
+}
+
+#[test]
+fn every_fault_goes_to_stderr_and_the_code_is_78() {
+    let dir = tempfile::tempdir().expect("a directory");
+    fs::write(dir.path().join("mine.toml"), "[buffer]\nbatchrows = 1\ntier = \"redis\"\n").expect("a file");
+    let check = belayd(dir.path(), &["check", "--config", "mine.toml"]);
+    assert_eq!((check.status.code(), text(&check.stdout)), (Some(78), ""));
+    let lines: Vec<&str> = text(&check.stderr).lines().collect();
+    assert_eq!(lines[0], "mine.toml:2:1: buffer.batchrows: unknown key; did you mean \"batch_rows\"?");
+    assert!(lines[1].starts_with("mine.toml:3:8: buffer.tier: this build serves tier = \"memory\" only;"), "{lines:?}");
+    assert_eq!(lines.len(), 2);
+    assert_eq!(belayd(dir.path(), &["check", "--config", "absent.toml"]).status.code(), Some(78));
+}
+
+#[test]
+fn what_cannot_be_reached_is_a_failure_and_no_fault() {
+    let dir = tempfile::tempdir().expect("a directory");
+    fs::write(dir.path().join("belayd.toml"), "[[sources]]\nname = \"s\"\nurl = \"http://127.0.0.1:1/\"\n").expect("a file");
+    assert_eq!(belayd(dir.path(), &["check"]).status.code(), Some(0));
+    let check = belayd(dir.path(), &["check", "--connect"]);
+    assert_eq!(check.status.code(), Some(1));
+    assert!(text(&check.stdout).contains("source \"s\": FAILED, 127.0.0.1:1: "), "{}", text(&check.stdout));
+}
+
+#[test]
+fn wrong_usage_is_2_and_help_and_version_are_0() {
+    let dir = tempfile::tempdir().expect("a directory");
+    for (args, code) in
+        [(&["frobnicate"][..], 2), (&["config"], 2), (&["check", "--colour"], 2), (&["--help"], 0), (&["--version"], 0)]
+    {
+        assert_eq!(belayd(dir.path(), args).status.code(), Some(code), "{args:?}");
+    }
+    assert_eq!(text(&belayd(dir.path(), &["--version"]).stdout), concat!("belayd ", env!("CARGO_PKG_VERSION"), "\n"));
+}
