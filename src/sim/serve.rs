@@ -85,7 +85,7 @@ impl Feed {
                 // Two runs of the same seed at different times are different readings.
                 Self::Live {
                     tag: options.seed.rotate_left(32) ^ options.start_us as u64,
-                    feed: LiveFeed::new(options, Instant::now()),
+                    feed: Box::new(LiveFeed::new(options, Instant::now())),
                 }
             }
             Origin::Recording(recording, speed) => {
