@@ -75,6 +75,16 @@ pub struct Logging {
     pub ring: LogRing,
 }
 
+impl Logging {
+    /// A control and an empty ring that no logger feeds: for tests of who reads them.
+    ///
+    /// # Errors
+    /// Directives that cannot be read, with a hint.
+    pub fn detached(directives: &str) -> Result<Self, LogError> {
+        Ok(Self { control: LogControl::new(directives)?, ring: LogRing::default() })
+    }
+}
+
 /// Sets up logging for the process and the panic hook. To the journal where systemd reads stderr, else to `config.file` where it
 /// is set, else to stderr.
 ///

@@ -30,3 +30,38 @@ fn report(info: &PanicHookInfo<'_>) {
         log::error!(target: "belayd::panic", actor = who, location = location; "panicked: {message}");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use crate::{
+        config::{LogConfig, LogFormat},
+        logging,
+    };
+
+    /// Not a test by itself: the process that [`a_panic_is_one_line_with_actor_and_location`] looks at.
+    #[test]
+    #[ignore = "run by the test below, in a process of its own"]
+    fn child() {
+        let config = LogConfig { format: LogFormat::Logfmt, level: "info".into(), file: None, rotate_bytes: 0, keep_files: 0 };
+        logging::init(&config).unwrap();
+        assert!(logging::init(&config).is_err(), "a second logger is refused");
+        let thread = std::thread::Builder::new().name("drain".into());
+        let _ = thread.spawn(|| panic!("two\nlines")).unwrap().join();
+    }
+
+    #[test]
+    fn a_panic_is_one_line_with_actor_and_location() {
+        let this = std::env::current_exe().unwrap();
+        let arguments = ["--exact", "logging::panic::tests::child", "--ignored", "--nocapture"];
+        let output = Command::new(this).args(arguments).env("RUST_BACKTRACE", "0").env_remove("JOURNAL_STREAM").output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        let lines: Vec<_> = text.lines().filter(|line| line.contains("panic")).collect();
+        assert_eq!(lines.len(), 1, "{text}");
+        assert!(
+            lines[0].contains(r#"level=error target=belayd::panic msg="panicked: two\nlines" actor=drain location=src/"#),
+            "{text}"
+        );
+    }
+}

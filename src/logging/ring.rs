@@ -65,15 +65,15 @@ impl Default for LogRing {
 }
 
 impl LogRing {
-    /// Keeps a line and hands it to all tails.
-    pub(super) fn push(&self, entry: LogEntry) {
-        let (entry, size) = (Arc::new(entry), entry_size);
+    /// Keeps a line and hands it to all tails. The logger calls it; a test of a reader may.
+    pub fn push(&self, entry: LogEntry) {
+        let entry = Arc::new(entry);
         let mut kept = self.lock();
-        kept.bytes += size(&entry);
+        kept.bytes += entry.size();
         kept.lines.push_back(entry.clone());
         while kept.lines.len() > RING_LINES || kept.bytes > RING_BYTES {
             let Some(oldest) = kept.lines.pop_front() else { break };
-            kept.bytes -= size(&oldest);
+            kept.bytes -= oldest.size();
         }
         // Inside the lock, so that `follow` sees each line once. It fails only when nobody listens.
         if self.live.receiver_count() > 0 {
@@ -108,10 +108,6 @@ impl LogRing {
     fn lock(&self) -> MutexGuard<'_, Lines> {
         self.kept.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
-}
-
-fn entry_size(entry: &Arc<LogEntry>) -> usize {
-    entry.size()
 }
 
 /// What a live tail yields.
@@ -168,7 +164,7 @@ mod tests {
         }
         let kept = ring.lock();
         assert!(kept.bytes <= RING_BYTES && kept.lines.len() < 126, "{}", kept.lines.len());
-        assert_eq!(kept.bytes, kept.lines.iter().map(entry_size).sum::<usize>());
+        assert_eq!(kept.bytes, kept.lines.iter().map(|entry| entry.size()).sum::<usize>());
     }
 
     #[test]

@@ -77,7 +77,6 @@ pub trait FaultTarget {}
 impl<A> FaultTarget for A {}
 
 /// Makes an actor a [`Service`]: `service!(Type, "Name", mailbox bound);`.
-#[allow(unused_macros)] // The actors use it.
 macro_rules! service {
     ($actor:ty, $name:literal, $mailbox:expr) => {
         impl $crate::supervise::Service for $actor {
@@ -121,5 +120,4 @@ macro_rules! service {
         }
     };
 }
-#[allow(unused_imports)]
 pub(crate) use service;

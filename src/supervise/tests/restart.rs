@@ -120,3 +120,22 @@ async fn a_hundred_panics_lose_no_other_message_and_restart_within_fifty_millise
     assert_eq!((status.restarts_by_reason.panic, status.generation, status.mailbox_depth), (100, 100, 0));
     assert!(status.last_restart_ms > 0.0 && status.last_restart_ms < 50.0, "{}", status.last_restart_ms);
 }
+
+#[cfg(feature = "fault-injection")]
+#[actix::test]
+async fn every_fault_on_purpose_does_what_it_says() {
+    use crate::protocol::Fault;
+    let supervisor = Supervisor::new(settings());
+    let puppet = start(&supervisor);
+    let _overseer =
+        Overseer::start_with(supervisor.registry().clone(), settings().hang_after, Default::default(), Box::new(|_| {})).unwrap();
+    let registry = supervisor.registry();
+    assert!(!registry.inject("Nobody", Fault::Panic));
+    for (life, fault) in [Fault::Panic, Fault::Stop, Fault::Hang].into_iter().enumerate() {
+        assert!(registry.inject("Puppet", fault));
+        until("the next life", || registry.status("Puppet").unwrap().generation == life as u64 + 1).await;
+    }
+    assert_eq!(ask(&puppet.courier()).await, (4, 1));
+    assert!(registry.inject("Puppet", Fault::Block));
+    until("its thread is stuck", || registry.status("Puppet").unwrap().state == ActorState::Stalled).await;
+}
