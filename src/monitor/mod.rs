@@ -13,4 +13,4 @@ pub use board::{Board, Readiness, Stage};
 pub use conditions::{Condition, Conditions};
 pub use host::{HostFigures, HostProbe, ProcessFigures, Usage};
 pub use snapshot::*;
-pub use views::{ALERTS_SHOWN, Look, StoreFacts, Views, sum};
+pub use views::{ALERTS_SHOWN, Look, Measured, Views, sum};

@@ -19,7 +19,7 @@ use crate::{
     domain::{alert::Alert, time::rfc3339_us},
     event::Metrics,
     ingest::{board::SourceBoard, engines::EngineTable},
-    store::Store,
+    store::{Store, failures::Delta},
     supervise::ActorRegistry,
 };
 
@@ -33,11 +33,11 @@ pub type Look<T> = Arc<dyn Fn() -> T + Send + Sync>;
 
 /// What is known of the database beyond its health.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct StoreFacts {
+struct StoreFacts {
     /// The account of this directory's earlier streams, from the ledger.
-    pub earlier: Account,
+    earlier: Account,
     /// Bytes that the database takes, where it is known.
-    pub size_bytes: Option<u64>,
+    size_bytes: Option<u64>,
 }
 
 /// Handles on everything that can be looked at. Made once in `daemon.rs`.
@@ -60,8 +60,6 @@ pub struct Views {
     pub store: Store,
     /// Whether it answers.
     pub health: Arc<StoreHealth>,
-    /// What the periodic duties found out about it.
-    pub store_facts: Mutex<StoreFacts>,
     /// Engines.
     pub engines: Arc<EngineTable>,
     /// Polled sources.
@@ -74,8 +72,33 @@ pub struct Views {
     pub outbox: Look<OutboxView>,
     /// Demo only: the catcher's inbox.
     pub inbox: Option<Look<Vec<InboxItem>>>,
-    /// The last look at the host.
-    pub host: Mutex<HostFigures>,
+    /// What was measured or found out; starts with `Default`.
+    pub measured: Measured,
+}
+
+/// What is written by `MonitorActor` and the periodic duties, and read by all.
+#[derive(Debug, Default)]
+pub struct Measured {
+    host: Mutex<HostFigures>,
+    rate_per_s: Mutex<f64>,
+    store_facts: Mutex<StoreFacts>,
+    /// By how much decisions of people moved the account of the stream being written.
+    decided: Mutex<Decided>,
+}
+
+/// Signed, because a decision takes from one sum what it gives to another.
+#[derive(Clone, Copy, Debug, Default)]
+struct Decided {
+    stored: i64,
+    duplicate: i64,
+    conflict: i64,
+    dead: i64,
+    discarded: i64,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // Plain figures: a panic while one is held leaves at worst an old value.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl fmt::Debug for Views {
@@ -88,9 +111,48 @@ impl Views {
     /// The buffer's look and the account over all streams of this directory, taken together.
     pub fn account(&self) -> (BufferStats, Account) {
         let stats = self.buffer.stats();
-        let earlier = self.store_facts.lock().unwrap_or_else(PoisonError::into_inner).earlier;
-        let account = sum(&earlier, &stats.account);
+        let account = sum(&lock(&self.measured.store_facts).earlier, &stats.account);
+        let decided = *lock(&self.measured.decided);
+        let moved = |count: u64, by: i64| count.saturating_add_signed(by);
+        let account = Account {
+            stored: moved(account.stored, decided.stored),
+            duplicate: moved(account.duplicate, decided.duplicate),
+            conflict: moved(account.conflict, decided.conflict),
+            dead: moved(account.dead, decided.dead),
+            discarded: moved(account.discarded, decided.discarded),
+            ..account
+        };
         (stats, account)
+    }
+
+    /// A person decided about a failed reading: the sums follow.
+    pub fn follow_decision(&self, delta: &Delta) {
+        let mut decided = lock(&self.measured.decided);
+        decided.stored += delta.stored;
+        decided.duplicate += delta.duplicate;
+        decided.conflict += delta.conflict;
+        decided.dead += delta.dead;
+        decided.discarded += delta.discarded;
+    }
+
+    /// The account of this directory's earlier streams is known; told once, when the database first answers.
+    pub fn set_earlier(&self, earlier: Account) {
+        lock(&self.measured.store_facts).earlier = earlier;
+    }
+
+    /// How many bytes the database takes.
+    pub fn set_store_size(&self, bytes: u64) {
+        lock(&self.measured.store_facts).size_bytes = Some(bytes);
+    }
+
+    /// The last look at the host.
+    pub fn set_host(&self, figures: HostFigures) {
+        *lock(&self.measured.host) = figures;
+    }
+
+    /// Readings accepted a second, over the last few seconds.
+    pub fn set_rate(&self, rate_per_s: f64) {
+        *lock(&self.measured.rate_per_s) = rate_per_s;
     }
 
     /// What `/readyz` says now.
@@ -125,8 +187,8 @@ impl Views {
         }
     }
 
-    /// Everything at this moment. `rate_per_s` is what the caller measured.
-    pub fn snapshot(&self, rate_per_s: f64) -> Snapshot {
+    /// Everything at this moment.
+    pub fn snapshot(&self) -> Snapshot {
         let config = self.config.load();
         let (stats, account) = self.account();
         Snapshot {
@@ -140,7 +202,7 @@ impl Views {
             ingest: IngestView {
                 accepted_total: account.accepted,
                 rejected_total: self.metrics.rejected_total(),
-                rate_per_s,
+                rate_per_s: round1(*lock(&self.measured.rate_per_s)),
                 sources: self.sources.list().into_iter().map(source_view).collect(),
             },
             store: self.store_view(),
@@ -157,7 +219,7 @@ impl Views {
     }
 
     fn system(&self, config: &Config) -> SystemView {
-        let host = *self.host.lock().unwrap_or_else(PoisonError::into_inner);
+        let host = *lock(&self.measured.host);
         let usage = |usage: super::Usage, limit| UsageView {
             percent: round1(usage.percent()),
             limit,
@@ -182,7 +244,7 @@ impl Views {
             backend: self.store.backend().as_str(),
             state: if health.up { "up" } else { "down" },
             down_since: health.down_since_us.map(rfc3339_us),
-            size_bytes: self.store_facts.lock().unwrap_or_else(PoisonError::into_inner).size_bytes,
+            size_bytes: lock(&self.measured.store_facts).size_bytes,
         }
     }
 }

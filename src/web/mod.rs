@@ -3,14 +3,24 @@
 //! In: requests over TCP, and over the control socket of the data directory. Out: orders to actors (never shared data), queries to
 //! the stores, looks at the boards. A crash loses the requests in flight; their senders repeat them.
 
+pub mod admin;
+pub mod alerts;
+pub mod audit;
+pub mod auth;
 pub mod body;
 pub mod error;
 pub mod gate;
+pub mod health;
+pub mod openapi;
 pub mod peer;
+pub mod push;
+pub mod query;
 pub mod request_id;
 pub mod routes;
 mod server;
+pub mod session;
 pub mod state;
+pub mod stream;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod ui;

@@ -6,15 +6,19 @@ use actix_web::{HttpRequest, web::Data};
 use arc_swap::ArcSwap;
 use tokio::sync::Semaphore;
 
-use super::error::{ApiError, ErrorCode};
+use super::{
+    auth::Throttle,
+    error::{ApiError, ErrorCode},
+};
 use crate::{
     clock::{ArrivalClock, SharedClock},
     config::Config,
     event::Metrics,
     ingest::admission::Admission,
+    logging::Logging,
     monitor::Views,
-    protocol::{AcknowledgeAlert, Ingest},
-    store::Store,
+    protocol::{AcknowledgeAlert, Ingest, Wake},
+    store::{Store, tokens::TokenBook},
     supervise::{ActorRegistry, Courier},
 };
 
@@ -34,6 +38,12 @@ pub struct Parts {
     pub ingest: Courier<Ingest>,
     /// To `AlertActor`.
     pub acknowledge: Courier<AcknowledgeAlert>,
+    /// To `OutboxActor`.
+    pub wake: Courier<Wake>,
+    /// Tokens and sessions.
+    pub tokens: Arc<TokenBook>,
+    /// The log's ring and filter.
+    pub logging: Logging,
     /// Everything that can be looked at.
     pub views: Arc<Views>,
     /// The database.
@@ -54,6 +64,8 @@ pub struct WebState {
     pub parts: Parts,
     /// Places for live streams.
     pub(super) streams: Arc<Semaphore>,
+    /// Failed sign-ins.
+    pub(super) throttle: Throttle,
 }
 
 impl std::ops::Deref for WebState {
@@ -74,7 +86,7 @@ impl WebState {
     /// Adds what the surface keeps for itself.
     pub fn new(parts: Parts) -> Self {
         let max_streams = parts.config.load().server.max_streams;
-        Self { parts, streams: Arc::new(Semaphore::new(max_streams)) }
+        Self { parts, streams: Arc::new(Semaphore::new(max_streams)), throttle: Throttle::default() }
     }
 
     /// The state of the application that a request belongs to.

@@ -1,0 +1,101 @@
+//! The log: its last lines, a live tail, and what is logged.
+
+use actix_web::{HttpResponse, web::Data};
+use log::LevelFilter;
+use serde::Deserialize;
+use serde_json::json;
+use utoipa::{IntoParams, ToSchema};
+
+use crate::{
+    logging::{LogFilter, LogTail, RING_LINES, TailEvent},
+    web::{
+        audit::audit,
+        auth::{Admin, Operator},
+        body::{Json, Query},
+        error::ApiError,
+        openapi::Failure,
+        state::WebState,
+        stream::{self, Place, event},
+    },
+};
+
+/// Parameters of `GET /admin/logs`.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct LogsQuery {
+    /// error, warn, info, debug or trace: this and worse
+    level: Option<String>,
+    /// This target and those below it, such as `belayd::outbox`
+    target: Option<String>,
+    /// At most so many of the kept lines, the newest; default 200
+    limit: Option<usize>,
+    /// false: the kept lines as a JSON list, and no more
+    follow: Option<bool>,
+}
+
+/// `GET /admin/logs`: event `line` for each kept line and for each from then on; event `missed` where a slow reader lost some.
+///
+/// # Errors
+/// 400 for parameters that mean nothing; 503 where every place is taken.
+#[utoipa::path(get, path = "/admin/logs", tag = "admin", params(LogsQuery),
+    responses((status = 200, description = "Server-sent events: `line`, `missed`", content_type = "text/event-stream"), Failure))]
+pub async fn tail(who: Operator, query: Query<LogsQuery>, state: Data<WebState>) -> Result<HttpResponse, ApiError> {
+    let LogsQuery { level, target, limit, follow } = query.0;
+    let level = match level.as_deref() {
+        None => LevelFilter::Trace,
+        Some(text) => text.parse().map_err(|_| ApiError::query("level", "expected error, warn, info, debug or trace"))?,
+    };
+    let limit = limit.unwrap_or(200);
+    if limit > RING_LINES {
+        return Err(ApiError::query("limit", format!("at most {RING_LINES} lines are kept")));
+    }
+    let filter = LogFilter { level, target, limit };
+    if follow == Some(false) {
+        return Ok(HttpResponse::Ok().json(json!({"items": state.logging.ring.snapshot(&filter), "nextCursor": null})));
+    }
+    let place = Place::take(state.clone(), who.0)?;
+    let (lines, tail) = state.logging.ring.follow(filter);
+    let kept =
+        futures_util::stream::iter(lines.into_iter().filter_map(|line| Some(event("line", &serde_json::to_string(&*line).ok()?))));
+    let live = futures_util::stream::unfold((place, tail), |(mut place, mut tail)| async move {
+        let piece = next_line(&mut place, &mut tail).await?;
+        Some((piece, (place, tail)))
+    });
+    Ok(stream::answer(futures_util::StreamExt::chain(kept, live)))
+}
+
+async fn next_line(place: &mut Place, tail: &mut LogTail) -> Option<bytes::Bytes> {
+    let cell = std::cell::RefCell::new(tail);
+    place
+        .next(|| async {
+            // Only one call is ever in flight: `next` awaits each before it makes another.
+            let mut tail = cell.try_borrow_mut().ok()?;
+            match tail.next().await? {
+                TailEvent::Line(line) => Some(event("line", &serde_json::to_string(&*line).ok()?)),
+                TailEvent::Missed(missed) => Some(event("missed", &json!({"missed": missed}).to_string())),
+            }
+        })
+        .await
+}
+
+/// Body of `PUT /admin/log-level`.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LevelBody {
+    /// A level, or directives such as `info,belayd::outbox=debug`
+    level: String,
+}
+
+/// `PUT /admin/log-level`: until the next restart or reload.
+///
+/// # Errors
+/// 400 for directives that cannot be read; the old stay.
+#[utoipa::path(put, path = "/admin/log-level", tag = "admin", request_body = LevelBody,
+    responses((status = 200, description = "In force", body = LevelBody), Failure))]
+pub async fn set_level(who: Admin, body: Json<LevelBody>, state: Data<WebState>) -> Result<HttpResponse, ApiError> {
+    state.logging.control.set_filter(&body.0.level).map_err(|error| ApiError::field("level", error))?;
+    let level = state.logging.control.filter();
+    audit(&state, &who.0, "log.level", &level, None, "ok").await?;
+    Ok(HttpResponse::Ok().json(json!({"level": level})))
+}

@@ -1,0 +1,332 @@
+//! The description of the interface: OpenAPI 3.1, made from the handlers, and its readable form.
+//!
+//! The types here only describe: answers are serialized from the values of the stages themselves.
+
+use std::{collections::BTreeMap, fmt::Write, sync::OnceLock};
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::{
+        StatusCode,
+        header::{ACCEPT_LANGUAGE, CONTENT_TYPE},
+    },
+};
+use utoipa::{
+    IntoParams, IntoResponses, Modify, OpenApi, ToSchema,
+    openapi::{
+        HttpMethod,
+        path::Operation,
+        security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme},
+    },
+};
+
+use super::{
+    admin, alerts,
+    auth::{SESSION_COOKIE, Viewer},
+    body, health, push, query, session, stream,
+    ui::{Lang, render_document, serve_html},
+};
+
+/// The description.
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "belayd", description = "Engine readings in, alerts out: what is acknowledged is kept.", license(name = "MIT OR Apache-2.0")),
+    modifiers(&Schemes),
+    security(("token" = []), ("session" = [])),
+    paths(
+        push::push, query::readings, query::engines, query::receipt,
+        alerts::list, alerts::show, alerts::acknowledge,
+        admin::actors::list, admin::actors::restart, admin::look::buffer, admin::look::outbox, admin::look::audit_rows, admin::look::config,
+        admin::logs::tail, admin::logs::set_level, admin::tokens::list, admin::tokens::create, admin::tokens::revoke,
+        admin::failures::list, admin::failures::show, admin::failures::retry, admin::failures::discard, admin::failures::mark_sent,
+        admin::failures::redrive,
+        health::healthz, health::readyz, health::metrics,
+        document, readable,
+        session::page, session::form, session::sign_in, session::sign_out, stream::state, asset
+    ),
+    tags(
+        (name = "readings", description = "In and out"), (name = "alerts", description = "What rules and the daemon raise"),
+        (name = "failures", description = "What waits for a person"), (name = "admin", description = "The daemon itself"),
+        (name = "health", description = "For probes and Prometheus"), (name = "page", description = "For browsers")
+    )
+)]
+pub struct Description;
+
+struct Schemes;
+
+impl Modify for Schemes {
+    fn modify(&self, api: &mut utoipa::openapi::OpenApi) {
+        let components = api.components.get_or_insert_default();
+        components.add_security_scheme("token", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
+        components.add_security_scheme("session", SecurityScheme::ApiKey(ApiKey::Cookie(ApiKeyValue::new(SESSION_COOKIE))));
+    }
+}
+
+/// `ack` of a push.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[allow(dead_code)] // It describes.
+pub struct AckParam {
+    /// memory, journal, redis, store or relay: what the answer waits for; without it the tier's own level
+    ack: Option<String>,
+}
+
+/// Every failure has this form.
+#[derive(IntoResponses)]
+#[response(status = "default", description = "A failure; `code` is stable, `hint` says what to do")]
+#[allow(dead_code)] // It describes.
+pub struct Failure(#[to_schema] ErrorBody);
+
+macro_rules! shapes {
+    ($($(#[$doc:meta])* $name:ident { $($(#[$attribute:meta])* $field:ident: $type:ty,)* })*) => {$(
+        $(#[$doc])*
+        #[derive(ToSchema)]
+        #[schema(rename_all = "camelCase")]
+        #[allow(dead_code, missing_docs)] // It describes.
+        pub struct $name { $($(#[$attribute])* $field: $type,)* }
+    )*};
+}
+
+shapes! {
+    /// The body of a failure.
+    ErrorBody { error: ErrorObject, }
+    /// What went wrong.
+    ErrorObject {
+        /// Stable word
+        code: String,
+        /// For a person
+        message: String,
+        /// What to do
+        hint: String,
+        request_id: String,
+        /// One entry for each item or field concerned
+        details: Vec<serde_json::Value>,
+    }
+    /// A reading: engineId, at least one metric, any further finite number.
+    ReadingsBody {
+        engine_id: String,
+        /// RFC 3339 or milliseconds since the epoch; without it the time of arrival
+        timestamp: Option<String>,
+        status: Option<String>,
+        temperature: Option<f64>,
+        rpm: Option<f64>,
+        pressure: Option<f64>,
+        fuel_flow: Option<f64>,
+    }
+    /// What became of a push.
+    PushAnswer {
+        /// How many were taken
+        accepted: u32,
+        rejected: Vec<RejectedItem>,
+        /// The level reached
+        ack: String,
+        receipt: ReceiptObject,
+    }
+    /// One item that was refused.
+    RejectedItem { index: u32, code: String, message: String, }
+    /// The numbers of what was taken: the nth has firstSeq + n.
+    ReceiptObject { stream: String, first_seq: u64, last_seq: u64, }
+    /// All engines.
+    Engines { total: u64, items: Vec<Engine>, }
+    /// One engine.
+    Engine {
+        engine_id: String,
+        observed_at: String,
+        status: Option<String>,
+        temperature: Option<f64>,
+        rpm: Option<f64>,
+        pressure: Option<f64>,
+        fuel_flow: Option<f64>,
+        /// INFO, WARNING or CRITICAL; null where none is open
+        alarm: Option<String>,
+        /// Last samples of temperature and rpm, oldest first
+        trend: serde_json::Value,
+    }
+    /// A page of alerts.
+    Alerts { items: Vec<AlertItem>, next_cursor: Option<String>, }
+    /// One episode.
+    AlertItem {
+        id: String,
+        /// rule or system
+        kind: String,
+        name: String,
+        subject: String,
+        /// INFO, WARNING or CRITICAL
+        level: String,
+        /// firing, acknowledged or resolved
+        state: String,
+        opened_at: String,
+        acknowledged_at: Option<String>,
+        acknowledged_by: Option<String>,
+        resolved_at: Option<String>,
+        value: Option<f64>,
+        threshold: Option<f64>,
+        text: String,
+        count: u64,
+    }
+    /// Actors and loops.
+    Actors { items: Vec<Actor>, loops: Vec<serde_json::Value>, }
+    /// One actor.
+    Actor {
+        name: String,
+        /// starting, running, backoff, stalled or stopped
+        state: String,
+        generation: u64,
+        restarts: u64,
+        restarts_by_reason: serde_json::Value,
+        last_restart_ms: f64,
+        mailbox_depth: u64,
+        mailbox_bound: u64,
+        last_progress_ms: u64,
+    }
+    /// Tokens without their secrets.
+    Tokens { items: Vec<Token>, }
+    /// One token.
+    Token {
+        id: String,
+        name: String,
+        role: String,
+        created_at: String,
+        expires_at: Option<String>,
+        revoked_at: Option<String>,
+        last_used_at: Option<String>,
+    }
+    /// A token at the only moment at which its secret is shown.
+    NewTokenAnswer { id: String, name: String, role: String, created_at: String, expires_at: Option<String>, /// The secret
+        token: String, }
+    /// Readings and deliveries that wait for a person.
+    Failures { items: Vec<FailureItem>, next_cursor: Option<String>, }
+    /// One failure.
+    FailureItem {
+        id: String,
+        /// reading or delivery
+        kind: String,
+        /// conflict, dead or uncertain
+        cause: String,
+        state: String,
+        message: Option<String>,
+        attempts: u32,
+        created_at: String,
+    }
+    /// It lives.
+    Alive { status: String, }
+    /// Whether readings are taken.
+    Ready {
+        /// ready, buffering, starting, full or stopping
+        state: String,
+        /// By part: ok, or what is wrong
+        checks: serde_json::Value,
+    }
+}
+
+/// The description as JSON, made once.
+pub fn json() -> &'static str {
+    static JSON: OnceLock<String> = OnceLock::new();
+    JSON.get_or_init(|| Description::openapi().to_json().unwrap_or_else(|_| "{}".into()))
+}
+
+/// `GET /api/openapi.json`.
+#[utoipa::path(get, path = "/api/openapi.json", tag = "page", responses((status = 200, description = "This description", body = Object), Failure))]
+pub async fn document(_who: Viewer) -> HttpResponse {
+    HttpResponse::Ok().insert_header((CONTENT_TYPE, "application/json")).body(json())
+}
+
+/// `GET /api/docs`: the same for a person.
+#[utoipa::path(get, path = "/api/docs", tag = "page", responses((status = 200, description = "This description, readable", content_type = "text/html"), Failure))]
+pub async fn readable(_who: Viewer, request: HttpRequest) -> HttpResponse {
+    let lang = Lang::from_accept_language(body::header_str(&request, ACCEPT_LANGUAGE));
+    serve_html(&request, StatusCode::OK, lang, render_document(lang, "belayd API", &html()))
+}
+
+/// `GET /assets/{hash}/{name}`: what the page loads.
+#[utoipa::path(get, path = "/assets/{hash}/{name}", tag = "page",
+    params(("hash" = String, Path, description = "Over all files"), ("name" = String, Path, description = "Of the file")),
+    responses((status = 200, description = "Style sheet or module", content_type = "text/plain"), Failure))]
+pub async fn asset(request: HttpRequest) -> HttpResponse {
+    super::ui::serve_asset(request).await
+}
+
+/// Method and path of every operation described.
+pub fn operations() -> Vec<(&'static str, String)> {
+    let api = Description::openapi();
+    let described = api.paths.paths.iter();
+    described
+        .flat_map(|(path, item)| methods(item).into_iter().map(|(method, _)| (method, path.clone())).collect::<Vec<_>>())
+        .collect()
+}
+
+fn methods(item: &utoipa::openapi::PathItem) -> Vec<(&'static str, &Operation)> {
+    let known = [
+        (word(HttpMethod::Get), &item.get),
+        (word(HttpMethod::Post), &item.post),
+        (word(HttpMethod::Put), &item.put),
+        (word(HttpMethod::Patch), &item.patch),
+        (word(HttpMethod::Delete), &item.delete),
+    ];
+    known.into_iter().filter_map(|(method, operation)| Some((method, operation.as_ref()?))).collect()
+}
+
+fn word(method: HttpMethod) -> &'static str {
+    match method {
+        HttpMethod::Get => "GET",
+        HttpMethod::Post => "POST",
+        HttpMethod::Put => "PUT",
+        HttpMethod::Patch => "PATCH",
+        HttpMethod::Delete => "DELETE",
+        _ => "OTHER",
+    }
+}
+
+/// The readable form: one table a tag, then the codes of failures.
+fn html() -> String {
+    let api = Description::openapi();
+    let mut by_tag = BTreeMap::<&str, String>::new();
+    for (path, item) in &api.paths.paths {
+        for (method, operation) in methods(item) {
+            let tag = operation.tags.as_ref().and_then(|tags| tags.first()).map_or("other", String::as_str);
+            let rows = by_tag.entry(tag).or_default();
+            let summary = operation.summary.as_deref().unwrap_or_default();
+            let summary = summary.split_once(": ").map_or(summary, |(_, rest)| rest);
+            let parameters = operation.parameters.iter().flatten().fold(String::new(), |mut text, parameter| {
+                let utoipa::openapi::RefOr::T(parameter) = parameter else { return text };
+                let _ = write!(
+                    text,
+                    "<br><code>{}</code> {}",
+                    escape(&parameter.name),
+                    escape(parameter.description.as_deref().unwrap_or(""))
+                );
+                text
+            });
+            let _ = write!(
+                rows,
+                "<tr><td><code>{method}</code></td><td><code>{}</code></td><td>{}{parameters}</td></tr>",
+                escape(path),
+                escape(summary)
+            );
+        }
+    }
+    let mut page = String::from("<p><a href=\"/api/openapi.json\">OpenAPI 3.1</a></p>");
+    for (tag, rows) in by_tag {
+        let _ = write!(page, "<h2>{}</h2><table><tbody>{rows}</tbody></table>", escape(tag));
+    }
+    page.push_str("<h2>errors</h2><table><tbody>");
+    for code in super::error::ErrorCode::ALL {
+        let _ = write!(
+            page,
+            "<tr><td>{}</td><td><code>{}</code></td><td>{}</td></tr>",
+            code.status(),
+            code.as_str(),
+            escape(code.hint())
+        );
+    }
+    for reason in crate::ingest::reason::Reason::all() {
+        let _ =
+            write!(page, "<tr><td>{}</td><td><code>{reason}</code></td><td>{}</td></tr>", reason.status(), escape(reason.hint()));
+    }
+    page.push_str("</tbody></table>");
+    page
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}

@@ -1,0 +1,165 @@
+//! The page, signing in and out.
+//!
+//! In: `GET /`, the sign-in form, `/?token=` in the demo only. Out: HTML, and the session cookie. Tokens never stay in an address:
+//! the demo's link is answered with a redirect that carries none.
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    cookie::{Cookie, SameSite, time},
+    http::{
+        StatusCode,
+        header::{ACCEPT_LANGUAGE, LOCATION},
+    },
+    web::{Data, Payload},
+};
+
+use super::{
+    auth::{self, Caller, Means, SESSION_COOKIE, authenticate},
+    body,
+    error::{ApiError, ErrorCode},
+    gate::OwnBody,
+    peer,
+    state::WebState,
+    ui::{Lang, Visitor, render_login, render_page, serve_html},
+};
+use crate::{domain::role::Role, store::tokens::Principal};
+
+/// Most bytes of the sign-in form.
+const FORM_MAX_BYTES: usize = 4 * 1024;
+
+fn lang(request: &HttpRequest) -> Lang {
+    Lang::from_accept_language(body::header_str(request, ACCEPT_LANGUAGE))
+}
+
+fn see_other(location: &'static str) -> HttpResponse {
+    HttpResponse::SeeOther().insert_header((LOCATION, location)).finish()
+}
+
+/// `GET /`: the page for who may look, the way to the form for the others.
+///
+/// # Errors
+/// 429 after too many tokens that are not valid.
+#[utoipa::path(get, path = "/", tag = "page", params(("token" = Option<String>, Query, description = "Demo only: signs in, answered with 303")),
+    responses((status = 200, description = "The page", content_type = "text/html"), (status = 303, description = "To /login, or to / with the cookie")))]
+pub async fn page(request: HttpRequest, state: Data<WebState>) -> Result<HttpResponse, ApiError> {
+    if !request.query_string().is_empty() {
+        return sign_in_by_link(&request, &state).await;
+    }
+    let caller = match authenticate(&request, &state) {
+        Ok(caller) if caller.role().meets(Role::Viewer) => caller,
+        _ => return Ok(see_other("/login")),
+    };
+    let snapshot =
+        serde_json::to_value(state.views.snapshot()).map_err(|error| ApiError::new(ErrorCode::Internal, error.to_string()))?;
+    let lang = lang(&request);
+    let visitor = Visitor { name: caller.name(), may_operate: caller.role().meets(Role::Operator) };
+    Ok(serve_html(&request, StatusCode::OK, lang, render_page(&snapshot, lang, Some(visitor))))
+}
+
+/// Whatever the query was, the answer leaves it behind.
+async fn sign_in_by_link(request: &HttpRequest, state: &WebState) -> Result<HttpResponse, ApiError> {
+    let token = url::form_urlencoded::parse(request.query_string().as_bytes()).find(|(name, _)| name == "token");
+    let Some((_, token)) = token.filter(|_| state.demo) else { return Ok(see_other("/")) };
+    let address = peer::client_address(request, &state.config.load().server);
+    auth::may_try(address, state)?;
+    match state.tokens.verify(&token) {
+        Some(principal) => open(request, state, &principal).await,
+        None => {
+            auth::refuse_sign_in(request, state);
+            Ok(see_other("/login"))
+        }
+    }
+}
+
+/// `GET /login`: the form.
+#[utoipa::path(get, path = "/login", tag = "page", responses((status = 200, description = "The sign-in form", content_type = "text/html")))]
+pub async fn form(request: HttpRequest) -> HttpResponse {
+    let lang = lang(&request);
+    serve_html(&request, StatusCode::OK, lang, render_login(lang, None))
+}
+
+/// `POST /login`: takes a token, answers with the cookie.
+///
+/// # Errors
+/// 403 from another site, 413 for a form that is too large, 503 where the session cannot be kept.
+#[utoipa::path(post, path = "/login", tag = "page", request_body(content = String, content_type = "application/x-www-form-urlencoded", description = "token=…"),
+    responses((status = 303, description = "To the page, with the cookie"), (status = 401, description = "The form again", content_type = "text/html")))]
+pub async fn sign_in(request: HttpRequest, state: Data<WebState>, payload: Payload) -> Result<HttpResponse, ApiError> {
+    auth::require_same_origin(&request)?;
+    let (address, pause) = {
+        let config = state.config.load();
+        (peer::client_address(&request, &config.server), config.server.client_timeout)
+    };
+    let lang = lang(&request);
+    if let Err(error) = auth::may_try(address, &state) {
+        return Ok(form_again(&request, lang, &error));
+    }
+    let announced = body::announced_length(&request, FORM_MAX_BYTES)?;
+    let bytes = body::read(&mut payload.into_inner(), announced, FORM_MAX_BYTES, pause).await?;
+    let token = url::form_urlencoded::parse(&bytes).find(|(name, _)| name == "token").map(|(_, token)| token.trim().to_owned());
+    let Some(principal) = token.and_then(|token| state.tokens.verify(&token)) else {
+        let error = auth::refuse_sign_in(&request, &state);
+        return Ok(form_again(&request, lang, &error));
+    };
+    if !principal.role.meets(Role::Viewer) {
+        let error = ApiError::new(ErrorCode::Forbidden, "this token may push readings, not look");
+        return Ok(form_again(&request, lang, &error));
+    }
+    open(&request, &state, &principal).await
+}
+
+fn form_again(request: &HttpRequest, lang: Lang, error: &ApiError) -> HttpResponse {
+    let text = match (lang, error.status) {
+        (Lang::Ko, StatusCode::TOO_MANY_REQUESTS) => "로그인 실패가 너무 많습니다. 잠시 후 다시 시도하세요.",
+        (Lang::Ko, StatusCode::FORBIDDEN) => "이 토큰은 측정값 전송 전용입니다.",
+        (Lang::Ko, _) => "토큰을 알 수 없거나 만료되었거나 폐기되었습니다.",
+        (Lang::En, StatusCode::TOO_MANY_REQUESTS) => "Too many failed sign-ins. Wait a minute and try again.",
+        (Lang::En, StatusCode::FORBIDDEN) => "This token may push readings, not look.",
+        (Lang::En, _) => "The token is unknown, revoked or expired.",
+    };
+    let mut answer = serve_html(request, error.status, lang, render_login(lang, Some(text)));
+    if let Some(seconds) = error.retry_after_s {
+        answer.headers_mut().insert(actix_web::http::header::RETRY_AFTER, seconds.into());
+    }
+    answer.extensions_mut().insert(OwnBody);
+    answer
+}
+
+async fn open(request: &HttpRequest, state: &WebState, principal: &Principal) -> Result<HttpResponse, ApiError> {
+    let (lifetime, secure) = {
+        let config = state.config.load();
+        (config.server.session_lifetime, peer::is_secure(request, &config.server))
+    };
+    let text = state.tokens.open_session(&principal.token_id, lifetime).await?;
+    let max_age = time::Duration::seconds(i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX));
+    let cookie = cookie(text, secure, max_age);
+    log::info!(target: "belayd::web", who = principal.name.as_str(); "signed in");
+    Ok(HttpResponse::SeeOther().insert_header((LOCATION, "/")).cookie(cookie).finish())
+}
+
+fn cookie(text: String, secure: bool, max_age: time::Duration) -> Cookie<'static> {
+    Cookie::build(SESSION_COOKIE, text)
+        .path("/")
+        .http_only(true)
+        .same_site(SameSite::Strict)
+        .secure(secure)
+        .max_age(max_age)
+        .finish()
+}
+
+/// `POST /logout`: ends the session and takes the cookie back.
+///
+/// # Errors
+/// 401 without a session, 403 from another site, 503 where the end cannot be kept.
+#[utoipa::path(post, path = "/logout", tag = "page", responses((status = 303, description = "To /login"), super::openapi::Failure))]
+pub async fn sign_out(request: HttpRequest, state: Data<WebState>) -> Result<HttpResponse, ApiError> {
+    let Caller { means, .. } = authenticate(&request, &state)?;
+    if let Means::Session(cookie) = means {
+        state.tokens.close_session(&cookie).await?;
+    }
+    let secure = peer::is_secure(&request, &state.config.load().server);
+    Ok(HttpResponse::SeeOther()
+        .insert_header((LOCATION, "/login"))
+        .cookie(cookie(String::new(), secure, time::Duration::ZERO))
+        .finish())
+}
