@@ -1,0 +1,299 @@
+//! The desk: what waits to be committed, outside the actor, and the one task that commits it, in order and in groups.
+//!
+//! One task at a time works off the queue, so acknowledgements and transitions reach the table and the board in one order. While the
+//! control store fails, everything stays where it is and is tried again; nobody is told that it was committed before it was.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use tokio::sync::{Notify, oneshot};
+
+use super::{board::AlertBoard, notice};
+use crate::{
+    clock::SharedClock,
+    config::Config,
+    domain::alert::{Alert, Transition},
+    protocol::{AcknowledgeAlert, AcknowledgeError, Raise, Wake},
+    store::{
+        Conn, Store, StoreError, StoreResult,
+        alerts::{self, Acknowledged},
+        audit::{self, AuditEntry},
+        deliveries, rule_state,
+    },
+    supervise::Courier,
+};
+
+/// Most entries that wait. Beyond that a raise is not taken: its `committed` closes without a word and the sender keeps it.
+pub(super) const QUEUE_MAX: usize = 10_000;
+/// Most entries in one transaction.
+const GROUP_MAX: usize = 256;
+/// Wait before the control store is tried again; it doubles up to [`RETRY_MAX`].
+const RETRY_BASE: Duration = Duration::from_millis(50);
+/// Longest wait between tries.
+const RETRY_MAX: Duration = Duration::from_secs(2);
+
+/// What the desk works with.
+pub struct AlertParts {
+    /// The control store.
+    pub store: Store,
+    /// What is shown.
+    pub board: Arc<AlertBoard>,
+    /// The configuration in force: routes, sinks, attempts.
+    pub config: Arc<ArcSwap<Config>>,
+    /// Wall-clock time.
+    pub clock: SharedClock,
+    /// The outbox.
+    pub outbox: Courier<Wake>,
+}
+
+/// See the module. Made once in `daemon.rs`; outlives every restart of the actor.
+pub struct AlertDesk {
+    parts: AlertParts,
+    queue: Mutex<VecDeque<Item>>,
+    working: AtomicBool,
+    idle: Notify,
+}
+
+impl fmt::Debug for AlertDesk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AlertDesk").field("waiting", &self.waiting()).finish_non_exhaustive()
+    }
+}
+
+/// What is to be committed (shared with the blocking thread that does it) and whom to tell.
+struct Item {
+    order: Arc<Order>,
+    teller: Teller,
+}
+
+enum Order {
+    Transitions(Vec<Transition>),
+    Acknowledge { id: String, by: String, reason: Option<String> },
+}
+
+enum Teller {
+    Raised(Option<oneshot::Sender<()>>),
+    Acknowledging(oneshot::Sender<Result<Alert, AcknowledgeError>>),
+}
+
+/// What a transaction made of one order.
+#[derive(Default)]
+struct Done {
+    alerts: Vec<Alert>,
+    deliveries: usize,
+    acknowledged: Option<Result<Alert, AcknowledgeError>>,
+}
+
+impl AlertDesk {
+    /// A desk with nothing on it.
+    pub fn new(parts: AlertParts) -> Arc<Self> {
+        Arc::new(Self { parts, queue: Mutex::default(), working: AtomicBool::new(false), idle: Notify::new() })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Item>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Entries that are not committed yet.
+    pub fn waiting(&self) -> usize {
+        self.lock().len()
+    }
+
+    pub(super) fn take_raise(&self, raise: Raise) {
+        let mut queue = self.lock();
+        if queue.len() >= QUEUE_MAX {
+            log::debug!(target: "belayd::alert", waiting = queue.len(); "alert queue is full; the sender keeps its transitions");
+            return; // `committed` closes here.
+        }
+        queue.push_back(Item { order: Arc::new(Order::Transitions(raise.transitions)), teller: Teller::Raised(raise.committed) });
+    }
+
+    pub(super) fn take_acknowledge(&self, wish: AcknowledgeAlert) {
+        let mut queue = self.lock();
+        if queue.len() >= QUEUE_MAX {
+            // The person may have gone; then there is nobody to tell.
+            let _ = wish.reply.send(Err(AcknowledgeError::Unavailable("too much waits for the control store; try again".into())));
+            return;
+        }
+        let order = Order::Acknowledge { id: wish.id, by: wish.by, reason: wish.reason };
+        queue.push_back(Item { order: Arc::new(order), teller: Teller::Acknowledging(wish.reply) });
+    }
+
+    /// Starts the task that works off the queue, unless it runs or there is nothing to do.
+    pub(super) fn work(self: &Arc<Self>) {
+        let desk = self.clone();
+        let Some(mut right) = desk.right_to_work() else { return };
+        actix::spawn(async move {
+            loop {
+                desk.work_off().await;
+                drop(right);
+                // Something may have come between the last look and that line.
+                match desk.right_to_work() {
+                    Some(again) => right = again,
+                    None => return,
+                }
+            }
+        });
+    }
+
+    fn right_to_work(self: &Arc<Self>) -> Option<Working> {
+        (self.waiting() > 0 && !self.working.swap(true, Ordering::AcqRel)).then(|| Working(self.clone()))
+    }
+
+    /// Resolves once nothing waits.
+    pub(super) async fn emptied(&self) {
+        loop {
+            let idle = self.idle.notified();
+            if self.waiting() == 0 {
+                return;
+            }
+            idle.await;
+        }
+    }
+
+    async fn work_off(&self) {
+        let mut wait = RETRY_BASE;
+        let mut failing = false;
+        loop {
+            let orders: Vec<Arc<Order>> = self.lock().iter().take(GROUP_MAX).map(|item| item.order.clone()).collect();
+            if orders.is_empty() {
+                return;
+            }
+            match self.commit(orders).await {
+                Ok(done) => {
+                    if std::mem::take(&mut failing) {
+                        log::info!(target: "belayd::alert", "control store works again; alerts are committed");
+                    }
+                    wait = RETRY_BASE;
+                    self.finish(done);
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut failing, true) {
+                        log::error!(target: "belayd::alert", error:% = error, waiting = self.waiting();
+                            "alerts cannot be committed to the control store; they wait and are tried again");
+                    }
+                    self.refuse_people(&error);
+                    tokio::time::sleep(wait).await;
+                    wait = (wait * 2).min(RETRY_MAX);
+                }
+            }
+        }
+    }
+
+    async fn commit(&self, orders: Vec<Arc<Order>>) -> StoreResult<Vec<Done>> {
+        let (config, now_us) = (self.parts.config.load_full(), self.parts.clock.now_us());
+        let carry_out_all =
+            move |conn: &mut Conn| conn.write(|conn| orders.iter().map(|order| carry_out(conn, order, &config, now_us)).collect());
+        self.parts.store.call(carry_out_all).await
+    }
+
+    /// Committed: board, outbox, then those who wait.
+    fn finish(&self, done: Vec<Done>) {
+        let items: Vec<Item> = self.lock().drain(..done.len()).collect();
+        let wake = done.iter().any(|done| done.deliveries > 0);
+        let mut alerts = Vec::new();
+        let mut told = Vec::with_capacity(items.len());
+        for (item, done) in items.into_iter().zip(done) {
+            alerts.extend(done.alerts);
+            told.push((item.teller, done.acknowledged));
+        }
+        self.parts.board.put_all(alerts);
+        if wake {
+            // A full mailbox holds a wake-up already; a stopped outbox finds the deliveries at its next start.
+            let _ = self.parts.outbox.try_send(Wake);
+        }
+        for (teller, acknowledged) in told {
+            // Whoever has stopped waiting is not told; that changes nothing.
+            match (teller, acknowledged) {
+                (Teller::Raised(Some(committed)), _) => drop(committed.send(())),
+                (Teller::Acknowledging(reply), Some(outcome)) => drop(reply.send(outcome)),
+                _ => {}
+            }
+        }
+    }
+
+    /// A person does not wait for the control store to heal: told at once, and may come again.
+    fn refuse_people(&self, error: &StoreError) {
+        let mut queue = self.lock();
+        let (people, machines) = queue.drain(..).partition(|item| matches!(item.teller, Teller::Acknowledging(_)));
+        *queue = machines;
+        drop(queue);
+        let people: VecDeque<Item> = people;
+        for item in people {
+            if let Teller::Acknowledging(reply) = item.teller {
+                let _ = reply.send(Err(AcknowledgeError::Unavailable(error.to_string())));
+            }
+        }
+    }
+}
+
+/// The right to work off the queue. Given back however the task ends, a panic included; then the next message starts a new one.
+struct Working(Arc<AlertDesk>);
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        self.0.working.store(false, Ordering::Release);
+        if self.0.waiting() == 0 {
+            self.0.idle.notify_waiters();
+        }
+    }
+}
+
+fn carry_out(conn: &mut Conn, order: &Order, config: &Config, now_us: i64) -> StoreResult<Done> {
+    match order {
+        Order::Transitions(transitions) => {
+            let mut done = Done::default();
+            for transition in transitions {
+                take_over(conn, transition, config, now_us, &mut done)?;
+            }
+            Ok(done)
+        }
+        Order::Acknowledge { id, by, reason } => acknowledge(conn, id, by, reason.as_deref(), now_us),
+    }
+}
+
+fn take_over(conn: &mut Conn, transition: &Transition, config: &Config, now_us: i64, done: &mut Done) -> StoreResult<()> {
+    rule_state::follow(conn, transition, now_us)?;
+    let Some((alert, change)) = alerts::take_over(conn, transition, now_us)? else { return Ok(()) };
+    // Due since belayd got to know: the outbox measures the latency from there.
+    let due_at_us = transition.arrived_at_us.min(now_us);
+    let notices = notice::deliveries(config, &alert, change, due_at_us, now_us);
+    if !notices.is_empty() {
+        deliveries::enqueue(conn, &notices, now_us)?;
+    }
+    done.deliveries += notices.len();
+    done.alerts.push(alert);
+    Ok(())
+}
+
+fn acknowledge(conn: &mut Conn, id: &str, by: &str, reason: Option<&str>, now_us: i64) -> StoreResult<Done> {
+    let outcome = match alerts::acknowledge(conn, id, by, reason, now_us)? {
+        Acknowledged::Yes(alert) => Ok(*alert),
+        Acknowledged::Resolved => Err(AcknowledgeError::Resolved),
+        Acknowledged::NotFound => Err(AcknowledgeError::NotFound),
+    };
+    let word = match &outcome {
+        Ok(_) => "ok",
+        Err(AcknowledgeError::Resolved) => "conflict",
+        Err(_) => "not_found",
+    };
+    let entry = AuditEntry {
+        at_us: now_us,
+        actor: by.to_owned(),
+        action: "alert.acknowledge".to_owned(),
+        subject: id.to_owned(),
+        reason: reason.map(str::to_owned),
+        outcome: word.to_owned(),
+    };
+    audit::record(conn, &entry)?;
+    let alerts = outcome.iter().cloned().collect();
+    Ok(Done { alerts, deliveries: 0, acknowledged: Some(outcome) })
+}
