@@ -5,7 +5,9 @@
 //! Every figure is printed with its median over the rounds, beside the disk's own fdatasync time, because a figure without the
 //! disk it was measured on says little.
 
+#[path = "../../tests/support/daemon.rs"]
 mod daemon;
+mod host;
 mod load;
 mod scenarios;
 
@@ -52,8 +54,8 @@ fn main() {
             other => usage(&format!("unknown argument {other}")),
         }
     }
-    println!("machine: {} cores, {}", std::thread::available_parallelism().map_or(1, usize::from), daemon::cpu_model());
-    let (p50, p99) = daemon::fdatasync(Duration::from_secs(2));
+    println!("machine: {} cores, {}", std::thread::available_parallelism().map_or(1, usize::from), host::cpu_model());
+    let (p50, p99) = host::fdatasync(Duration::from_secs(2));
     println!("disk: fdatasync of 4 KiB p50 {p50:?}, p99 {p99:?}\n");
     scenarios::run(&options);
 }

@@ -12,7 +12,7 @@ use hdrhistogram::Histogram;
 
 use crate::{
     Options,
-    daemon::Daemon,
+    daemon::{Daemon, Setup},
     load::{self, Pusher},
 };
 
@@ -58,6 +58,11 @@ pub fn run(options: &Options) {
     }
 }
 
+fn start(options: &Options, more: &str) -> Daemon {
+    let setup = Setup { log: "warn".into(), ..Setup::with(more) };
+    options.store_url.iter().fold(setup, |setup, url| setup.store(url)).start()
+}
+
 #[derive(Clone, Debug)]
 struct Throughput {
     stored_per_s: f64,
@@ -70,7 +75,7 @@ struct Throughput {
 
 /// Everything that was accepted is stored when the clock stops.
 fn throughput(options: &Options, connections: usize, push: usize) -> Throughput {
-    let daemon = Daemon::start(options.store_url.as_deref(), "");
+    let daemon = start(options, "");
     let before = daemon.metric("belayd_readings_stored_total") as u64;
     let started = Instant::now();
     let cpu = daemon.cpu();
@@ -92,7 +97,7 @@ fn throughput(options: &Options, connections: usize, push: usize) -> Throughput 
 }
 
 fn idle_memory(options: &Options) {
-    let daemon = Daemon::start(options.store_url.as_deref(), "");
+    let daemon = start(options, "");
     thread::sleep(Duration::from_secs(5));
     let before = daemon.cpu();
     thread::sleep(Duration::from_secs(10));
@@ -102,7 +107,7 @@ fn idle_memory(options: &Options) {
 }
 
 fn memory(options: &Options) {
-    let daemon = Daemon::start(options.store_url.as_deref(), "");
+    let daemon = start(options, "");
     let (address, token, length) = (daemon.address.clone(), daemon.token.clone(), Duration::from_secs(options.memory_seconds));
     let load = thread::spawn(move || load::open_loop(&address, &token, 16, 5_000, length));
     let before = daemon.cpu();
@@ -138,7 +143,7 @@ fn alert(options: &Options) {
         }
     });
     let more = format!("[[webhooks]]\nname = \"bench\"\nurl = \"http://127.0.0.1:{port}/\"\n[[routes]]\nsinks = [\"bench\"]\n");
-    let daemon = Daemon::start(options.store_url.as_deref(), &more);
+    let daemon = start(options, &more);
     let (address, token, length) = (daemon.address.clone(), daemon.token.clone(), Duration::from_secs(options.seconds.max(20)));
     let load = thread::spawn(move || load::open_loop(&address, &token, 16, 5_000, length));
     let mut pusher = Pusher::new(&daemon.address, &daemon.token, 900, 1, "memory");

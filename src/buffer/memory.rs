@@ -12,7 +12,7 @@ use std::{
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::{Account, Buffer, BufferStats, Correction, DrainOutcome, Frame};
+use super::{Account, Buffer, BufferStats, DrainOutcome, Frame};
 use crate::{
     domain::{
         ack::AckLevel,
@@ -201,20 +201,6 @@ impl Buffer for MemoryBuffer {
         drop(inner);
         for (_, waiter) in reached {
             let _ = waiter.send(AckLevel::Store);
-        }
-    }
-
-    fn correct(&self, delta: &Correction) {
-        let mut inner = self.lock();
-        let account = &mut inner.account;
-        for (count, change) in [
-            (&mut account.stored, delta.stored),
-            (&mut account.duplicate, delta.duplicate),
-            (&mut account.conflict, delta.conflict),
-            (&mut account.dead, delta.dead),
-            (&mut account.discarded, delta.discarded),
-        ] {
-            *count = count.saturating_add_signed(change);
         }
     }
 

@@ -102,22 +102,6 @@ impl Account {
     }
 }
 
-/// How a person's decision about failures moves the account of a stream.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Correction {
-    /// Retried with success.
-    pub stored: i64,
-    /// Found to be there already when retried.
-    pub duplicate: i64,
-    /// No longer (or again) in conflict.
-    pub conflict: i64,
-    /// No longer (or again) dead.
-    pub dead: i64,
-    /// Given up.
-    pub discarded: i64,
-}
-
 /// What the buffer looks like now.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -170,9 +154,6 @@ pub trait Buffer: Send + Sync + fmt::Debug {
 
     /// The database has committed these numbers: room is given back, waiters are told, the account is moved.
     fn settle(&self, outcome: &DrainOutcome);
-
-    /// A person's decision about a failure was committed: `delta` is added to the account (discarded +1, conflict -1).
-    fn correct(&self, delta: &Correction);
 
     /// No further batch is taken; those that come are refused with [`Refusal::Stopping`](crate::protocol::Refusal).
     fn close(&self);

@@ -91,6 +91,8 @@ pub fn load(options: &LoadOptions) -> Result<Loaded, ExitCode> {
 /// The commands, in the order in which a newcomer needs them.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Run the daemon
+    Run(run::RunArgs),
     /// Say every fault of the configuration at once
     Check(check::CheckArgs),
     /// Print a commented example of the configuration
@@ -103,6 +105,7 @@ pub enum Command {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     match &cli.command {
+        Command::Run(args) => run::execute(args, &cli.global),
         Command::Check(args) => check::execute(args, &cli.global),
         Command::Config(args) => config::execute(args),
         Command::Simulate(args) => simulate::execute(args),

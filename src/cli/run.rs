@@ -1,6 +1,12 @@
 //! `belayd run`: the daemon, as systemd starts it.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+
+use super::{GlobalArgs, complain, exit};
+use crate::{
+    daemon::{self, Options},
+    logging,
+};
 
 /// Arguments of `belayd run`.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -12,4 +18,40 @@ pub struct RunArgs {
     /// Keep state here instead of in server.data_dir
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+}
+
+/// Runs the daemon until it is told to stop.
+pub fn execute(args: &RunArgs, global: &GlobalArgs) -> ExitCode {
+    keep_memory_small();
+    // The arguments are settings like any other, so that a reload sees them too.
+    let mut options = global.options();
+    options.set.extend(args.listen.map(|address| format!("server.listen={address}")));
+    options.set.extend(args.data_dir.as_ref().map(|dir| format!("server.data_dir={}", dir.display())));
+    let loaded = match super::load(&options) {
+        Ok(loaded) => loaded,
+        Err(code) => return code,
+    };
+    let logging = match logging::init(&loaded.config.log) {
+        Ok(logging) => logging,
+        Err(error) => {
+            complain(&format!("log: {error}"));
+            return ExitCode::from(exit::CONFIG);
+        }
+    };
+    let file = loaded.file.as_ref().map_or_else(|| "none, defaults".into(), |file| file.display().to_string());
+    log::info!(target: "belayd::config", file = file.as_str(); "configuration read");
+    for note in &loaded.notes {
+        log::warn!(target: "belayd::config", "{note}");
+    }
+    daemon::run(loaded.config, Options { logging, reload: Some(options), demo: None })
+}
+
+/// glibc gives each thread a heap of its own, up to eight per core, and each keeps what it once needed. A dozen threads that are
+/// mostly idle do well with two.
+pub fn keep_memory_small() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: plain call without pointers, before any other thread runs.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 2);
+    }
 }

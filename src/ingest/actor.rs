@@ -4,12 +4,12 @@
 //! A panic loses the message in hand, whose sender sees a closed channel and comes again; the engine table and the raiser live
 //! outside.
 
-use std::sync::Arc;
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use actix::prelude::*;
 
 use super::{
-    engines::EngineTable,
+    engines::{EngineTable, SavedPhase},
     poll::{PollContext, Poller},
     raiser::Raiser,
 };
@@ -23,6 +23,12 @@ use crate::{
 /// Messages that may wait for this actor. Pushes are bounded in bytes before; this bounds their number.
 const MAILBOX: usize = 4_096;
 
+/// How often phases that have changed are saved. A crash in between starts the `for` of a rule anew, nothing worse.
+const SAVE_EVERY: Duration = Duration::from_secs(5);
+
+/// See [`IngestParts::save_phases`].
+pub type SavePhases = Box<dyn Fn(Vec<SavedPhase>) -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
+
 /// What the actor works with; it outlives every restart.
 pub struct IngestParts {
     /// Newest readings, trends and phases.
@@ -35,6 +41,8 @@ pub struct IngestParts {
     pub config: Arc<arc_swap::ArcSwap<Config>>,
     /// Wall-clock time.
     pub clock: SharedClock,
+    /// Saves phases that have begun; resolves with whether it worked.
+    pub save_phases: SavePhases,
     /// Makes what a poller needs, by the configuration in force. `None` until the daemon knows this actor's own address; it then
     /// sends a [`Reconfigure`], with which polling begins.
     pub poll: Box<dyn Fn(&Config) -> Option<PollContext> + Send + Sync>,
@@ -67,9 +75,26 @@ impl IngestActor {
 impl Actor for IngestActor {
     type Context = Context<Self>;
 
-    fn started(&mut self, _: &mut Self::Context) {
+    fn started(&mut self, ctx: &mut Self::Context) {
         let config = self.parts.config.load_full();
         self.poll_by(&config);
+        save_later(ctx);
+    }
+}
+
+/// Saves the phases after a while, and again; the timer is armed anew only when saving has ended.
+fn save_later(ctx: &mut Context<IngestActor>) {
+    ctx.run_later(SAVE_EVERY, |this, ctx| {
+        let saving = save(this.parts.clone());
+        ctx.spawn(actix::fut::wrap_future(saving).map(|(), _, ctx| save_later(ctx)));
+    });
+}
+
+async fn save(parts: Arc<IngestParts>) {
+    if let Some(phases) = parts.engines.phases_to_save()
+        && !(parts.save_phases)(phases).await
+    {
+        parts.engines.mark_unsaved();
     }
 }
 
@@ -117,6 +142,11 @@ impl Handler<Drain> for IngestActor {
         // Whatever came before lies behind us in the mailbox; what comes now is refused.
         self.stopping = true;
         self.pollers.clear();
-        let _ = drain.done.send(());
+        let parts = self.parts.clone();
+        actix::spawn(async move {
+            save(parts).await;
+            // Nobody listens where the deadline has passed.
+            let _ = drain.done.send(());
+        });
     }
 }

@@ -241,27 +241,15 @@ impl EngineTable {
 
 impl Inner {
     fn observe(&mut self, reading: &ReadingRef<'_>, arrived_at_us: i64, transitions: &mut Vec<Transition>) {
-        if !self.engines.contains_key(reading.engine_id) {
-            self.make_room();
-            let engine = self.admit(reading.engine_id);
-            self.engines.insert(reading.engine_id.into(), engine);
+        // One look-up for an engine that is known, which nearly all are.
+        if let Some(engine) = self.engines.get_mut(reading.engine_id) {
+            self.unsaved |= engine.observe(&self.rules, reading, arrived_at_us, transitions);
+            return;
         }
-        let Some(engine) = self.engines.get_mut(reading.engine_id) else { return };
-        for (compiled, phase) in self.rules.iter().zip(&mut engine.phases) {
-            let Some(value) = compiled.value(reading) else { continue };
-            let (next, verdict) = compiled.rule.step(*phase, value, reading.observed_at_us);
-            self.unsaved |= (next == Phase::Clear) != (*phase == Phase::Clear);
-            *phase = next;
-            if verdict != Verdict::Quiet {
-                let firing = verdict == Verdict::Opens;
-                let text = compiled.describe(reading.engine_id, value, firing);
-                let at = reading.observed_at_us;
-                transitions.push(compiled.transition(reading.engine_id, firing, at, arrived_at_us, Some(value), text));
-            }
-        }
-        if reading.observed_at_us >= engine.observed_at_us {
-            engine.take(reading, arrived_at_us);
-        }
+        self.make_room();
+        let mut engine = self.admit(reading.engine_id);
+        self.unsaved |= engine.observe(&self.rules, reading, arrived_at_us, transitions);
+        self.engines.insert(reading.engine_id.into(), engine);
     }
 
     /// A new row for an engine, with the phases that an earlier run left for it.
@@ -315,6 +303,33 @@ impl Inner {
 }
 
 impl Engine {
+    /// Steps every rule that has a say, and returns whether a phase began or ended that a restart must know of.
+    fn observe(
+        &mut self,
+        rules: &[CompiledRule],
+        reading: &ReadingRef<'_>,
+        arrived_at_us: i64,
+        transitions: &mut Vec<Transition>,
+    ) -> bool {
+        let mut changed = false;
+        for (compiled, phase) in rules.iter().zip(&mut self.phases) {
+            let Some(value) = compiled.value(reading) else { continue };
+            let (next, verdict) = compiled.rule.step(*phase, value, reading.observed_at_us);
+            changed |= (next == Phase::Clear) != (*phase == Phase::Clear);
+            *phase = next;
+            if verdict != Verdict::Quiet {
+                let firing = verdict == Verdict::Opens;
+                let text = compiled.describe(reading.engine_id, value, firing);
+                let at = reading.observed_at_us;
+                transitions.push(compiled.transition(reading.engine_id, firing, at, arrived_at_us, Some(value), text));
+            }
+        }
+        if reading.observed_at_us >= self.observed_at_us {
+            self.take(reading, arrived_at_us);
+        }
+        changed
+    }
+
     fn take(&mut self, reading: &ReadingRef<'_>, arrived_at_us: i64) {
         self.observed_at_us = reading.observed_at_us;
         self.arrived_at_us = arrived_at_us;

@@ -6,4 +6,11 @@
 mod support;
 
 mod cli;
+mod conservation;
+#[cfg(feature = "fault-injection")]
+mod kill_campaign;
+mod outage;
+mod readings;
 mod store;
+#[cfg(feature = "fault-injection")]
+mod watchdog;

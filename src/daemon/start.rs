@@ -1,0 +1,315 @@
+//! The start, in order: directory, control store, boards, buffer and drain, actors from the way out to the way in, the surface.
+//! Ready means that the buffer and the listener are open; the database may be away.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, OnceLock},
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+
+use super::{
+    Daemon, DataDirectory, Options, StartFailed,
+    drain::{DrainObserver, StoreWriter},
+    while_doing,
+};
+use crate::{
+    alert::{AlertActor, AlertBoard, AlertDesk, AlertParts},
+    buffer::{
+        Account, Buffer,
+        actor::{BatchBufferActor, BufferParts},
+        drain::{DrainHandle, DrainSettings},
+        health::StoreHealth,
+        memory::MemoryBuffer,
+    },
+    clock::{ArrivalClock, SharedClock, SystemClock},
+    config::{Config, Tier},
+    domain::{ack::AckLevel, alert::AlertKind, receipt::StreamId, rule::Phase},
+    event::{Metrics, ReadingsRejected},
+    ingest::{
+        actor::{IngestActor, IngestParts, SavePhases},
+        admission::Admission,
+        board::SourceBoard,
+        engines::{EngineTable, SavedPhase},
+        poll::{OnParsed, PollContext},
+        raiser::Raiser,
+    },
+    monitor::{Board, Measured, Stage, Views},
+    protocol::{Ingest, Reconfigure},
+    store::{self, Store, StoreResult, rule_state::PhaseRow, tokens::TokenBook},
+    supervise::{Courier, Overseer, Supervisor},
+    systemd::Notifier,
+    web,
+};
+
+/// Longest silence of the drain beyond what a statement and a connection may take.
+const DRAIN_SLACK: Duration = Duration::from_secs(10);
+
+impl Daemon {
+    /// Starts everything. Must run in an actix system, on its thread.
+    ///
+    /// # Errors
+    /// What keeps the daemon from starting, and what to do. A database that is away does not.
+    pub async fn start(config: Config, options: Options) -> Result<Self, StartFailed> {
+        let demo = options.demo.is_some();
+        let clock: SharedClock = Arc::new(SystemClock);
+        let started = (clock.now_us(), Instant::now());
+        let notifier = Notifier::from_env();
+        let directory = DataDirectory::open(&config.server.data_dir).map_err(StartFailed)?;
+        let config = Arc::new(ArcSwap::from_pointee(config));
+        let settings = config.load_full();
+
+        let (control, identity) = store::control::open(directory.path(), started.0).map_err(while_doing("control store"))?;
+        let tokens = Arc::new(TokenBook::open(control.clone(), clock.clone()).map_err(while_doing("tokens in the control store"))?);
+        let alerts = Arc::new(AlertBoard::default());
+        let phases = control.with(|conn| load_alerts(conn, &alerts)).map_err(while_doing("alerts in the control store"))?;
+
+        let store = Store::open(&settings.store).map_err(while_doing("store.url"))?;
+        let metrics = Arc::new(Metrics::new().map_err(while_doing("metrics"))?);
+        let arrivals = Arc::new(ArrivalClock::new(clock.clone()));
+        let admission = Admission::new(settings.buffer.admission_bytes);
+        let engines = Arc::new(EngineTable::new(&settings.rules, settings.readings.max_engines, phases));
+        let sources = Arc::new(SourceBoard::default());
+        let board = Arc::new(Board::default());
+        let health = Arc::new(StoreHealth::default());
+        let buffer = open_buffer(&settings);
+        let supervisor = Supervisor::new(settings.supervision.clone());
+        let registry = supervisor.registry().clone();
+        let start = while_doing("actors");
+
+        let (wake, _probe) = Courier::probe(16);
+        let desk = AlertDesk::new(AlertParts {
+            store: control.clone(),
+            board: alerts.clone(),
+            config: config.clone(),
+            clock: clock.clone(),
+            outbox: wake.clone(),
+        });
+        let alert = supervisor.start(move || AlertActor::new(desk.clone())).map_err(&start)?;
+        let raiser = Raiser::start(alert.courier());
+
+        let views = Arc::new(Views {
+            config: config.clone(),
+            clock: clock.clone(),
+            started,
+            demo,
+            board: board.clone(),
+            metrics: metrics.clone(),
+            buffer: buffer.clone(),
+            store: store.clone(),
+            health: health.clone(),
+            engines: engines.clone(),
+            sources: sources.clone(),
+            registry: registry.clone(),
+            alerts: Arc::new({
+                let alerts = alerts.clone();
+                move || alerts.list(crate::monitor::ALERTS_SHOWN)
+            }),
+            outbox: Arc::new(crate::monitor::OutboxView::default),
+            inbox: options.demo,
+            measured: Measured::default(),
+        });
+        {
+            let views = views.clone();
+            metrics.on_scrape(move |metrics| views.gather(metrics));
+        }
+
+        let writer = StoreWriter::new(store.clone(), clock.clone(), identity.directory_id.to_string(), on_open(&views, &buffer));
+        let limit = settings.store.statement_timeout + settings.store.connect_timeout + DRAIN_SLACK;
+        let observer = DrainObserver {
+            metrics: metrics.clone(),
+            health: health.clone(),
+            raiser: raiser.clone(),
+            clock: clock.clone(),
+            stamp: registry.register_loop("drain", limit),
+            recovery: Mutex::new(None),
+            waiting: Box::new({
+                let buffer = buffer.clone();
+                move || buffer.stats().rows
+            }),
+        };
+        let drain_settings = DrainSettings { batch_rows: settings.buffer.batch_rows };
+        let (drain, drain_thread) = DrainHandle::start(buffer.clone(), Box::new(writer), Arc::new(observer), drain_settings)
+            .map_err(while_doing("the drain's thread"))?;
+
+        let buffer_parts = Arc::new(BufferParts {
+            buffer: buffer.clone(),
+            drain: drain.clone(),
+            batch_rows: settings.buffer.batch_rows,
+            flush_interval: settings.buffer.flush_interval,
+        });
+        let batches = supervisor.start(move || BatchBufferActor::new(buffer_parts.clone())).map_err(&start)?;
+
+        let myself = Arc::new(OnceLock::new());
+        let ingest_parts = Arc::new(IngestParts {
+            engines: engines.clone(),
+            raiser: raiser.clone(),
+            buffer: batches.courier(),
+            config: config.clone(),
+            clock: clock.clone(),
+            save_phases: save_phases(&control, &clock),
+            poll: pollers(&myself, &arrivals, &admission, &raiser, buffer.level(), &sources, &metrics),
+        });
+        let ingest = supervisor.start(move || IngestActor::new(ingest_parts.clone())).map_err(&start)?;
+        // Only now is the actor's own address known to the pollers; this order makes them begin.
+        let _ = myself.set(ingest.courier::<Ingest>());
+        let _ = ingest.courier().send(Reconfigure(settings.clone())).await;
+
+        let running = web::serve(web::WebState::new(web::Parts {
+            config: config.clone(),
+            clock: clock.clone(),
+            arrivals,
+            metrics,
+            admission,
+            ingest: ingest.courier(),
+            acknowledge: alert.courier(),
+            wake: wake.clone(),
+            tokens: tokens.clone(),
+            logging: options.logging.clone(),
+            views,
+            store: store.clone(),
+            control: control.clone(),
+            registry: registry.clone(),
+            control_socket: Some(directory.control_socket()),
+            demo,
+        }))
+        .map_err(while_doing("HTTP surface"))?;
+        actix::spawn(running.server);
+        let overseer =
+            Overseer::start(registry, settings.supervision.hang_after, notifier.clone()).map_err(while_doing("overseer"))?;
+        board.reach(Stage::Running);
+        notifier.ready(&format!("listening on {}", running.url));
+        log::info!(target: "belayd", url = running.url.as_str(), version = env!("CARGO_PKG_VERSION"), tier = buffer.stats().tier, store = store.redacted_url(); "belayd is up");
+        Ok(Self {
+            url: running.url,
+            tokens,
+            config,
+            clock,
+            board,
+            buffer,
+            drain,
+            drain_thread,
+            store,
+            supervisor,
+            overseer,
+            notifier,
+            logging: options.logging,
+            reload: options.reload,
+            web: running.handle,
+            control_socket: directory.control_socket(),
+            _directory: directory,
+        })
+    }
+}
+
+/// What every poller is given, once the actor's own address is known.
+fn pollers(
+    myself: &Arc<OnceLock<Courier<Ingest>>>,
+    arrivals: &Arc<ArrivalClock>,
+    admission: &Admission,
+    raiser: &Raiser,
+    ack: AckLevel,
+    sources: &Arc<SourceBoard>,
+    metrics: &Arc<Metrics>,
+) -> Box<dyn Fn(&Config) -> Option<PollContext> + Send + Sync> {
+    let (myself, arrivals, admission) = (myself.clone(), arrivals.clone(), admission.clone());
+    let (raiser, sources, metrics) = (raiser.clone(), sources.clone(), metrics.clone());
+    Box::new(move |config| {
+        let metrics = metrics.clone();
+        let on_parsed: OnParsed = Arc::new(move |source, parsed| {
+            for (reason, count) in parsed.rejected_by.iter() {
+                ReadingsRejected { via: source, reason: reason.as_str(), readings: count.into() }.emit(&metrics);
+            }
+        });
+        Some(PollContext {
+            readings: Arc::new(config.readings.clone()),
+            arrival: arrivals.clone(),
+            admission: admission.clone(),
+            ingest: myself.get()?.clone(),
+            ack,
+            raise: Some(raiser.clone()),
+            board: sources.clone(),
+            on_parsed: Some(on_parsed),
+        })
+    })
+}
+
+/// Saves the phases that have begun but not fired, so that a restart does not start their clocks anew.
+fn save_phases(control: &Store, clock: &SharedClock) -> SavePhases {
+    let (control, clock) = (control.clone(), clock.clone());
+    Box::new(move |phases| {
+        let (control, now_us) = (control.clone(), clock.now_us());
+        let rows: Vec<_> =
+            phases.into_iter().map(|saved| PhaseRow { rule: saved.rule, engine_id: saved.engine_id, phase: saved.phase }).collect();
+        Box::pin(async move {
+            let saved = control.call(move |conn| store::rule_state::save_pending(conn, &rows, now_us)).await;
+            saved
+                .inspect_err(
+                    |error| log::warn!(target: "belayd::ingest", error:% = error; "rule phases could not be saved; tried again"),
+                )
+                .is_ok()
+        })
+    })
+}
+
+fn open_buffer(settings: &Config) -> Arc<dyn Buffer> {
+    match settings.buffer.tier {
+        Tier::Memory => Arc::new(MemoryBuffer::new(settings.buffer.memory_rows, settings.buffer.memory_bytes)),
+    }
+}
+
+/// Fills the board, and puts the phases together: firing is what has an open alert, whatever else was saved.
+fn load_alerts(conn: &mut store::Conn, board: &AlertBoard) -> StoreResult<Vec<SavedPhase>> {
+    board.load(conn)?;
+    let open = board.open();
+    let open: Vec<_> = open.iter().filter(|alert| alert.kind == AlertKind::Rule).collect();
+    let rows = store::rule_state::load_all(conn)?;
+    let known: HashSet<_> = rows.iter().map(|row| (row.rule.as_str(), row.engine_id.as_str())).collect();
+    let missing = open.iter().filter(|alert| !known.contains(&(alert.name.as_str(), alert.subject.as_str())));
+    let mut phases: Vec<_> = missing
+        .map(|alert| SavedPhase {
+            rule: alert.name.clone(),
+            engine_id: alert.subject.clone(),
+            phase: Phase::Firing { last_breach_us: alert.opened_at_us },
+        })
+        .collect();
+    phases.extend(rows.into_iter().map(|row| SavedPhase { rule: row.rule, engine_id: row.engine_id, phase: row.phase }));
+    Ok(phases)
+}
+
+/// What is loaded each time the database has been opened: the account of earlier streams and, once, the newest readings.
+fn on_open(views: &Arc<Views>, buffer: &Arc<dyn Buffer>) -> super::drain::OnOpen {
+    let (views, buffer) = (Arc::downgrade(views), buffer.clone());
+    let mut loaded = false;
+    Box::new(move |conn| {
+        let Some(views) = views.upgrade() else { return Ok(()) };
+        if !loaded {
+            // Once: from then on the sums follow what this process does.
+            views.set_earlier(earlier_streams(conn, buffer.stream())?);
+            let limit = u32::try_from(views.config.load().readings.max_engines).unwrap_or(u32::MAX);
+            let newest = store::readings::latest_per_engine(conn, limit)?;
+            views.engines.remember(newest.iter().map(store::readings::StoredReading::as_ref));
+            loaded = true;
+        }
+        for warning in store::conn::durability(conn)? {
+            log::warn!(target: "belayd::store", "{warning}");
+        }
+        Ok(())
+    })
+}
+
+/// The account of the streams of earlier runs, as the ledger has it.
+fn earlier_streams(conn: &mut store::Conn, current: StreamId) -> StoreResult<Account> {
+    let mut earlier = Account::default();
+    for stream in store::ledger::stream_totals(conn, i64::MAX)?.iter().filter(|stream| stream.stream != current) {
+        let totals = stream.totals;
+        earlier.stored += totals.stored;
+        earlier.duplicate += totals.duplicate;
+        earlier.conflict += totals.conflict;
+        earlier.dead += totals.dead;
+        earlier.discarded += totals.discarded;
+    }
+    earlier.accepted = earlier.stored + earlier.duplicate + earlier.conflict + earlier.dead + earlier.discarded;
+    Ok(earlier)
+}

@@ -1,0 +1,64 @@
+//! The ordered stop: the way in first, the way out last, all before one deadline.
+
+use std::{process::ExitCode, time::Duration};
+
+use super::{Daemon, deadline};
+use crate::{
+    cli::exit,
+    monitor::Stage,
+    store::{self, ledger::Closing},
+};
+
+/// Actors in the order of the flow. Each is asked to finish what it holds before the one behind it.
+const ORDER: [&str; 6] = ["IngestActor", "BatchBufferActor", "AlertActor", "OutboxActor", "ScheduleActor", "MonitorActor"];
+/// How long arbiter threads get to end after their actors have drained.
+const THREADS_END: Duration = Duration::from_millis(500);
+
+impl Daemon {
+    /// Stops everything and returns `code`, or 1 where readings were lost.
+    pub(super) async fn stop(self, code: u8) -> ExitCode {
+        let timeout = self.config.load().server.stop_timeout;
+        let until = deadline(timeout);
+        self.notifier.stopping("stopping: storing what waits");
+        log::info!(target: "belayd", timeoutMs = timeout.as_millis() as u64; "stopping");
+        // From here on pushes are answered with 503 and /readyz says so, while what is in flight is finished.
+        self.board.reach(Stage::Stopping);
+        let report = self.supervisor.drain(&ORDER, until).await;
+        self.drain.stop();
+        self.web.stop(false).await;
+        let lost = self.settle_account().await;
+        let stuck = self.supervisor.stop(THREADS_END).await;
+        if stuck.is_empty() {
+            // The drain looks at its orders several times a second; a thread inside a hung statement is left to the process's end.
+            let thread = self.drain_thread;
+            let joined = tokio::task::spawn_blocking(move || thread.join());
+            let _ = tokio::time::timeout(THREADS_END, joined).await;
+        }
+        drop(self.overseer);
+        // Nobody listens there any more; a socket left behind would only be removed at the next start.
+        let _ = std::fs::remove_file(&self.control_socket);
+        let code = if lost > 0 { exit::FAILED } else { code };
+        log::info!(target: "belayd", unfinished = report.unfinished.join(","), lost = lost; "stopped");
+        log::logger().flush();
+        ExitCode::from(code)
+    }
+
+    /// What still waits in a medium that ends with the process is lost, and said so; the stream's account is closed.
+    async fn settle_account(&self) -> u64 {
+        let lost = self.buffer.abandon();
+        if lost > 0 {
+            log::error!(target: "belayd::buffer", readings = lost, reason = "stop"; "readings lost: the database did not take them before the stop");
+        }
+        let (stream, now_us) = (self.buffer.stream(), self.clock.now_us());
+        let closing = if lost > 0 { Closing::Cut } else { Closing::Drained };
+        let closed = self.store.call(move |conn| store::ledger::close_stream(conn, stream, closing, now_us));
+        match tokio::time::timeout(Duration::from_secs(2), closed).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => {
+                log::warn!(target: "belayd::buffer", error:% = error; "the account of this run could not be closed in the database")
+            }
+            Err(_) => log::warn!(target: "belayd::buffer", "the account of this run could not be closed in the database in time"),
+        }
+        lost
+    }
+}
