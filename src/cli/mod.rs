@@ -90,6 +90,7 @@ pub fn load(options: &LoadOptions) -> Result<Loaded, ExitCode> {
 
 /// The commands, in the order in which a newcomer needs them.
 #[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "made once, at start")]
 pub enum Command {
     /// Run the daemon
     Run(run::RunArgs),

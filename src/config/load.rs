@@ -17,6 +17,9 @@ use super::{
 /// Largest file that is read, bytes.
 const FILE_MAX_BYTES: u64 = 1_048_576;
 
+/// Most faults that are told.
+const FAULTS_MAX: usize = 500;
+
 /// Where a configuration comes from. `default()` is nothing at all: no file, no environment, paths left relative.
 #[derive(Clone, Debug, Default)]
 pub struct LoadOptions {
@@ -147,8 +150,13 @@ fn build(text: &str, file: Option<PathBuf>, options: &LoadOptions, files: &dyn F
     }
 }
 
-/// In the order in which they stand.
+/// In the order in which they stand; nobody reads more than so many.
 fn sorted(mut report: Report) -> Faults {
     report.faults.sort_by(|a, b| a.place.cmp(&b.place));
+    let more = report.faults.len().saturating_sub(FAULTS_MAX);
+    if more > 0 {
+        report.faults.truncate(FAULTS_MAX);
+        report.add(&Place::Nowhere, "", format!("and {more} further faults"));
+    }
     Faults(report.faults)
 }

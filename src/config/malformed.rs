@@ -250,6 +250,14 @@ fn all_faults_are_told_at_once_in_the_order_in_which_they_stand() {
     assert_eq!(lines, expected);
 }
 
+#[test]
+fn a_flood_of_faults_is_cut_and_quickly_told() {
+    let text = "[buffer]\n".to_owned() + &(0..20_000).map(|n| format!("key{n} = 1\n")).collect::<String>();
+    let lines = told(&text);
+    assert_eq!(lines.lines().count(), 501);
+    assert!(lines.ends_with("belayd.toml: and 19500 further faults"), "{}", &lines[lines.len() - 100..]);
+}
+
 mod any_text {
     use proptest::prelude::*;
 

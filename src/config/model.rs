@@ -78,7 +78,7 @@ pub struct ServerConfig {
 }
 
 /// `[store]`
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct StoreConfig {
     /// `sqlite://PATH` or `postgres://…`, secrets resolved and relative paths made absolute. Never logged: see `redacted_url`.
     pub url: String,
@@ -130,7 +130,7 @@ pub struct ReadingsConfig {
 }
 
 /// One of `[[sources]]`
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct SourceConfig {
     /// Unique among the sources.
     pub name: String,
@@ -151,7 +151,7 @@ pub struct SourceConfig {
 }
 
 /// One of `[[webhooks]]`
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct WebhookConfig {
     /// Unique among the sinks; routes name it.
     pub name: String,

@@ -7,6 +7,9 @@ use toml::{
 
 use super::fault::{Fault, Place};
 
+/// How far into a line columns count characters.
+const LINE_COUNTED_BYTES: usize = 4_096;
+
 /// A value as written, before its key says what it must be.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Node {
@@ -163,8 +166,9 @@ impl<'a> Lines<'a> {
     fn place(&self, offset: usize) -> Place {
         let line = self.starts.partition_point(|start| *start <= offset).max(1);
         let start = self.starts[line - 1];
-        let before = self.text.get(start..offset).unwrap_or_default();
-        Place::File { line, column: before.chars().count() + 1 }
+        // Far out on a line the column counts bytes: counting characters for each value there would take for ever.
+        let before = if offset - start < LINE_COUNTED_BYTES { self.text.get(start..offset) } else { None };
+        Place::File { line, column: before.map_or(offset - start, |before| before.chars().count()) + 1 }
     }
 }
 

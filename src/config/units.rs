@@ -72,7 +72,7 @@ fn format_whole(amount: u64, units: &[(&str, u64)], zero: &str) -> String {
     units
         .iter()
         .rev()
-        .find(|(_, factor)| amount % factor == 0)
+        .find(|(_, factor)| amount.is_multiple_of(*factor))
         .map_or_else(String::new, |(unit, factor)| format!("{}{unit}", amount / factor))
 }
 
