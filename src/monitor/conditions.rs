@@ -1,5 +1,7 @@
 //! System conditions with hysteresis: when a figure of host or daemon becomes an alert, and when that is over.
 
+use std::collections::HashMap;
+
 use crate::domain::alert::{AlertKind, Level, Transition};
 
 /// Looks in a row above the limit before an alert opens, so that one busy second wakes nobody.
@@ -64,29 +66,32 @@ impl Condition {
     }
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Standing {
     above: u32,
     firing: bool,
+    level: Level,
 }
 
-/// What is known of each condition from the looks before.
+/// What is known of each condition from the looks before. As many as there are limits and sources.
 #[derive(Debug, Default)]
 pub struct Conditions {
-    standing: std::collections::HashMap<(&'static str, String), Standing>,
+    standing: HashMap<(&'static str, String), Standing>,
 }
 
 impl Conditions {
-    /// Takes over which conditions had an open alert before this life began, as (name, subject).
-    pub fn resume(&mut self, name: &'static str, subject: &str) {
-        self.standing.entry((name, subject.to_owned())).or_default().firing = true;
+    /// Takes over that a condition had an open alert before this life began.
+    pub fn resume(&mut self, name: &'static str, subject: &str, level: Level) {
+        self.standing.insert((name, subject.to_owned()), Standing { above: 0, firing: true, level });
     }
 
-    /// Takes one look into account and returns what began or ceased.
+    /// Takes one look at everything into account and returns what began or ceased. A condition that is not among the looks any
+    /// more (its source was removed from the configuration) is over.
     pub fn step(&mut self, looks: &[Condition], now_us: i64) -> Vec<Transition> {
         let mut transitions = Vec::new();
         for look in looks {
-            let standing = self.standing.entry((look.name, look.subject.clone())).or_default();
+            let key = (look.name, look.subject.clone());
+            let standing = self.standing.entry(key).or_insert(Standing { above: 0, firing: false, level: look.level });
             standing.above = if look.value > look.limit { standing.above.saturating_add(1) } else { 0 };
             if !standing.firing && standing.above >= look.looks {
                 standing.firing = true;
@@ -96,6 +101,14 @@ impl Conditions {
                 transitions.push(look.transition(false, now_us));
             }
         }
+        self.standing.retain(|(name, subject), standing| {
+            let looked_at = looks.iter().any(|look| look.name == *name && look.subject == *subject);
+            if !looked_at && standing.firing {
+                let gone = Condition { level: standing.level, ..Condition::never(name, subject, "It is not watched any more", "", 0.0) };
+                transitions.push(Transition { text: "it is not watched any more".into(), ..gone.transition(false, now_us) });
+            }
+            looked_at
+        });
         transitions
     }
 }
@@ -132,11 +145,21 @@ mod tests {
     #[test]
     fn an_alert_that_was_open_before_a_restart_is_closed_and_not_opened_again() {
         let mut conditions = Conditions::default();
-        conditions.resume("cpu-high", "host");
+        conditions.resume("cpu-high", "host", Level::Warning);
         let look = |value| Condition::percent("cpu-high", "CPU of the host", Level::Warning, value, 80.0);
         for _ in 0..5 {
             assert!(conditions.step(&[look(99.0)], 1).is_empty());
         }
         assert_eq!(conditions.step(&[look(1.0)], 2).len(), 1);
+    }
+
+    #[test]
+    fn what_is_not_watched_any_more_is_over() {
+        let mut conditions = Conditions::default();
+        let look = Condition::never("source-failing", "plant", "A source fails", "", 1.0);
+        assert!(conditions.step(&[look], 1)[0].firing);
+        let over = conditions.step(&[], 2);
+        assert_eq!(over.iter().map(|t| (t.subject.as_str(), t.firing)).collect::<Vec<_>>(), [("plant", false)]);
+        assert!(conditions.step(&[], 3).is_empty());
     }
 }

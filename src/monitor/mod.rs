@@ -3,12 +3,14 @@
 //! In: the figures of /proc, and the shared boards of every stage. Out: the snapshot that the page shows, readiness, system alerts
 //! with hysteresis, and the figures that metrics take at a scrape. A crash loses nothing: everything is looked at again.
 
+mod actor;
 mod board;
 mod conditions;
 mod host;
 mod snapshot;
 mod views;
 
+pub use actor::{MonitorActor, MonitorParts, RaiseFn};
 pub use board::{Board, Readiness, Stage};
 pub use conditions::{Condition, Conditions};
 pub use host::{HostFigures, HostProbe, ProcessFigures, Usage};

@@ -112,21 +112,19 @@ impl Views {
     pub fn account(&self) -> (BufferStats, Account) {
         let stats = self.buffer.stats();
         let account = sum(&lock(&self.measured.store_facts).earlier, &stats.account);
-        let decided = *lock(&self.measured.decided);
-        let moved = |count: u64, by: i64| count.saturating_add_signed(by);
-        let account = Account {
-            stored: moved(account.stored, decided.stored),
-            duplicate: moved(account.duplicate, decided.duplicate),
-            conflict: moved(account.conflict, decided.conflict),
-            dead: moved(account.dead, decided.dead),
-            discarded: moved(account.discarded, decided.discarded),
-            ..account
-        };
-        (stats, account)
+        let Decided { stored, duplicate, conflict, dead, discarded } = *lock(&self.measured.decided);
+        let decided = Delta { stream: stats.stream, stored, duplicate, conflict, dead, discarded };
+        (stats, shifted(&account, &decided))
     }
 
     /// A person decided about a failed reading: the sums follow.
     pub fn follow_decision(&self, delta: &Delta) {
+        if delta.stream != self.buffer.stream() {
+            // Sums of earlier streams come from the ledger, which has it already, at the next opening; until then from here.
+            let mut facts = lock(&self.measured.store_facts);
+            facts.earlier = shifted(&facts.earlier, delta);
+            return;
+        }
         let mut decided = lock(&self.measured.decided);
         decided.stored += delta.stored;
         decided.duplicate += delta.duplicate;
@@ -262,6 +260,19 @@ pub fn sum(a: &Account, b: &Account) -> Account {
         void: a.void + b.void,
         lost: a.lost + b.lost,
         buffered: a.buffered + b.buffered,
+    }
+}
+
+/// An account after decisions of people.
+fn shifted(account: &Account, by: &Delta) -> Account {
+    let moved = |count: u64, by: i64| count.saturating_add_signed(by);
+    Account {
+        stored: moved(account.stored, by.stored),
+        duplicate: moved(account.duplicate, by.duplicate),
+        conflict: moved(account.conflict, by.conflict),
+        dead: moved(account.dead, by.dead),
+        discarded: moved(account.discarded, by.discarded),
+        ..*account
     }
 }
 

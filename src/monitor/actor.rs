@@ -1,0 +1,233 @@
+//! `MonitorActor`: looks at host and daemon, publishes the snapshot while someone watches, and raises system alerts.
+//!
+//! In: the boards, /proc. Out: figures on the boards, transitions to the alert side. It commands nobody. A panic loses one look;
+//! which alerts are open is read again from the board of alerts.
+
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use actix::prelude::*;
+
+use super::{Condition, Conditions, HostFigures, HostProbe, Views};
+use crate::{
+    buffer::{Account, BufferStats},
+    config::MonitorConfig,
+    domain::alert::{AlertKind, AlertState, Level, Transition},
+    ingest::board::SourceState,
+    protocol::{Drain, Reconfigure},
+    supervise::service,
+};
+
+/// Messages that may wait: nobody sends this actor more than orders.
+const MAILBOX: usize = 64;
+/// From one snapshot to the next.
+const TICK: Duration = Duration::from_secs(1);
+/// The rate is a mean over this many ticks.
+const RATE_TICKS: usize = 5;
+/// Looks at a source that fails before an alert opens; what is merely restarted is back by then.
+const SOURCE_LOOKS: u32 = 10;
+/// Fill of the buffer above which a WARNING is raised, percent.
+const BUFFER_PERCENT: f64 = 80.0;
+/// Every condition that this actor raises; an open alert of another name is not its business.
+const NAMES: [&str; 7] =
+    ["cpu-high", "memory-high", "disk-high", "buffer-high", "conservation-violation", "readings-lost", "source-failing"];
+
+/// Hands transitions to the alert side, which commits them sooner or later.
+pub type RaiseFn = Box<dyn Fn(Vec<Transition>) + Send + Sync>;
+
+/// What the actor works with; it outlives every restart.
+pub struct MonitorParts {
+    /// Everything that can be looked at.
+    pub views: Arc<Views>,
+    /// The way of transitions.
+    pub raise: RaiseFn,
+}
+
+/// See the module.
+pub struct MonitorActor {
+    parts: Arc<MonitorParts>,
+    probe: HostProbe,
+    conditions: Conditions,
+    next_look: Instant,
+    accepted: VecDeque<(Instant, u64)>,
+    stopping: bool,
+}
+
+service!(MonitorActor, "MonitorActor", MAILBOX);
+
+impl MonitorActor {
+    /// A fresh actor over parts that stay.
+    pub fn new(parts: Arc<MonitorParts>) -> Self {
+        let probe = HostProbe::new(&parts.views.config.load().server.data_dir);
+        let mut conditions = Conditions::default();
+        let open = (parts.views.alerts)();
+        for alert in open.iter().filter(|alert| alert.kind == AlertKind::System && alert.state != AlertState::Resolved) {
+            if let Some(name) = NAMES.into_iter().find(|name| *name == alert.name) {
+                conditions.resume(name, &alert.subject, alert.level);
+            }
+        }
+        Self { parts, probe, conditions, next_look: Instant::now(), accepted: VecDeque::new(), stopping: false }
+    }
+
+    /// One turn, then the timer again: a stall is followed by one tick, not by a burst.
+    fn tick(&mut self, ctx: &mut Context<Self>) {
+        if self.stopping {
+            return;
+        }
+        let views = self.parts.views.clone();
+        let now = Instant::now();
+        if now >= self.next_look {
+            self.next_look = now + views.config.load().monitor.interval;
+            self.look();
+        }
+        let (_, account) = views.account();
+        views.set_rate(self.rate(now, account.accepted));
+        // Building it costs more than everything else here: only for those who watch.
+        if views.board.watchers() > 0 {
+            match serde_json::to_string(&views.snapshot()) {
+                Ok(json) => views.board.publish(json.into()),
+                Err(error) => log::error!(target: "belayd::monitor", error:% = error; "the snapshot could not be made"),
+            }
+        }
+        ctx.run_later(TICK, Self::tick);
+    }
+
+    fn look(&mut self) {
+        let views = &self.parts.views;
+        let figures = self.probe.look();
+        views.set_host(figures);
+        let (stats, _) = views.account();
+        let mut looks = conditions_now(&figures, &views.config.load().monitor, &stats);
+        looks.extend(views.sources.list().into_iter().map(|source| source_condition(source.name, source.state)));
+        let transitions = self.conditions.step(&looks, views.clock.now_us());
+        if !transitions.is_empty() {
+            (self.parts.raise)(transitions);
+        }
+    }
+
+    fn rate(&mut self, now: Instant, accepted: u64) -> f64 {
+        self.accepted.push_back((now, accepted));
+        if self.accepted.len() > RATE_TICKS + 1 {
+            self.accepted.pop_front();
+        }
+        let Some((since, before)) = self.accepted.front() else { return 0.0 };
+        let seconds = now.duration_since(*since).as_secs_f64();
+        if seconds > 0.0 { accepted.saturating_sub(*before) as f64 / seconds } else { 0.0 }
+    }
+}
+
+/// What host and buffer look like, as conditions.
+fn conditions_now(figures: &HostFigures, limits: &MonitorConfig, stats: &BufferStats) -> Vec<Condition> {
+    let share = |part: u64, whole: u64| if whole == 0 { 0.0 } else { part as f64 * 100.0 / whole as f64 };
+    let fill = share(stats.rows, stats.rows_bound).max(share(stats.bytes, stats.bytes_bound));
+    let Account { lost, quarantined, void, .. } = stats.account;
+    let mut buffer = Condition::percent("buffer-high", "Fill of the buffer", Level::Warning, fill, BUFFER_PERCENT);
+    buffer.subject = "buffer".into();
+    vec![
+        Condition::percent("cpu-high", "CPU of the host", Level::Warning, figures.cpu_percent, limits.cpu_percent),
+        Condition::percent("memory-high", "Memory of the host", Level::Critical, figures.memory.percent(), limits.memory_percent),
+        Condition::percent("disk-high", "Disk of the data directory", Level::Warning, figures.disk.percent(), limits.disk_percent),
+        buffer,
+        Condition::never(
+            "conservation-violation",
+            "buffer",
+            "Readings that cannot be accounted for",
+            "",
+            stats.difference.unsigned_abs() as f64,
+        ),
+        Condition::never("readings-lost", "buffer", "Acknowledged readings that are gone", "", (lost + quarantined + void) as f64),
+    ]
+}
+
+fn source_condition(name: String, state: SourceState) -> Condition {
+    let failing = if state == SourceState::Failing { 1.0 } else { 0.0 };
+    Condition {
+        level: Level::Warning,
+        looks: SOURCE_LOOKS,
+        ..Condition::never("source-failing", &name, "A source does not answer as it should", "", failing)
+    }
+}
+
+impl Actor for MonitorActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.run_later(Duration::from_millis(50), Self::tick);
+    }
+}
+
+impl Handler<Reconfigure> for MonitorActor {
+    type Result = ();
+
+    /// Limits are read from the shared configuration at each look; only the wait until the next one must not be the old one.
+    fn handle(&mut self, _: Reconfigure, _: &mut Self::Context) {
+        self.next_look = Instant::now();
+    }
+}
+
+impl Handler<Drain> for MonitorActor {
+    type Result = ();
+
+    fn handle(&mut self, drain: Drain, _: &mut Self::Context) {
+        self.stopping = true;
+        // Whoever asked has given up waiting; there is nothing to hand over.
+        let _ = drain.done.send(());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        domain::ack::AckLevel,
+        monitor::{ProcessFigures, Usage},
+    };
+
+    fn stats() -> BufferStats {
+        BufferStats {
+            tier: "memory",
+            ack: AckLevel::Memory,
+            may_lose: "",
+            stream: uuid::Uuid::nil(),
+            rows: 90,
+            rows_bound: 100,
+            bytes: 1,
+            bytes_bound: 100,
+            oldest_age_ms: 0,
+            waiters: 0,
+            account: Account { lost: 2, ..Account::default() },
+            difference: -3,
+        }
+    }
+
+    #[test]
+    fn every_limit_becomes_a_condition_of_its_own() {
+        let figures = HostFigures {
+            cpu_percent: 81.0,
+            memory: Usage { used_bytes: 91, total_bytes: 100 },
+            disk: Usage { used_bytes: 86, total_bytes: 100 },
+            process: ProcessFigures::default(),
+        };
+        let limits =
+            MonitorConfig { interval: TICK, cpu_percent: 80.0, memory_percent: 90.0, disk_percent: 85.0 };
+        let mut looks = conditions_now(&figures, &limits, &stats());
+        looks.push(source_condition("plant".into(), SourceState::Failing));
+        let above: Vec<_> = looks.iter().filter(|look| look.value > look.limit).map(|look| (look.name, look.level)).collect();
+        assert_eq!(
+            above,
+            [
+                ("cpu-high", Level::Warning),
+                ("memory-high", Level::Critical),
+                ("disk-high", Level::Warning),
+                ("buffer-high", Level::Warning),
+                ("conservation-violation", Level::Critical),
+                ("readings-lost", Level::Critical),
+                ("source-failing", Level::Warning),
+            ]
+        );
+        assert!(looks.iter().all(|look| NAMES.contains(&look.name)));
+    }
+}
