@@ -16,7 +16,7 @@ use crate::{
     buffer::{Account, BufferStats},
     config::MonitorConfig,
     domain::alert::{AlertKind, AlertState, Level, Transition},
-    ingest::board::SourceState,
+    ingest::board::{SourceState, SourceStatus},
     protocol::{Drain, Reconfigure},
     supervise::service,
 };
@@ -101,7 +101,15 @@ impl MonitorActor {
         views.set_host(figures);
         let (stats, _) = views.account();
         let mut looks = conditions_now(&figures, &views.config.load().monitor, &stats);
-        looks.extend(views.sources.list().into_iter().map(|source| source_condition(source.name, source.state)));
+        let known = views.sources.list();
+        looks.extend(
+            views
+                .config
+                .load()
+                .sources
+                .iter()
+                .map(|source| source_condition(&source.name, known.iter().find(|status| status.name == source.name))),
+        );
         let transitions = self.conditions.step(&looks, views.clock.now_us());
         if !transitions.is_empty() {
             (self.parts.raise)(transitions);
@@ -142,12 +150,19 @@ fn conditions_now(figures: &HostFigures, limits: &MonitorConfig, stats: &BufferS
     ]
 }
 
-fn source_condition(name: String, state: SourceState) -> Condition {
-    let failing = if state == SourceState::Failing { 1.0 } else { 0.0 };
+fn source_condition(name: &str, status: Option<&SourceStatus>) -> Condition {
+    let value = match status.map(|status| status.state) {
+        Some(SourceState::Failing) => 1.0,
+        Some(SourceState::Ok) => 0.0,
+        // Not asked yet: neither opens an alert nor closes the one of an earlier run.
+        Some(SourceState::Starting) | None => f64::NAN,
+    };
+    let error = status.and_then(|status| status.error.as_deref()).unwrap_or("no answer");
     Condition {
         level: Level::Warning,
         looks: SOURCE_LOOKS,
-        ..Condition::never("source-failing", &name, "A source does not answer as it should", "", failing)
+        cause: Some(format!("source {name} cannot be read: {error}")),
+        ..Condition::never("source-failing", name, "The source could not be read", "", value)
     }
 }
 
@@ -211,10 +226,11 @@ mod tests {
             disk: Usage { used_bytes: 86, total_bytes: 100 },
             process: ProcessFigures::default(),
         };
-        let limits =
-            MonitorConfig { interval: TICK, cpu_percent: 80.0, memory_percent: 90.0, disk_percent: 85.0 };
+        let limits = MonitorConfig { interval: TICK, cpu_percent: 80.0, memory_percent: 90.0, disk_percent: 85.0 };
         let mut looks = conditions_now(&figures, &limits, &stats());
-        looks.push(source_condition("plant".into(), SourceState::Failing));
+        let status = |state| SourceStatus { name: "plant".into(), state, error: Some("refused".into()), ..SourceStatus::default() };
+        looks.push(source_condition("plant", Some(&status(SourceState::Failing))));
+        assert!(source_condition("plant", Some(&status(SourceState::Starting))).value.is_nan());
         let above: Vec<_> = looks.iter().filter(|look| look.value > look.limit).map(|look| (look.name, look.level)).collect();
         assert_eq!(
             above,

@@ -30,26 +30,40 @@ pub struct Condition {
     pub what: &'static str,
     /// Unit for the sentence.
     pub unit: &'static str,
+    /// A sentence that says more than the figures, while it holds.
+    pub cause: Option<String>,
 }
 
 impl Condition {
     /// A share of something, 0 to 100.
     pub fn percent(name: &'static str, what: &'static str, level: Level, value: f64, limit: f64) -> Self {
         let clear = (limit - CLEAR_MARGIN).max(0.0);
-        Self { name, subject: "host".into(), level, value, limit, clear, looks: LOOKS_TO_OPEN, what, unit: " %" }
+        Self { name, subject: "host".into(), level, value, limit, clear, looks: LOOKS_TO_OPEN, what, unit: " %", cause: None }
     }
 
     /// Something that should be 0 and is told at once.
     pub fn never(name: &'static str, subject: &str, what: &'static str, unit: &'static str, value: f64) -> Self {
-        Self { name, subject: subject.into(), level: Level::Critical, value, limit: 0.0, clear: 0.0, looks: 1, what, unit }
+        Self {
+            name,
+            subject: subject.into(),
+            level: Level::Critical,
+            value,
+            limit: 0.0,
+            clear: 0.0,
+            looks: 1,
+            what,
+            unit,
+            cause: None,
+        }
     }
 
     fn transition(&self, firing: bool, now_us: i64) -> Transition {
         let Self { what, value, limit, unit, .. } = self;
-        let text = if firing {
-            format!("{what}: {value:.1}{unit}, limit {limit:.1}{unit}")
-        } else {
-            format!("{what} is back at {value:.1}{unit}")
+        let text = match (firing, &self.cause) {
+            (true, Some(cause)) => cause.clone(),
+            (true, None) => format!("{what}: {value:.1}{unit}, limit {limit:.1}{unit}"),
+            (false, _) if *limit == 0.0 => format!("{what}: that is over"),
+            (false, _) => format!("{what} is back at {value:.1}{unit}"),
         };
         Transition {
             kind: AlertKind::System,
@@ -104,7 +118,8 @@ impl Conditions {
         self.standing.retain(|(name, subject), standing| {
             let looked_at = looks.iter().any(|look| look.name == *name && look.subject == *subject);
             if !looked_at && standing.firing {
-                let gone = Condition { level: standing.level, ..Condition::never(name, subject, "It is not watched any more", "", 0.0) };
+                let gone =
+                    Condition { level: standing.level, ..Condition::never(name, subject, "It is not watched any more", "", 0.0) };
                 transitions.push(Transition { text: "it is not watched any more".into(), ..gone.transition(false, now_us) });
             }
             looked_at
