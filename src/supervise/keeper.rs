@@ -211,10 +211,10 @@ impl<A: Service> Future for Keeper<A> {
 
 impl<A: Service> Drop for Keeper<A> {
     fn drop(&mut self) {
-        self.vitals.set_state(ActorState::Stopped);
         self.vitals.seats().close();
         // Dropping the future runs the actor's `stopping` and `stopped`, which may panic like any other code of it.
         let actor = self.actor.take();
         let _ = catch_unwind(AssertUnwindSafe(|| drop(actor)));
+        self.vitals.set_state(ActorState::Stopped);
     }
 }

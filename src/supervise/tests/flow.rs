@@ -20,7 +20,7 @@ async fn the_bound_holds_however_many_couriers_there_are() {
     let supervisor = Supervisor::new(settings());
     let puppet = start(&supervisor);
     let orders = puppet.courier();
-    assert_eq!(fill(&orders, Duration::from_millis(150)), 512);
+    assert_eq!(fill(&orders, Duration::from_millis(500)), 512);
     for _ in 0..100 {
         let (tx, _rx) = oneshot::channel();
         assert!(matches!(puppet.courier().try_send(Ask(tx)), Err(SendRefused::Full(_))));
@@ -38,7 +38,7 @@ async fn the_depth_returns_to_zero_after_panics_in_a_full_mailbox() {
     let supervisor = Supervisor::new(settings());
     let puppet = start(&supervisor);
     let orders = puppet.courier();
-    orders.try_send(Do::Block(Duration::from_millis(50))).unwrap();
+    orders.try_send(Do::Block(Duration::from_millis(300))).unwrap();
     for turn in 0..500 {
         orders.try_send(if turn % 25 == 0 { Do::Panic } else { Do::Work(Duration::ZERO) }).unwrap();
     }
@@ -52,21 +52,19 @@ async fn the_depth_returns_to_zero_after_panics_in_a_full_mailbox() {
 async fn a_mailbox_that_never_runs_empty_starves_neither_timers_nor_the_thread() {
     static TICKS: AtomicU32 = AtomicU32::new(0);
     let supervisor = Supervisor::new(settings());
-    let orders: Courier<Do> = start(&supervisor).courier();
-    orders.try_send(Do::Tick(&TICKS)).unwrap();
-    let began = Instant::now();
-    let mut ticks_at_half = 0;
-    while began.elapsed() < Duration::from_millis(300) {
-        // Refused when full: the mailbox stays full.
-        while orders.try_send(Do::Work(Duration::from_micros(20))).is_ok() {}
-        if began.elapsed() < Duration::from_millis(150) {
-            ticks_at_half = TICKS.load(SeqCst);
-        }
-        std::thread::yield_now();
+    let puppet = start(&supervisor);
+    let (_overseer, ended) = watch::oversee(&supervisor, Default::default());
+    let (courier, end) = (puppet.courier(), Arc::new(AtomicBool::new(false)));
+    for _ in 0..100 {
+        courier.try_send(Boomerang(courier.clone(), end.clone())).unwrap();
     }
-    let ticks = TICKS.load(SeqCst) - ticks_at_half;
-    assert!(orders.depth() > 100, "the flood was none: {}", orders.depth());
-    assert!(ticks >= 5, "{ticks} ticks in 150 ms");
+    puppet.courier().try_send(Do::Tick(&TICKS)).unwrap();
+    until("timers fire", || TICKS.load(SeqCst) >= 50).await;
+    tokio::time::sleep(settings().hang_after * 3).await;
+    assert!(courier.depth() >= 99, "{}", courier.depth());
+    assert!(ended.lock().unwrap().is_empty() && supervisor.registry().status("Puppet").unwrap().restarts == 0);
+    end.store(true, SeqCst);
+    until("they end", || courier.depth() == 0).await;
 }
 
 #[actix::test]

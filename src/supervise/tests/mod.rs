@@ -53,6 +53,21 @@ pub(super) enum Do {
     PanicAndSpoil,
 }
 
+/// Comes back to the mailbox each time it is handled, until it is told to end: a mailbox that never runs empty.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct Boomerang(pub(super) Courier<Boomerang>, pub(super) Arc<AtomicBool>);
+
+impl Handler<Boomerang> for Puppet {
+    type Result = ();
+    fn handle(&mut self, boomerang: Boomerang, _: &mut Context<Self>) {
+        if !boomerang.1.load(SeqCst) {
+            let courier = boomerang.0.clone();
+            let _ = courier.try_send(boomerang);
+        }
+    }
+}
+
 impl Handler<Ask> for Puppet {
     type Result = ();
     fn handle(&mut self, ask: Ask, _: &mut Context<Self>) {

@@ -34,7 +34,7 @@ impl Watchdog {
 }
 
 /// An overseer that notes its verdict instead of ending the process.
-fn oversee(supervisor: &Supervisor, notifier: Notifier) -> (Overseer, Arc<Mutex<Vec<String>>>) {
+pub(super) fn oversee(supervisor: &Supervisor, notifier: Notifier) -> (Overseer, Arc<Mutex<Vec<String>>>) {
     let ended = Arc::new(Mutex::new(Vec::new()));
     let note = ended.clone();
     let exit = Box::new(move |stuck: &[String]| note.lock().unwrap().extend_from_slice(stuck));
@@ -49,7 +49,7 @@ async fn a_blocked_thread_silences_the_watchdog_until_it_turns_again() {
     let watchdog = Watchdog::new(Duration::from_millis(400));
     let (_overseer, ended) = oversee(&supervisor, watchdog.notifier.clone());
     until("the first pings", || watchdog.pings() > 0).await;
-    puppet.courier().try_send(Do::Block(Duration::from_millis(1_200))).unwrap();
+    puppet.courier().try_send(Do::Block(Duration::from_secs(2))).unwrap();
     until("it is seen", || supervisor.registry().status("Puppet").unwrap().state == ActorState::Stalled).await;
     watchdog.pings();
     tokio::time::sleep(Duration::from_millis(500)).await;
@@ -65,7 +65,7 @@ async fn without_a_watchdog_a_thread_that_stays_blocked_ends_the_process() {
     let supervisor = Supervisor::new(settings());
     let puppet = start(&supervisor);
     let (_overseer, ended) = oversee(&supervisor, Notifier::default());
-    puppet.courier().try_send(Do::Block(Duration::from_millis(900))).unwrap();
+    puppet.courier().try_send(Do::Block(Duration::from_secs(2))).unwrap();
     until("the end", || !ended.lock().unwrap().is_empty()).await;
     assert_eq!(ended.lock().unwrap()[0], "Puppet");
 }
