@@ -11,7 +11,7 @@ use actix::prelude::*;
 
 use super::{
     Service,
-    mailbox::{Counted, Courier},
+    mailbox::{Counted, Courier, Due},
     vitals::{ActorState, Reason, Vitals, monotonic_ms},
 };
 use crate::protocol::{Drain, Heartbeat, Reconfigure};
@@ -93,7 +93,7 @@ impl Entry {
     /// Sends a heartbeat unless one is on its way.
     pub(super) fn send_heartbeat(&self) {
         if self.vitals.take_heartbeat() {
-            self.heartbeat.do_send(Counted::unseated(Heartbeat, self.vitals.clone(), true));
+            self.heartbeat.do_send(Counted::unseated(Heartbeat, self.vitals.clone(), Due::Heartbeat));
         }
     }
 
@@ -106,7 +106,7 @@ impl Entry {
     }
 
     pub(super) fn send_drain(&self, drain: Drain) {
-        self.drain.do_send(Counted::unseated(drain, self.vitals.clone(), false));
+        self.drain.do_send(Counted::unseated(drain, self.vitals.clone(), Due::Nothing));
     }
 
     fn status(&self, now_ms: u64) -> ActorStatus {

@@ -3,10 +3,7 @@
 //! All atomics, so that reading costs nobody anything. In: stamps and counts. Out: [`ActorState`], ages, counts.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::*},
-    },
+    sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::*},
     task::Waker,
     time::Duration,
 };
@@ -70,7 +67,7 @@ const NO_REQUEST: u8 = 0;
 pub(crate) struct Vitals {
     name: &'static str,
     bound: usize,
-    seats: Arc<Semaphore>,
+    seats: Semaphore,
     state: AtomicU8,
     generation: AtomicU64,
     restarts: [AtomicU64; 4],
@@ -92,7 +89,7 @@ impl Vitals {
         Self {
             name,
             bound,
-            seats: Arc::new(Semaphore::new(bound)),
+            seats: Semaphore::new(bound),
             state: AtomicU8::new(ActorState::Starting as u8),
             generation: AtomicU64::new(0),
             restarts: Default::default(),
@@ -116,7 +113,7 @@ impl Vitals {
         self.bound
     }
 
-    pub(super) fn seats(&self) -> &Arc<Semaphore> {
+    pub(super) fn seats(&self) -> &Semaphore {
         &self.seats
     }
 

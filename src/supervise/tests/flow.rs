@@ -119,6 +119,6 @@ async fn a_message_costs_little_more_than_without_the_count() {
         best = best.min(began.elapsed() / 500);
         until("all are handled", || orders.depth() == 0).await;
     }
-    // Without optimization; a release build stays below 0.2 us, most of it actix's own.
+    // Without optimization, on a machine that may be busy; the module says what an optimized build takes.
     assert!(best < Duration::from_micros(20), "{best:?} a message");
 }
