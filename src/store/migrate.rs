@@ -105,19 +105,29 @@ fn merge(known: &[Named], applied: &[MigrationVersion<'static>]) -> Vec<Migratio
     all
 }
 
-/// PostgreSQL: one instance migrates at a time, the others wait and find the work done. SQLite's own lock does that.
+/// One instance migrates at a time, the others wait and find the work done. On SQLite all of it is one transaction.
 fn locked<T>(conn: &mut Conn, f: impl FnOnce(&mut Conn) -> StoreResult<T>) -> StoreResult<T> {
-    if let Conn::Pg(pg) = conn {
-        diesel::sql_query(format!("SELECT pg_advisory_lock({LOCK})")).execute(pg)?;
-    }
+    let Conn::Pg(pg) = conn else {
+        return conn.write(f);
+    };
+    // A migration of a large table takes as long as it takes.
+    let timeout: Setting = diesel::sql_query("SELECT current_setting('statement_timeout') AS value").get_result(pg)?;
+    pg.batch_execute(&format!("SET statement_timeout = 0; SELECT pg_advisory_lock({LOCK})"))?;
     let result = f(conn);
     if let Conn::Pg(pg) = conn
-        && let Err(error) = pg.batch_execute(&format!("SELECT pg_advisory_unlock({LOCK})"))
+        && let Err(error) =
+            pg.batch_execute(&format!("SELECT pg_advisory_unlock({LOCK}); SET statement_timeout = '{}'", timeout.value))
     {
-        // The lock belongs to the session: it ends with the broken connection.
+        // The lock and the setting belong to the session: they end with the broken connection.
         log::debug!(target: "belayd::store", error:%; "the migration lock was not released");
     }
     result
+}
+
+#[derive(diesel::QueryableByName)]
+struct Setting {
+    #[diesel(sql_type = diesel::sql_types::Text)]
+    value: String,
 }
 
 fn failed(error: AnyError) -> StoreError {

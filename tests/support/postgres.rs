@@ -127,8 +127,14 @@ impl Postgres {
         self.end(libc::SIGQUIT);
     }
 
-    /// Kills the server's first process; its backends notice and leave.
+    /// Kills all of its processes at once, as the end of their host would.
     pub fn kill(&mut self) {
+        let Some(pid) = self.pid() else { return };
+        // Halted first, so that none of them sees another go.
+        self.freeze(true);
+        for backend in children(pid) {
+            send(backend, libc::SIGKILL);
+        }
         self.end(libc::SIGKILL);
     }
 

@@ -1,1 +1,109 @@
+//! The schema's history: the same names, tables and columns on both databases.
 
+use std::collections::BTreeMap;
+
+use belayd::store::{Conn, Store};
+use diesel::{RunQueryDsl, sql_types::Text};
+
+use super::{TestStore, on_both};
+
+on_both!(
+    migrations_run_once_and_revert_one_by_one,
+    a_migration_of_a_newer_build_is_shown_as_unknown,
+    two_instances_may_migrate_at_once,
+);
+
+fn migrations_run_once_and_revert_one_by_one(store: &TestStore) {
+    assert!(store.migrate().expect("nothing to do").is_empty());
+    let status = store.migration_status().expect("a list");
+    assert!(!status.is_empty() && status.iter().all(|step| step.applied && step.known));
+    for _ in &status {
+        assert!(store.revert_last_migration().expect("reverted").is_some());
+    }
+    assert_eq!(store.revert_last_migration().expect("nothing left"), None);
+    assert!(store.migration_status().expect("a list").iter().all(|step| !step.applied));
+    assert_eq!(columns(store).keys().filter(|table| !table.starts_with("__")).count(), 0, "nothing is left behind");
+    assert_eq!(store.migrate().expect("again").len(), status.len());
+}
+
+fn a_migration_of_a_newer_build_is_shown_as_unknown(store: &TestStore) {
+    store
+        .with(|conn| {
+            let sql = "INSERT INTO __diesel_schema_migrations (version) VALUES ('99990101000000')";
+            belayd::on_backend!(conn, |c| diesel::sql_query(sql).execute(c))?;
+            Ok(())
+        })
+        .expect("as if a newer build had run");
+    let status = store.migration_status().expect("a list");
+    let last = status.last().expect("it is listed");
+    assert_eq!((last.applied, last.known), (true, false));
+    assert!(store.migrate().expect("nothing to do").is_empty());
+}
+
+fn two_instances_may_migrate_at_once(store: &TestStore) {
+    while store.revert_last_migration().expect("reverted").is_some() {}
+    std::thread::scope(|scope| {
+        let runs: Vec<_> = (0..4).map(|_| scope.spawn(|| store.migrate())).collect();
+        let done: usize = runs.into_iter().map(|run| run.join().expect("no panic").expect("migrated").len()).sum();
+        assert_eq!(done, store.migration_status().expect("a list").len(), "each ran once");
+    });
+}
+
+#[derive(diesel::QueryableByName)]
+struct Column {
+    #[diesel(sql_type = Text)]
+    table_name: String,
+    #[diesel(sql_type = Text)]
+    column_name: String,
+}
+
+/// Columns by table.
+fn columns(store: &Store) -> BTreeMap<String, Vec<String>> {
+    let columns: Vec<Column> = store
+        .with(|conn| {
+            Ok(match conn {
+                Conn::Sqlite(conn) => diesel::sql_query(
+                    "SELECT t.name AS table_name, c.name AS column_name FROM sqlite_schema t JOIN pragma_table_info(t.name) c \
+                     WHERE t.type = 'table' AND t.name NOT LIKE 'sqlite_%' ORDER BY 1, c.cid",
+                )
+                .load(conn)?,
+                Conn::Pg(conn) => diesel::sql_query(
+                    "SELECT table_name::text, column_name::text FROM information_schema.columns \
+                     WHERE table_schema = 'public' ORDER BY 1, ordinal_position",
+                )
+                .load(conn)?,
+            })
+        })
+        .expect("the catalogue");
+    let mut tables = BTreeMap::<String, Vec<String>>::new();
+    for column in columns {
+        tables.entry(column.table_name).or_default().push(column.column_name);
+    }
+    tables
+}
+
+#[test]
+fn the_twins_have_the_same_names() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
+    let names = |folder: &str| {
+        let entries = std::fs::read_dir(root.join(folder)).expect("the folder");
+        let mut names: Vec<_> = entries.map(|entry| entry.expect("an entry").file_name()).collect();
+        names.sort();
+        names
+    };
+    let sqlite = names("sqlite");
+    assert_eq!(sqlite, names("postgres"));
+    for name in sqlite {
+        for folder in ["sqlite", "postgres"] {
+            for file in ["up.sql", "down.sql"] {
+                assert!(root.join(folder).join(&name).join(file).exists(), "{folder}: {} in {name:?}", file);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_twins_make_the_same_tables_and_columns() {
+    let Some(postgres) = TestStore::postgres() else { return };
+    assert_eq!(columns(&TestStore::sqlite()), columns(&postgres));
+}
