@@ -51,7 +51,7 @@ pub(super) static SERVER: Section = Section {
             "How long a client may take to send its headers, and to send each part of its body.",
         ),
         key("session_lifetime", Duration("1m", "30d"), Is(r#""12h""#), "How long a sign-in on the page lasts."),
-        key("max_streams", Int(1, 10_000), Is("64"), "Most live pages and log tails at once; further ones get 429."),
+        key("max_streams", Int(1, 10_000), Is("64"), "Most live pages and log tails at once; further ones get 503."),
         key(
             "stop_timeout",
             Duration("1s", "10m"),
