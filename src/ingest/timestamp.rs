@@ -59,10 +59,8 @@ fn fraction(rest: &[u8]) -> Option<(i64, &[u8])> {
     if count == 0 {
         return None;
     }
-    let mut us = 0;
-    for place in 0..6 {
-        us = us * 10 + if place < count { i64::from(digits[place] - b'0') } else { 0 };
-    }
+    let six = digits[..count].iter().chain(std::iter::repeat(&b'0')).take(6);
+    let us = six.fold(0, |us, digit| us * 10 + i64::from(digit - b'0'));
     Some((us, &digits[count..]))
 }
 
