@@ -150,4 +150,21 @@ mod tests {
         assert!(line(LogFormat::Logfmt, true, "sent", &[]).starts_with("<6>level=info target=belayd::outbox msg=\"sent\"\n"));
         assert_eq!([Level::Error, Level::Warn, Level::Info, Level::Debug, Level::Trace].map(priority), [3, 4, 6, 7, 7]);
     }
+
+    /// Reads a quoted text back.
+    fn unquote(text: &str) -> String {
+        serde_json::from_str(text).unwrap()
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_one_line_and_can_be_read_back(text in "\\PC*|[\\x00-\\x7f]*|\\u{2028}.*", key in ".{0,12}") {
+            let line = line(LogFormat::Logfmt, false, &text, &[(&key, "v".into())]);
+            proptest::prop_assert_eq!(line.matches(['\n', '\r', '\u{2028}', '\u{85}']).count(), 1);
+            let (_, rest) = line.trim_end().split_once(" msg=").unwrap();
+            let (quoted, field) = rest.rsplit_once(' ').unwrap();
+            proptest::prop_assert_eq!(unquote(quoted), text);
+            proptest::prop_assert!(field.ends_with("=v"), "{}", field);
+        }
+    }
 }

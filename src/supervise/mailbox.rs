@@ -211,6 +211,9 @@ impl<M: Send + 'static> Courier<M> {
     }
 
     /// Puts the message into the mailbox, or says at once why not.
+    ///
+    /// # Errors
+    /// The mailbox is full, or the actor has stopped for good; the message comes back.
     pub fn try_send(&self, message: M) -> Result<(), SendRefused<M>> {
         match self.vitals.seats().try_acquire() {
             Ok(seat) => self.post_seated(message, seat),
@@ -220,7 +223,10 @@ impl<M: Send + 'static> Courier<M> {
     }
 
     /// Waits for a free seat, in turn with all others who wait, then puts the message into the mailbox. It does not wait until the
-    /// message is handled. Refuses only with [`SendRefused::Closed`].
+    /// message is handled.
+    ///
+    /// # Errors
+    /// Only [`SendRefused::Closed`]: the actor has stopped for good.
     pub async fn send(&self, message: M) -> Result<(), SendRefused<M>> {
         match self.vitals.seats().acquire().await {
             Ok(seat) => self.post_seated(message, seat),

@@ -2,9 +2,11 @@
 //!
 //! In: vitals and loop stamps of the registry. Out: heartbeats; a restart in place for an actor that makes no progress while its
 //! thread turns; `WATCHDOG=1` while everyone progresses; silence, and without systemd the end of the process, when a thread or loop
-//! is stuck, because synchronous code cannot be interrupted from outside. A crash of this thread silences the watchdog.
+//! is stuck, because synchronous code cannot be interrupted from outside. A crash of this thread ends the process: nobody would see
+//! the next hang.
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::*},
@@ -34,6 +36,9 @@ pub struct Overseer {
 
 impl Overseer {
     /// Starts the thread. `hang_after` is `supervision.hang_after`.
+    ///
+    /// # Errors
+    /// The operating system refused a thread.
     pub fn start(registry: Arc<ActorRegistry>, hang_after: Duration, notifier: Notifier) -> std::io::Result<Self> {
         let exit = |stuck: &[String]| {
             log::error!(target: "belayd::supervise", stuck = stuck.join(","); "stuck and cannot be restarted: the process ends");
@@ -54,7 +59,9 @@ impl Overseer {
         let stopped = stop.clone();
         let look = move || {
             while !stopped.load(Acquire) {
-                watch.look(monotonic_ms());
+                if catch_unwind(AssertUnwindSafe(|| watch.look(monotonic_ms()))).is_err() {
+                    return (watch.exit)(&["overseer".to_owned()]);
+                }
                 thread::park_timeout(Duration::from_millis(watch.look_ms));
             }
         };

@@ -102,7 +102,10 @@ impl Supervisor {
     }
 
     /// Starts an actor on a thread of its own. `factory` runs on that thread, now and at every restart; this call waits for its
-    /// first run. Fails where no actix `System` runs here, no thread can be had or the factory panics.
+    /// first run.
+    ///
+    /// # Errors
+    /// No actix `System` runs here, no thread can be had, or the factory panicked.
     pub fn start<A: Service>(&self, factory: impl Fn() -> A + Send + 'static) -> Result<ActorRef<A>, StartError> {
         let error = |reason: String| StartError { actor: A::NAME, reason };
         if System::try_current().is_none() {
