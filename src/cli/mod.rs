@@ -15,6 +15,7 @@ use crate::config::{LoadOptions, Loaded};
 
 pub mod check;
 pub mod config;
+mod control_client;
 pub mod demo;
 pub mod failures;
 pub mod migrate;
@@ -98,6 +99,16 @@ pub enum Command {
     Check(check::CheckArgs),
     /// Print a commented example of the configuration
     Config(config::ConfigArgs),
+    /// Say how the running daemon is
+    Status(status::StatusArgs),
+    /// Show the running daemon's log
+    Tail(tail::TailArgs),
+    /// Readings and deliveries that wait for a person
+    Failures(failures::FailuresArgs),
+    /// Tokens for people and senders
+    Token(token::TokenArgs),
+    /// The schema of the store
+    Migrate(migrate::MigrateArgs),
     /// Simulate engines, or replay a file: a source to poll, or a pusher
     Simulate(simulate::SimulateArgs),
 }
@@ -109,6 +120,11 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::execute(args, &cli.global),
         Command::Check(args) => check::execute(args, &cli.global),
         Command::Config(args) => config::execute(args),
+        Command::Status(args) => status::execute(args, &cli.global),
+        Command::Tail(args) => tail::execute(args, &cli.global),
+        Command::Failures(args) => failures::execute(args, &cli.global),
+        Command::Token(args) => token::execute(args, &cli.global),
+        Command::Migrate(args) => migrate::execute(args, &cli.global),
         Command::Simulate(args) => simulate::execute(args),
     }
 }

@@ -1,5 +1,11 @@
 //! `belayd status`: what the running daemon says of itself, over its control socket.
 
+use std::{fmt::Write, process::ExitCode};
+
+use serde_json::Value;
+
+use super::{GlobalArgs, control_client::with_daemon};
+
 /// Arguments of `belayd status`.
 #[derive(Clone, Copy, Debug, Default, clap::Args)]
 #[command(after_help = "Example:\n  belayd status --json")]
@@ -7,4 +13,88 @@ pub struct StatusArgs {
     /// As one JSON object
     #[arg(long)]
     pub json: bool,
+}
+
+/// Prints the daemon's state.
+pub fn execute(args: &StatusArgs, global: &GlobalArgs) -> ExitCode {
+    with_daemon(global, |client| async move {
+        let state = client.get(&["api", "state"], &[]).await?;
+        Ok(if args.json { format!("{state:#}\n") } else { render(&state) })
+    })
+}
+
+fn render(state: &Value) -> String {
+    let mut text = String::new();
+    let word = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+    let number = |value: &Value| value.as_f64().unwrap_or(0.0);
+    let (buffer, store, ingest, outbox) = (&state["buffer"], &state["store"], &state["ingest"], &state["outbox"]);
+    let mut line = |name: &str, what: String| {
+        // Writing into memory cannot fail.
+        let _ = writeln!(text, "{name:<9} {what}");
+    };
+    line("belayd", format!("{} on {}, up since {}", word(&state["version"]), word(&state["instance"]), word(&state["startedAt"])));
+    line("state", word(&state["readiness"]));
+    line(
+        "ingest",
+        format!("{} accepted, {} rejected, {:.1}/s", ingest["acceptedTotal"], ingest["rejectedTotal"], number(&ingest["ratePerS"])),
+    );
+    line(
+        "buffer",
+        format!(
+            "{}: {} of {} readings wait, difference {}",
+            word(&buffer["tier"]),
+            buffer["rows"],
+            buffer["rowsBound"],
+            buffer["difference"]
+        ),
+    );
+    line("store", format!("{} is {}", word(&store["backend"]), word(&store["state"])));
+    line(
+        "outbox",
+        format!("{} ready, {} retry, {} uncertain, {} dead", outbox["ready"], outbox["retry"], outbox["uncertain"], outbox["dead"]),
+    );
+    for source in state["ingest"]["sources"].as_array().into_iter().flatten() {
+        let error = source["error"].as_str().map(|error| format!(": {error}")).unwrap_or_default();
+        line("source", format!("{} is {}{error}", word(&source["name"]), word(&source["state"])));
+    }
+    for actor in state["actors"].as_array().into_iter().flatten() {
+        line(
+            "actor",
+            format!(
+                "{:<18} {:<9} {} restarts, {} messages wait",
+                word(&actor["name"]),
+                word(&actor["state"]),
+                actor["restarts"],
+                actor["mailboxDepth"]
+            ),
+        );
+    }
+    let open = state["alerts"].as_array().into_iter().flatten().filter(|alert| alert["state"] != "resolved");
+    for alert in open {
+        line(
+            "alert",
+            format!("{} {} ({}): {}", word(&alert["level"]), word(&alert["name"]), word(&alert["state"]), word(&alert["text"])),
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn open_alerts_and_actors_are_shown_and_resolved_alerts_are_not() {
+        let text = render(&json!({
+            "version": "0.1.0", "instance": "host", "startedAt": "t", "readiness": "buffering",
+            "actors": [{"name": "IngestActor", "state": "running", "restarts": 2, "mailboxDepth": 0}],
+            "alerts": [{"level": "CRITICAL", "name": "overheat", "state": "firing", "text": "too hot"},
+                {"level": "INFO", "name": "old", "state": "resolved", "text": "over"}],
+        }));
+        assert!(text.contains("state     buffering"), "{text}");
+        assert!(text.contains("IngestActor") && text.contains("2 restarts"), "{text}");
+        assert!(text.contains("overheat") && !text.contains("old"), "{text}");
+    }
 }

@@ -1,10 +1,29 @@
 //! `belayd token`: tokens for people and senders, over the daemon's control socket, or on the control store while it does not run.
 
-use std::time::Duration;
+use std::{fmt::Write, path::Path, process::ExitCode, time::Duration};
 
 use clap::Subcommand;
+use reqwest::Method;
+use serde_json::{Value, json};
 
-use crate::config::units::parse_duration;
+use super::{
+    GlobalArgs,
+    control_client::{ControlClient, Failed, block_on},
+};
+use crate::{
+    clock::{Clock, SystemClock},
+    config::units::{format_duration, parse_duration},
+    daemon::DataDirectory,
+    domain::role::Role,
+    store::{
+        StoreError,
+        audit::{AuditEntry, record},
+        control, tokens,
+    },
+};
+
+/// Who the audit names where no daemon stood between.
+const WHO: &str = "command-line";
 
 /// Arguments of `belayd token`.
 #[derive(Clone, Debug, clap::Args)]
@@ -43,4 +62,123 @@ pub enum TokenAction {
         /// Its name
         name: String,
     },
+}
+
+/// Runs the command: asks the daemon where one runs, else opens the control store itself.
+pub fn execute(args: &TokenArgs, global: &GlobalArgs) -> ExitCode {
+    let loaded = match global.load() {
+        Ok(loaded) => loaded,
+        Err(code) => return code,
+    };
+    let dir = &loaded.config.server.data_dir;
+    let done = match block_on(ask(dir, &args.action)) {
+        Err(Failed::NotRunning(_)) => directly(dir, &args.action),
+        other => other,
+    };
+    match done {
+        Ok(text) => super::print(&text),
+        Err(failed) => failed.complain(),
+    }
+}
+
+async fn ask(dir: &Path, action: &TokenAction) -> Result<String, Failed> {
+    let client = ControlClient::new(dir)?;
+    let path = ["admin", "tokens"];
+    match action {
+        TokenAction::Create { name, role, expires } => {
+            let body = json!({"name": name, "role": role, "expires": expires.map(format_duration)});
+            let made = client.send(Method::POST, &path, &body).await?;
+            Ok(format!("{}\n", made["token"].as_str().unwrap_or_default()))
+        }
+        TokenAction::List { json } => {
+            let listed = client.get(&path, &[]).await?;
+            Ok(render(&listed["items"], *json))
+        }
+        TokenAction::Revoke { name } => {
+            let revoked = client.send(Method::DELETE, &["admin", "tokens", name], &json!({})).await?;
+            Ok(format!("revoked {}\n", revoked["name"].as_str().unwrap_or(name)))
+        }
+    }
+}
+
+/// Holds the directory's lock meanwhile, so that a daemon that starts does not miss what is written.
+fn directly(dir: &Path, action: &TokenAction) -> Result<String, Failed> {
+    let _lock = DataDirectory::open(dir).map_err(Failed::Other)?;
+    let now_us = SystemClock.now_us();
+    let failed = |error: StoreError| Failed::Other(error.to_string());
+    let (store, _) = control::open(dir, now_us).map_err(failed)?;
+    let audit = |action: &str, subject: &str| AuditEntry {
+        at_us: now_us,
+        actor: WHO.into(),
+        action: action.into(),
+        subject: subject.into(),
+        reason: None,
+        outcome: "ok".into(),
+    };
+    match action {
+        TokenAction::Create { name, role, expires } => {
+            let role: Role = role.parse().map_err(|error| Failed::Other(format!("{error}")))?;
+            let lifetime_us = expires.map(|expires| i64::try_from(expires.as_micros()).unwrap_or(i64::MAX));
+            let expires_at_us = lifetime_us.map(|lifetime_us| now_us.saturating_add(lifetime_us));
+            let made = store.with(|conn| {
+                conn.write(|conn| {
+                    let made = tokens::create(conn, name, role, expires_at_us, now_us)?;
+                    record(conn, &audit("token.create", name))?;
+                    Ok(made)
+                })
+            });
+            Ok(format!("{}\n", made.map_err(failed)?.text))
+        }
+        TokenAction::List { json } => {
+            let listed = store.with(tokens::list).map_err(failed)?;
+            Ok(render(&json!(listed), *json))
+        }
+        TokenAction::Revoke { name } => {
+            let revoked = store.with(|conn| {
+                conn.write(|conn| {
+                    let revoked = tokens::revoke(conn, name, now_us)?;
+                    record(conn, &audit("token.revoke", &revoked.name))?;
+                    Ok(revoked)
+                })
+            });
+            Ok(format!("revoked {}\n", revoked.map_err(failed)?.name))
+        }
+    }
+}
+
+fn render(items: &Value, as_json: bool) -> String {
+    if as_json {
+        return format!("{items:#}\n");
+    }
+    let mut text = format!("{:<24} {:<9} {:<8} {:<28} {}\n", "NAME", "ROLE", "STATE", "EXPIRES", "LAST USED");
+    for item in items.as_array().into_iter().flatten() {
+        let word = |name: &str| item[name].as_str().unwrap_or("-");
+        let state = if item["revokedAt"].is_null() { "live" } else { "revoked" };
+        // Writing into memory cannot fail.
+        let _ =
+            writeln!(text, "{:<24} {:<9} {state:<8} {:<28} {}", word("name"), word("role"), word("expiresAt"), word("lastUsedAt"));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_daemon_tokens_are_made_listed_and_revoked_in_the_control_store() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let data = dir.path().join("data");
+        let create = TokenAction::Create { name: "plant-7".into(), role: "ingest".into(), expires: Some(Duration::from_secs(60)) };
+        let token = directly(&data, &create).expect("made");
+        assert!(token.starts_with("bly_") && token.ends_with('\n') && token.lines().count() == 1, "{token}");
+        assert!(directly(&data, &create).expect_err("the name is taken").to_string().contains("plant-7"));
+        let listed = directly(&data, &TokenAction::List { json: false }).expect("listed");
+        assert!(listed.contains("plant-7") && listed.contains("ingest") && listed.contains("live"), "{listed}");
+        assert!(!listed.contains(token.trim()), "the secret is not kept");
+        directly(&data, &TokenAction::Revoke { name: "plant-7".into() }).expect("revoked");
+        let listed = directly(&data, &TokenAction::List { json: true }).expect("listed");
+        let items: Value = serde_json::from_str(&listed).expect("is JSON");
+        assert!(items[0]["revokedAt"].is_string());
+    }
 }

@@ -42,7 +42,7 @@ use super::{
         admin::failures::redrive,
         health::healthz, health::readyz, health::metrics,
         document, readable,
-        session::page, session::form, session::sign_in, session::sign_out, stream::state, asset
+        session::page, session::form, session::sign_in, session::sign_out, stream::snapshot, stream::state, asset
     ),
     tags(
         (name = "readings", description = "In and out"), (name = "alerts", description = "What rules and the daemon raise"),

@@ -68,6 +68,7 @@ pub const ROUTES: &[RouteSpec] = routes! {
     VIEWER   GET    "/api/alerts" => alerts::list;
     VIEWER   GET    "/api/alerts/{id}" => alerts::show;
     OPERATOR POST   "/api/alerts/{id}/ack" => alerts::acknowledge;
+    VIEWER   GET    "/api/state" => stream::snapshot;
     VIEWER   GET    "/api/stream" => stream::state;
     VIEWER   GET    "/api/openapi.json" => openapi::document;
     VIEWER   GET    "/api/docs" => openapi::readable;

@@ -76,6 +76,13 @@ pub fn answer(events: impl futures_util::Stream<Item = Bytes> + 'static) -> Http
         .streaming(events.map(Ok::<_, Infallible>))
 }
 
+/// `GET /api/state`: everything, once.
+#[utoipa::path(get, path = "/api/state", tag = "page",
+    responses((status = 200, description = "Everything at this moment, as the event `state` carries it", body = Object), super::openapi::Failure))]
+pub async fn snapshot(_who: Viewer, state: Data<WebState>) -> HttpResponse {
+    HttpResponse::Ok().json(state.views.snapshot())
+}
+
 /// `GET /api/stream`: event `state` with the snapshot, at once and then once a second.
 ///
 /// # Errors
