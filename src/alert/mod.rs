@@ -16,5 +16,4 @@ pub use self::{
     actor::AlertActor,
     board::AlertBoard,
     desk::{AlertDesk, AlertParts},
-    notice::SINK_DOWN,
 };

@@ -13,9 +13,6 @@ use crate::{
     store::{alerts::Change, deliveries::NewDelivery},
 };
 
-/// The system condition that a sink takes nothing; its subject is the sink, which is the one that is not told.
-pub const SINK_DOWN: &str = "sink-down";
-
 /// The JSON that goes out. Receivers may rely on these names.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -74,7 +71,8 @@ fn targets(config: &Config, alert: &Alert, change: Change) -> Vec<(String, OnUnk
             }
         }
     }
-    if alert.kind == AlertKind::System && alert.name == SINK_DOWN {
+    // A sink is not told about itself; the log always is.
+    if alert.kind == AlertKind::System && [sinks::SINK_DOWN, sinks::DELIVERY_FAILED].contains(&alert.name.as_str()) {
         targets.retain(|(sink, _)| *sink != alert.subject);
         if !targets.iter().any(|(sink, _)| sink == sinks::log::NAME) {
             targets.push((sinks::log::NAME.to_owned(), OnUnknown::Resend));

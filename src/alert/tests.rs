@@ -174,7 +174,7 @@ async fn routes_choose_sinks_and_a_sink_that_is_down_is_not_told_about_itself() 
         counts.iter().filter(|count| count.sink == sink).map(|count| count.count).sum::<u64>()
     };
     assert_eq!((count("pager"), count("log")), (1, 0), "e2 has no route, and the end is not told");
-    let down = Transition { kind: AlertKind::System, name: SINK_DOWN.into(), ..transition("pager", true) };
+    let down = Transition { kind: AlertKind::System, name: crate::sinks::SINK_DOWN.into(), ..transition("pager", true) };
     raise(&bench, vec![down]).await.expect("committed");
     assert_eq!((count("pager"), count("log")), (1, 1));
 }

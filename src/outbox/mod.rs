@@ -1,1 +1,28 @@
-//! outbox
+//! The outbox: what was committed is sent, and what became of it is written down.
+//!
+//! ```text
+//!  Wake, poll, due retry, circuit -> Dispatcher: settle, reclaim, claim + mark sending (one transaction)
+//!                                        |  one task an attempt, at most `concurrency` a sink
+//!                                        v
+//!                                      sink  -> verdict -> settlement queue -> settled, fenced by the epoch of the claim
+//! ```
+//! In: deliveries of the control store and, while it is up, of the store. Out: sends. Everything that matters lives in the
+//! [`Outbox`], outside the actor: attempts in flight and their ends survive its panic. A crash of the process loses the knowledge of
+//! attempts in flight; at the start they go the way that their route wants for an unknown outcome.
+
+mod actor;
+mod attempt;
+mod backoff;
+mod breaker;
+mod dispatcher;
+mod state;
+#[cfg(test)]
+mod tests;
+mod watch;
+
+pub use self::{
+    actor::OutboxActor,
+    breaker::CircuitState,
+    state::{Outbox, OutboxParts, RaiseFn},
+    watch::{OutboxCounts, SinkCounts},
+};

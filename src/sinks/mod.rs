@@ -15,6 +15,11 @@ use futures_util::future::BoxFuture;
 pub use self::{log::LogSink, webhook::WebhookSink};
 use crate::config::Config;
 
+/// The system condition that a sink takes nothing; its subject is the sink.
+pub const SINK_DOWN: &str = "sink-down";
+/// The system condition that deliveries to a sink wait for a person; its subject is the sink.
+pub const DELIVERY_FAILED: &str = "delivery-failed";
+
 /// What a sink gets to see of a delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Letter {

@@ -7,7 +7,7 @@ use std::{
 
 use diesel::{
     prelude::*,
-    sql_types::{BigInt, Text},
+    sql_types::{BigInt, Nullable, Text},
 };
 
 use super::{COLUMNS, DeliveryRow, literals, sources};
@@ -70,6 +70,22 @@ pub fn promote_due(conn: &mut Conn, now_us: i64) -> StoreResult<usize> {
         sources(Event::Due),
     );
     Ok(on_backend!(conn, |c| diesel::sql_query(text).bind::<BigInt, _>(now_us).bind::<BigInt, _>(now_us).execute(c))?)
+}
+
+/// When the next scheduled or retried delivery is due, microseconds since the epoch.
+///
+/// # Errors
+/// Those of the store.
+pub fn next_due(conn: &mut Conn) -> StoreResult<Option<i64>> {
+    let text = format!("SELECT MIN(due_at_us) AS due_at_us FROM deliveries WHERE state IN ({})", sources(Event::Due));
+    let row: NextDue = on_backend!(conn, |c| diesel::sql_query(text).get_result(c))?;
+    Ok(row.due_at_us)
+}
+
+#[derive(QueryableByName)]
+struct NextDue {
+    #[diesel(sql_type = Nullable<BigInt>)]
+    due_at_us: Option<i64>,
 }
 
 /// The rows whose turn it is: ready, and nothing before them in their lane still on its way. A hot lane holds back only itself.

@@ -16,7 +16,7 @@ use diesel::{
 };
 
 pub use self::{
-    claim::{Claim, Held, claim_due, mark_sending, promote_due, renew},
+    claim::{Claim, Held, claim_due, mark_sending, next_due, promote_due, renew},
     people::{Count, act, counts, failures, get, prune},
     settle::{Outcome, Owner, Settlement, reclaim_expired, settle, take_back},
 };

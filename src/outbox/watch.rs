@@ -1,0 +1,185 @@
+//! What is shown of the outbox, and the conditions it raises: counts, taken from both stores when something changed.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use super::state::{Outbox, lock};
+use crate::{
+    domain::{
+        alert::{AlertKind, Level, Transition},
+        delivery::DeliveryState,
+    },
+    sinks,
+    store::deliveries::{self, Count},
+};
+
+/// Unsettled deliveries of both stores.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct OutboxCounts {
+    /// By state.
+    pub by_state: BTreeMap<DeliveryState, u64>,
+    /// By sink; sinks that are not configured any more included.
+    pub by_sink: BTreeMap<String, SinkCounts>,
+    /// When the oldest one that is due was due, microseconds since the epoch.
+    pub oldest_due_at_us: Option<i64>,
+}
+
+/// Unsettled deliveries of one sink.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SinkCounts {
+    /// Due or in the works.
+    pub backlog: u64,
+    /// Waiting for a person.
+    pub failed: u64,
+    /// When the oldest in the backlog was due, microseconds since the epoch.
+    pub oldest_due_at_us: Option<i64>,
+}
+
+/// The last counts.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    changed: AtomicBool,
+    counts: Mutex<Vec<Option<OutboxCounts>>>,
+    /// Sinks whose condition has been raised; `None` before the first look, after which every sink's is told once.
+    raised: Mutex<Option<BTreeSet<String>>>,
+}
+
+impl Watch {
+    /// Something changed: the next look counts.
+    pub(super) fn touch(&self) {
+        self.changed.store(true, Ordering::Release);
+    }
+
+    pub(super) fn take_changed(&self) -> bool {
+        self.changed.swap(false, Ordering::AcqRel)
+    }
+}
+
+impl Outbox {
+    /// The counts of both stores as they were last seen, at most a poll interval ago.
+    pub fn counts(&self) -> OutboxCounts {
+        let mut sum = OutboxCounts::default();
+        for side in lock(&self.watch.counts).iter().flatten() {
+            sum.add(side);
+        }
+        sum
+    }
+
+    /// Counts both stores. One that is away keeps its last counts.
+    pub(super) async fn refresh(&self) {
+        for (index, side) in self.sides.iter().enumerate() {
+            if !(side.is_up)() {
+                continue;
+            }
+            match side.store.call(deliveries::counts).await {
+                Ok(rows) => {
+                    let mut counts = lock(&self.watch.counts);
+                    counts.resize(self.sides.len(), None);
+                    counts[index] = Some(OutboxCounts::of(&rows));
+                }
+                Err(error) => {
+                    log::debug!(target: "belayd::outbox", store = side.name, error:% = error; "deliveries were not counted");
+                    self.watch.touch();
+                }
+            }
+        }
+        let counts = self.counts();
+        self.show_ages(&counts);
+        if self.can_raise() {
+            self.raise_failed(&counts);
+        }
+    }
+
+    fn show_ages(&self, counts: &OutboxCounts) {
+        let now_us = self.clock.now_us();
+        for (sink, _) in self.circuits() {
+            let due_us = counts.by_sink.get(&sink).and_then(|sink| sink.oldest_due_at_us);
+            let age_s = due_us.map_or(0.0, |due_us| now_us.saturating_sub(due_us).max(0) as f64 / 1e6);
+            self.metrics.outbox_oldest_age.with_label_values(&[sink.as_str()]).set(age_s);
+        }
+    }
+
+    /// Delivered, or you are told: one alert a sink while deliveries of it wait for a person.
+    fn raise_failed(&self, counts: &OutboxCounts) {
+        let failed: BTreeSet<String> =
+            counts.by_sink.iter().filter(|(_, sink)| sink.failed > 0).map(|(name, _)| name.clone()).collect();
+        let mut raised = lock(&self.watch.raised);
+        // After a start nobody knows what an earlier life left open: then every sink's condition is told once, over or not.
+        let (known, before) = match raised.take() {
+            Some(before) => (before.clone(), before),
+            None => (BTreeSet::new(), self.circuits().into_iter().map(|(name, _)| name).collect()),
+        };
+        let begun = failed.difference(&known).map(|sink| self.failed_transition(sink, true, counts));
+        let over = before.difference(&failed).map(|sink| self.failed_transition(sink, false, counts));
+        let transitions: Vec<Transition> = begun.chain(over).collect();
+        *raised = Some(failed);
+        drop(raised);
+        self.raise(transitions);
+    }
+
+    fn failed_transition(&self, sink: &str, firing: bool, counts: &OutboxCounts) -> Transition {
+        let now_us = self.clock.now_us();
+        let waiting = counts.by_sink.get(sink).map_or(0, |sink| sink.failed);
+        Transition {
+            kind: AlertKind::System,
+            name: sinks::DELIVERY_FAILED.to_owned(),
+            subject: sink.to_owned(),
+            level: Level::Warning,
+            firing,
+            observed_at_us: now_us,
+            arrived_at_us: now_us,
+            value: Some(waiting as f64),
+            threshold: None,
+            text: if firing {
+                format!("{waiting} deliveries to sink {sink} could not be made and wait for a decision (belayd failures list)")
+            } else {
+                format!("no delivery to sink {sink} waits for a decision any more")
+            },
+        }
+    }
+}
+
+impl OutboxCounts {
+    fn of(rows: &[Count]) -> Self {
+        let mut counts = Self::default();
+        for row in rows {
+            *counts.by_state.entry(row.state).or_default() += row.count;
+            let sink = counts.by_sink.entry(row.sink.clone()).or_default();
+            if DeliveryState::FAILED.contains(&row.state) {
+                sink.failed += row.count;
+            } else if DeliveryState::BLOCKING.contains(&row.state) {
+                sink.backlog += row.count;
+                sink.oldest_due_at_us = earliest(sink.oldest_due_at_us, row.oldest_due_at_us);
+                counts.oldest_due_at_us = earliest(counts.oldest_due_at_us, row.oldest_due_at_us);
+            }
+        }
+        counts
+    }
+
+    fn add(&mut self, other: &Self) {
+        for (state, count) in &other.by_state {
+            *self.by_state.entry(*state).or_default() += count;
+        }
+        for (name, sink) in &other.by_sink {
+            let sum = self.by_sink.entry(name.clone()).or_default();
+            sum.backlog += sink.backlog;
+            sum.failed += sink.failed;
+            sum.oldest_due_at_us = earliest(sum.oldest_due_at_us, sink.oldest_due_at_us);
+        }
+        self.oldest_due_at_us = earliest(self.oldest_due_at_us, other.oldest_due_at_us);
+    }
+
+    /// How many stand in a state.
+    pub fn of_state(&self, state: DeliveryState) -> u64 {
+        self.by_state.get(&state).copied().unwrap_or(0)
+    }
+}
+
+fn earliest(a: Option<i64>, b: Option<i64>) -> Option<i64> {
+    a.into_iter().chain(b).min()
+}
