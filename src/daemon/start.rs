@@ -23,9 +23,15 @@ use crate::{
         health::StoreHealth,
         memory::MemoryBuffer,
     },
-    clock::{ArrivalClock, SharedClock, SystemClock},
+    clock::{ArrivalClock, Clock, SharedClock, SystemClock},
     config::{Config, Tier},
-    domain::{ack::AckLevel, alert::AlertKind, receipt::StreamId, rule::Phase},
+    domain::{
+        ack::AckLevel,
+        alert::{AlertKind, Transition},
+        delivery::DeliveryState,
+        receipt::StreamId,
+        rule::Phase,
+    },
     event::{Metrics, ReadingsRejected},
     ingest::{
         actor::{IngestActor, IngestParts, SavePhases},
@@ -35,8 +41,10 @@ use crate::{
         poll::{OnParsed, PollContext},
         raiser::Raiser,
     },
-    monitor::{Board, Measured, Stage, Views},
-    protocol::{Ingest, Reconfigure},
+    monitor::{Board, Measured, MonitorActor, MonitorParts, OutboxView, SinkView, Stage, Views},
+    outbox::{Outbox, OutboxActor, OutboxParts},
+    protocol::{Ingest, Reconfigure, Wake},
+    sinks,
     store::{self, Store, StoreResult, rule_state::PhaseRow, tokens::TokenBook},
     supervise::{Courier, Overseer, Supervisor},
     systemd::Notifier,
@@ -78,7 +86,19 @@ impl Daemon {
         let registry = supervisor.registry().clone();
         let start = while_doing("actors");
 
-        let (wake, _probe) = Courier::probe(16);
+        let outbox = Outbox::new(OutboxParts {
+            control: control.clone(),
+            store: Some((store.clone(), store_is_up(&health))),
+            config: config.clone(),
+            sinks: sinks::build(&settings),
+            clock: clock.clone(),
+            metrics: metrics.clone(),
+            worker: identity.directory_id.to_string(),
+        });
+        let wake = {
+            let outbox = outbox.clone();
+            supervisor.start(move || OutboxActor::new(outbox.clone())).map_err(&start)?.courier::<Wake>()
+        };
         let desk = AlertDesk::new(AlertParts {
             store: control.clone(),
             board: alerts.clone(),
@@ -88,6 +108,7 @@ impl Daemon {
         });
         let alert = supervisor.start(move || AlertActor::new(desk.clone())).map_err(&start)?;
         let raiser = Raiser::start(alert.courier());
+        outbox.set_raise(raise(&raiser));
 
         let views = Arc::new(Views {
             config: config.clone(),
@@ -106,7 +127,7 @@ impl Daemon {
                 let alerts = alerts.clone();
                 move || alerts.list(crate::monitor::ALERTS_SHOWN)
             }),
-            outbox: Arc::new(crate::monitor::OutboxView::default),
+            outbox: Arc::new(move || view_outbox(&outbox)),
             inbox: options.demo,
             measured: Measured::default(),
         });
@@ -155,6 +176,9 @@ impl Daemon {
         // Only now is the actor's own address known to the pollers; this order makes them begin.
         let _ = myself.set(ingest.courier::<Ingest>());
         let _ = ingest.courier().send(Reconfigure(settings.clone())).await;
+
+        let monitor_parts = Arc::new(MonitorParts { views: views.clone(), raise: raise(&raiser) });
+        supervisor.start(move || MonitorActor::new(monitor_parts.clone())).map_err(&start)?;
 
         let running = web::serve(web::WebState::new(web::Parts {
             config: config.clone(),
@@ -253,6 +277,17 @@ fn save_phases(control: &Store, clock: &SharedClock) -> SavePhases {
     })
 }
 
+/// Hands conditions of the daemon itself to the alert side. Nobody waits for the commit; the raiser repeats it until it is done.
+fn raise(raiser: &Raiser) -> Box<dyn Fn(Vec<Transition>) + Send + Sync> {
+    let raiser = raiser.clone();
+    Box::new(move |transitions| drop(raiser.raise(transitions)))
+}
+
+fn store_is_up(health: &Arc<StoreHealth>) -> Box<dyn Fn() -> bool + Send + Sync> {
+    let health = health.clone();
+    Box::new(move || health.is_up())
+}
+
 fn open_buffer(settings: &Config) -> Arc<dyn Buffer> {
     match settings.buffer.tier {
         Tier::Memory => Arc::new(MemoryBuffer::new(settings.buffer.memory_rows, settings.buffer.memory_bytes)),
@@ -312,4 +347,25 @@ fn earlier_streams(conn: &mut store::Conn, current: StreamId) -> StoreResult<Acc
     }
     earlier.accepted = earlier.stored + earlier.duplicate + earlier.conflict + earlier.dead + earlier.discarded;
     Ok(earlier)
+}
+
+/// The outbox as the page shows it.
+fn view_outbox(outbox: &Outbox) -> OutboxView {
+    let counts = outbox.counts();
+    let of = |state| counts.of_state(state);
+    let oldest_us = counts.oldest_due_at_us.map_or(0, |due_us| SystemClock.now_us() - due_us);
+    let circuits = outbox.circuits().into_iter();
+    let backlog = |name: &String| counts.by_sink.get(name).map_or(0, |sink| sink.backlog);
+    OutboxView {
+        scheduled: of(DeliveryState::Scheduled),
+        ready: of(DeliveryState::Ready),
+        claimed: of(DeliveryState::Claimed),
+        sending: of(DeliveryState::Sending),
+        retry: of(DeliveryState::Retry),
+        uncertain: of(DeliveryState::Uncertain),
+        dead: of(DeliveryState::Dead),
+        sent_total: outbox.sent_total(),
+        oldest_age_s: oldest_us.max(0) as f64 / 1e6,
+        sinks: circuits.map(|(name, state)| SinkView { backlog: backlog(&name), state: state.as_str(), name }).collect(),
+    }
 }
