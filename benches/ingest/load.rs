@@ -13,8 +13,10 @@ use std::{
 
 use hdrhistogram::Histogram;
 
-/// Engines of one connection.
-const ENGINES: usize = 100;
+/// Engines of one connection: 16 connections are a fleet of 160.
+const ENGINES: usize = 10;
+/// Digits at the end of each timestamp that tell the items of one engine in one push apart.
+const ITEM_DIGITS: usize = 2;
 /// Where the timestamps begin, microseconds since the epoch: half an hour ago, so that none lies ahead.
 fn first_us() -> i64 {
     chrono::Utc::now().timestamp_micros() / 10_000_000 * 10_000_000 - 1_800_000_000
@@ -130,7 +132,7 @@ pub fn open_loop(address: &str, token: &str, connections: usize, rate: u64, leng
 pub struct Pusher {
     socket: TcpStream,
     request: Vec<u8>,
-    /// Where the timestamps stand; the last digit of each is fixed.
+    /// Where the timestamps stand; the last digits of each are fixed.
     stamps: Vec<usize>,
     next_us: i64,
     answer: Vec<u8>,
@@ -147,10 +149,10 @@ impl Pusher {
             let engine = number * ENGINES + item % ENGINES;
             body.push_str(&format!(r#"{{"engineId":"engine-{engine:05}","timestamp":""#));
             at.push(body.len());
-            let digit = item / ENGINES;
+            let nth = item / ENGINES;
             let (temperature, rpm) = (250.0 + (item % 50) as f64 / 10.0, 5000 + item % 100);
             body.push_str(&format!(
-                r#"2026-01-01T00:00:00.00000{digit}Z","status":"ok","temperature":{temperature},"rpm":{rpm},"pressure":31.5,"fuelFlow":2.25}}"#
+                r#"2026-01-01T00:00:00.0000{nth:02}Z","status":"ok","temperature":{temperature},"rpm":{rpm},"pressure":31.5,"fuelFlow":2.25}}"#
             ));
         }
         body.push(']');
@@ -205,16 +207,16 @@ impl Pusher {
         String::from_utf8_lossy(&self.answer[..self.length]).into_owned()
     }
 
-    /// Takes the next timestamps: ten microseconds on, since the last digit tells items of one engine apart.
+    /// Takes the next timestamps: 100 microseconds on, since the last two digits tell items of one engine apart.
     pub fn advance(&mut self) {
-        self.next_us += 10;
+        self.next_us += 100;
         self.patch();
     }
 
     fn patch(&mut self) {
         let time = chrono::DateTime::from_timestamp_micros(self.next_us).expect("a time of this century");
         let text = time.format("%Y-%m-%dT%H:%M:%S%.6f").to_string();
-        let digits = &text.as_bytes()[..text.len() - 1];
+        let digits = &text.as_bytes()[..text.len() - ITEM_DIGITS];
         for at in &self.stamps {
             self.request[*at..at + digits.len()].copy_from_slice(digits);
         }
