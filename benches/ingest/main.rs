@@ -5,6 +5,8 @@
 //! Every figure is printed with its median over the rounds, beside the disk's own fdatasync time, because a figure without the
 //! disk it was measured on says little.
 
+#![allow(unreachable_pub, reason = "a benchmark has no readers")]
+
 #[path = "../../tests/support/daemon.rs"]
 mod daemon;
 mod host;

@@ -1,7 +1,7 @@
 //! The real daemon as a process of its own, in a directory of its own, seen only from outside: HTTP, signals, /proc, its log.
 //! Dropped, process and directory are gone.
 
-#![allow(dead_code, reason = "each test binary and benchmark uses its own part")]
+#![allow(unreachable_pub, dead_code, reason = "each test binary and benchmark uses its own part")]
 
 use std::{
     fs,
