@@ -24,7 +24,7 @@ pub struct Asset {
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Name, content type and bytes of every file.
-const FILES: &[(&str, &str, &[u8])] = &[
+pub(super) const FILES: &[(&str, &str, &[u8])] = &[
     ("style.css", "text/css; charset=utf-8", include_bytes!("style.css")),
     ("app.js", JAVASCRIPT, include_bytes!("app.js")),
     ("actions.js", JAVASCRIPT, include_bytes!("actions.js")),

@@ -98,3 +98,123 @@ fn lighten(snapshot: &Value) -> Option<Value> {
     }
     Some(light)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::web::ui::{
+        assets::{FILES, asset, gzip},
+        template::row_template,
+    };
+
+    const MAX_GZIP_BYTES: usize = 40 * 1024;
+
+    fn snapshot(engines: usize) -> Value {
+        let at = "2026-11-20T18:22:05.123456Z";
+        let engine = |i: usize| {
+            let samples: Vec<f64> = (0..30).map(|k| 310.25 + f64::from(k * 7 % 11) + i as f64 / 8.0).collect();
+            json!({"engineId": format!("engine-{i}"), "observedAt": at, "status": "ok", "temperature": 310.25 + i as f64, "rpm": 4200.5,
+                "pressure": 2.125, "fuelFlow": null, "alarm": (i % 50 == 1).then_some("CRITICAL"), "trend": {"temperature": samples, "rpm": samples}})
+        };
+        let usage = json!({"percent": 61.25, "limit": 90.0, "usedBytes": 4_900_000_000_u64, "totalBytes": 8_000_000_000_u64});
+        json!({"now": at, "version": "0.1.0", "startedAt": at, "readiness": "ready", "instance": "host </script><b>", "demo": true,
+            "system": {"cpu": {"percent": 12.5, "limit": 80.0}, "memory": usage, "disk": usage,
+                "process": {"rssBytes": 1, "privateBytes": 1, "uptimeS": 60}},
+            "ingest": {"acceptedTotal": 1234, "rejectedTotal": 1, "ratePerS": 6.0,
+                "sources": [{"name": "simulator", "state": "failing", "lastOkAt": at, "error": "refused <it>"}]},
+            "buffer": {"tier": "memory", "mayLose": "…", "rows": 1, "rowsBound": 10, "bytes": 1, "bytesBound": 10, "oldestAgeMs": 1,
+                "account": {"accepted": 3, "stored": 1, "lost": 1}, "difference": 1},
+            "store": {"backend": "sqlite", "state": "down", "downSince": at, "sizeBytes": null},
+            "outbox": {"ready": 1, "sinks": [{"name": "log", "state": "half-open", "backlog": 0}]},
+            "actors": [{"name": "IngestActor", "state": "running", "restarts": 1, "mailboxDepth": 1, "mailboxBound": 4, "lastProgressMs": 3}],
+            "engines": {"total": engines, "items": (0..engines).map(engine).collect::<Vec<_>>()},
+            "alerts": [{"id": "a", "name": "overheat", "subject": "engine-1", "level": "CRITICAL", "state": "firing", "openedAt": at, "text": "<hot>", "count": 2}],
+            "inbox": [{"at": at, "via": "webhook", "title": "t", "body": "b"}, {"at": at, "via": "webhook", "title": "t", "body": "b"}]})
+    }
+
+    const VISITOR: Visitor<'_> = Visitor { name: "kim <kim>", may_operate: true };
+
+    #[test]
+    fn the_page_with_all_that_it_loads_stays_below_40_kb_even_with_200_engines() {
+        let assets: usize = FILES.iter().filter_map(|(name, ..)| asset(&asset_url(name))).map(|asset| asset.gzip.len()).sum();
+        for lang in Lang::ALL {
+            for engines in [0, 24, 200] {
+                let page = gzip(render_page(&snapshot(engines), lang, Some(VISITOR)).as_bytes()).len();
+                assert!(assets + page <= MAX_GZIP_BYTES, "{assets} + {page} bytes with {engines} engines");
+            }
+        }
+    }
+
+    #[test]
+    fn what_others_wrote_stays_text() {
+        let html = render_page(&snapshot(3), Lang::En, Some(VISITOR));
+        for wild in ["</script><b>", "<it>", "<hot>", "<kim>"] {
+            assert!(!html.contains(wild), "{wild}");
+        }
+        assert!(!render_login(Lang::En, Some("<b>")).contains("<b>"));
+    }
+
+    #[test]
+    fn no_slot_stays_open_and_nothing_is_inline() {
+        for lang in Lang::ALL {
+            for html in [
+                render_page(&snapshot(30), lang, Some(VISITOR)),
+                render_page(&json!({}), lang, None),
+                render_login(lang, None),
+                render_document(lang, "API", "<p>x</p>"),
+            ] {
+                let (body, _) = html.split_once("<template").unwrap_or((&html, ""));
+                assert!(!body.contains("{t:") && !body.contains("{rows:"), "{body}");
+                assert!(!html.contains("{t:"));
+                for inline in [" style=", " onclick=", "<script>", "javascript:", "<style"] {
+                    assert!(!html.contains(inline), "{inline}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_slot_of_a_row_is_filled_by_its_list() {
+        let view = view::View::of(&snapshot(3), Say { lang: Lang::En, now_ms: 0 });
+        for (list, row) in PAGE.match_indices("{rows:").map(|(at, _)| {
+            let inside = PAGE[at + 6..].split('}').next().unwrap_or_default();
+            inside.split_once(':').expect("list and row")
+        }) {
+            let first = view.list(list).first().unwrap_or_else(|| panic!("{list} has rows in the sample"));
+            let slots = row_template(row).split('{').skip(1).filter_map(|rest| Some(rest.split_once('}')?.0));
+            for slot in slots.filter(|slot| !slot.starts_with("t:")) {
+                assert!(first.iter().any(|(name, _)| *name == slot), "{list}: {{{slot}}}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_text_that_is_asked_for_by_name_is_in_the_table() {
+        let sources = [
+            include_str!("app.js"),
+            include_str!("actions.js"),
+            include_str!("format.js"),
+            include_str!("view.js"),
+            PAGE,
+            LOGIN,
+            ROWS,
+        ];
+        let mut asked = 0;
+        for source in sources {
+            for (open, close) in [("t(\"", '"'), ("{t:", '}')] {
+                for (at, _) in source.match_indices(open) {
+                    // Not the end of another name, such as `fact("`.
+                    if source[..at].ends_with(char::is_alphanumeric) {
+                        continue;
+                    }
+                    let key = source[at + open.len()..].split(close).next().unwrap_or_default();
+                    assert!(Lang::En.texts().contains_key(key), "{key}");
+                    asked += 1;
+                }
+            }
+        }
+        assert!(asked > 100, "{asked}");
+    }
+}

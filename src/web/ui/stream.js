@@ -26,7 +26,7 @@ export const follow = async (url, onState, onTrouble) => {
     try {
       const answer = await fetch(url, { headers: { Accept: "text/event-stream" }, credentials: "same-origin", cache: "no-store", signal: abort.signal });
       if (answer.status === 401 || answer.status === 403) trouble = "signedOut";
-      else if (answer.status === 429 || answer.status === 503) trouble = "full";
+      else if (answer.status === 503 && (await answer.json()).error?.code === "too_many_streams") trouble = "full";
       else if (answer.ok) {
         await read(answer.body, () => { heard = performance.now(); }, (snapshot) => { failures = 0; onState(snapshot); });
       }
