@@ -93,6 +93,8 @@ pub fn load(options: &LoadOptions) -> Result<Loaded, ExitCode> {
 #[derive(Debug, Subcommand)]
 #[allow(clippy::large_enum_variant, reason = "made once, at start")]
 pub enum Command {
+    /// The daemon with simulated engines and a receiver of alerts, from nothing
+    Demo(demo::DemoArgs),
     /// Run the daemon
     Run(run::RunArgs),
     /// Say every fault of the configuration at once
@@ -125,6 +127,7 @@ pub fn main() -> ExitCode {
         Command::Failures(args) => failures::execute(args, &cli.global),
         Command::Token(args) => token::execute(args, &cli.global),
         Command::Migrate(args) => migrate::execute(args, &cli.global),
+        Command::Demo(args) => demo::execute(args),
         Command::Simulate(args) => simulate::execute(args),
     }
 }

@@ -13,7 +13,7 @@ use std::{
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
 use chrono::{SecondsFormat, Utc};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::host::Host;
 
@@ -24,9 +24,8 @@ const BODY_MAX_BYTES: usize = 64 * 1024;
 const BODY_MAX_CHARS: usize = 500;
 
 /// One delivery that arrived.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct InboxItem {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caught {
     /// When it arrived first, RFC 3339.
     pub at: String,
     /// The way it came: `webhook`.
@@ -35,25 +34,22 @@ pub struct InboxItem {
     pub title: String,
     /// Its text.
     pub body: String,
-    /// `INFO`, `WARNING` or `CRITICAL`, where it says so.
-    pub level: Option<String>,
     /// How often it came again with the same delivery id.
     pub repeats: u32,
-    #[serde(skip)]
     delivery_id: Option<String>,
 }
 
 /// What arrived, newest first.
 #[derive(Debug, Default)]
-pub struct Inbox(Mutex<VecDeque<InboxItem>>);
+pub struct Inbox(Mutex<VecDeque<Caught>>);
 
 impl Inbox {
     /// A copy of the items, newest first.
-    pub fn items(&self) -> Vec<InboxItem> {
+    pub fn items(&self) -> Vec<Caught> {
         self.lock().iter().cloned().collect()
     }
 
-    fn put(&self, item: InboxItem) {
+    fn put(&self, item: Caught) {
         let mut items = self.lock();
         let repeated = items.iter_mut().find(|have| item.delivery_id.is_some() && have.delivery_id == item.delivery_id);
         if let Some(have) = repeated {
@@ -64,7 +60,7 @@ impl Inbox {
         items.truncate(INBOX_MAX);
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<InboxItem>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Caught>> {
         // A panic elsewhere cannot leave a half-written item behind.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -91,18 +87,16 @@ pub fn start() -> io::Result<(Host, Arc<Inbox>)> {
 struct Notice {
     title: Option<String>,
     text: Option<String>,
-    level: Option<String>,
 }
 
 async fn catch(request: HttpRequest, body: Bytes, inbox: web::Data<Inbox>) -> HttpResponse {
     let notice: Notice = serde_json::from_slice(&body).unwrap_or_default();
     let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    inbox.put(InboxItem {
+    inbox.put(Caught {
         at: Utc::now().to_rfc3339_opts(SecondsFormat::Micros, true),
         via: "webhook",
         title: notice.title.unwrap_or_else(|| "a delivery without a title".to_owned()),
         body: notice.text.unwrap_or_else(|| String::from_utf8_lossy(&body).into_owned()).chars().take(BODY_MAX_CHARS).collect(),
-        level: notice.level,
         repeats: 0,
         delivery_id: header("belayd-delivery-id").or_else(|| header("idempotency-key")),
     });

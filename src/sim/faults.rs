@@ -3,7 +3,7 @@
 //! One plan for the whole fleet, so that the pace of alarms does not depend on its size: the first fault is an overheating a few
 //! seconds after the start (a newcomer shall not wait), later ones come 20 to 45 s apart. Each builds up, holds and fades.
 
-use super::model::Dice;
+use super::dice::Dice;
 
 /// When the first fault begins, seconds after the first moment.
 const FIRST_S: f64 = 3.0;

@@ -7,6 +7,7 @@
 
 pub mod answer;
 pub mod catcher;
+pub mod dice;
 pub mod faults;
 pub mod host;
 pub mod live;

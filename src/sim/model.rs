@@ -14,9 +14,8 @@
 
 use std::sync::Arc;
 
-use rand::{Rng, SeedableRng, rngs::Xoshiro256PlusPlus};
-
 use super::{
+    dice::Dice,
     faults::{FaultPlan, Sensor},
     sample::Sample,
 };
@@ -45,36 +44,6 @@ pub struct FleetOptions {
     pub seed: u64,
     /// Time of the first reading, microseconds since the epoch.
     pub start_us: i64,
-}
-
-/// Random numbers that are the same on every host and in every release: the generator and what is made of it are pinned here.
-#[derive(Debug)]
-pub struct Dice(Xoshiro256PlusPlus);
-
-impl Dice {
-    /// By a seed.
-    pub fn new(seed: u64) -> Self {
-        Self(Xoshiro256PlusPlus::seed_from_u64(seed))
-    }
-
-    /// Evenly within [low, high).
-    pub fn between(&mut self, low: f64, high: f64) -> f64 {
-        // The upper 53 bits fill a double's mantissa exactly.
-        let unit = (self.0.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
-        low + (high - low) * unit
-    }
-
-    /// One of `count`, from 0.
-    pub fn index(&mut self, count: usize) -> usize {
-        (self.between(0.0, count as f64) as usize).min(count.saturating_sub(1))
-    }
-
-    /// Bell-shaped with this standard deviation, never beyond 3.5 of it (sum of four even numbers, Irwin-Hall).
-    pub fn noise(&mut self, deviation: f64) -> f64 {
-        let bits = self.0.next_u64();
-        let sum: u32 = (0..4).map(|part| u32::from((bits >> (16 * part)) as u16)).sum();
-        (f64::from(sum) / f64::from(u16::MAX) - 2.0) * 3f64.sqrt() * deviation
-    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
