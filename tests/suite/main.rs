@@ -7,6 +7,7 @@ mod support;
 
 mod cli;
 mod conservation;
+mod house;
 #[cfg(feature = "fault-injection")]
 mod kill_campaign;
 mod outage;
