@@ -104,3 +104,30 @@ async fn a_ca_file_that_cannot_be_used_says_so() {
         assert!(error.message.contains(part), "{error}");
     }
 }
+
+#[actix_web::test]
+async fn a_further_authority_is_trusted_where_it_is_named_and_only_there() {
+    let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![key.cert.der().clone()], key.signing_key.serialize_der().try_into().expect("a key"))
+        .expect("a pair");
+    let server = HttpServer::new(|| App::new().default_service(web::to(|| async { HttpResponse::Ok().body("hello") })));
+    let server = server.workers(1).bind_rustls_0_23("127.0.0.1:0", tls).expect("a port");
+    let url = format!("https://localhost:{}/", server.addrs()[0].port());
+    let server = server.run();
+    let handle = server.handle();
+    actix_web::rt::spawn(server);
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), key.cert.pem()).expect("written");
+    let trusting = GuardedClient::new(ClientPolicy { ca: Some(file.path().to_owned()), ..ClientPolicy::default() });
+    let answer = trusting.get(&url, 10 * SECOND, 100).await.expect("an answer");
+    assert_eq!(&answer.body[..], b"hello");
+    let error = client().get(&url, 10 * SECOND, 100).await.expect_err("not trusted");
+    assert_eq!(error.kind, FailureKind::Connect);
+    assert!(error.message.contains("certificate"), "{error}");
+    handle.stop(false).await;
+}
