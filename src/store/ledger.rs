@@ -6,19 +6,22 @@
 use diesel::prelude::*;
 use serde::Serialize;
 
+mod batch;
 mod ranges;
+mod receipt;
 
-pub(super) use ranges::Ranges;
+pub use receipt::receipt_state;
+
+pub(super) use {
+    batch::{NewBatch, checksum, cursor, replayed},
+    ranges::Ranges,
+};
 
 use super::{
     Conn, StoreError, StoreResult,
-    schema::{batches, reading_failures, streams},
+    schema::{batches, streams},
 };
-use crate::{
-    buffer::{DrainOutcome, Frame},
-    domain::receipt::{ReceiptState, StreamId},
-    on_backend,
-};
+use crate::{domain::receipt::StreamId, on_backend};
 
 /// A registered stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,176 +198,6 @@ pub fn stream_totals(conn: &mut Conn, limit: i64) -> StoreResult<Vec<StreamTotal
 
 pub(super) fn parse_stream(text: &str) -> StoreResult<StreamId> {
     StreamId::parse_str(text).map_err(|_| StoreError::new(super::StoreErrorKind::Corrupt, "a stream's name is not a UUID"))
-}
-
-/// Where a number stands as far as the database knows. A number beyond the cursor of an open stream is still on its way to it.
-///
-/// # Errors
-/// Those of the database.
-pub fn receipt_state(conn: &mut Conn, stream: StreamId, seq: u64) -> StoreResult<ReceiptState> {
-    let Ok(seq) = i64::try_from(seq) else { return Ok(ReceiptState::Unknown) };
-    let stream = stream.to_string();
-    conn.read(|conn| {
-        let known: Option<(i64, i64, Option<String>)> = streams::table
-            .filter(streams::stream.eq(&stream))
-            .select((streams::cursor_seq, streams::pruned_seq, streams::closing))
-            .first(conn)
-            .optional()?;
-        let Some((cursor, pruned, closing)) = known else { return Ok(ReceiptState::Unknown) };
-        if seq < 1 {
-            return Ok(ReceiptState::Unknown);
-        }
-        if seq > cursor {
-            return Ok(match closing.as_deref() {
-                None => ReceiptState::Buffered,
-                Some("cut") => ReceiptState::Lost,
-                Some(_) => ReceiptState::Unknown,
-            });
-        }
-        if let Some(state) = failed_state(conn, &stream, seq)? {
-            return Ok(state);
-        }
-        if seq <= pruned {
-            return Ok(ReceiptState::Settled);
-        }
-        settled_state(conn, &stream, seq)
-    })
-}
-
-fn failed_state(conn: &mut Conn, stream: &str, seq: i64) -> StoreResult<Option<ReceiptState>> {
-    let failure: Option<(String, String)> = reading_failures::table
-        .filter(reading_failures::stream.eq(stream))
-        .filter(reading_failures::seq.eq(seq))
-        .select((reading_failures::kind, reading_failures::state))
-        .first(conn)
-        .optional()?;
-    Ok(failure.map(|(kind, state)| match (state.as_str(), kind.as_str()) {
-        ("retried", _) => ReceiptState::Stored,
-        ("discarded", _) => ReceiptState::Discarded,
-        (_, "dead") => ReceiptState::Dead,
-        _ => ReceiptState::Conflict,
-    }))
-}
-
-fn settled_state(conn: &mut Conn, stream: &str, seq: i64) -> StoreResult<ReceiptState> {
-    let row: Option<(i64, i64, Option<String>)> = batches::table
-        .filter(batches::stream.eq(stream))
-        .filter(batches::first_seq.le(seq))
-        .order(batches::first_seq.desc())
-        .select((batches::first_seq, batches::last_seq, batches::exceptions))
-        .first(conn)
-        .optional()?;
-    Ok(match row {
-        Some((first, last, exceptions)) if seq <= last => {
-            let duplicates = Ranges::parse(exceptions.as_deref().unwrap_or_default());
-            if duplicates.contains(seq - first) { ReceiptState::Duplicate } else { ReceiptState::Stored }
-        }
-        _ => ReceiptState::Unknown,
-    })
-}
-
-/// The cursor of a stream.
-pub(super) fn cursor(conn: &mut Conn, stream: &str) -> StoreResult<i64> {
-    let cursor = streams::table.filter(streams::stream.eq(stream)).select(streams::cursor_seq).first(conn).optional()?;
-    cursor.ok_or_else(|| StoreError::not_found(format!("stream {stream} is not registered in this database")))
-}
-
-/// A checksum over the encoded readings of `frames`: tells a replay from another writer's readings under the same numbers.
-pub(super) fn checksum(frames: &[Frame]) -> i64 {
-    let mut crc = flate2::Crc::new();
-    for frame in frames {
-        crc.update(frame.batch.bytes());
-    }
-    i64::from(crc.sum())
-}
-
-/// A ledger row about to be written.
-pub(super) struct NewBatch<'a> {
-    pub(super) stream: &'a str,
-    pub(super) outcome: &'a DrainOutcome,
-    pub(super) duplicates: Ranges,
-    pub(super) checksum: i64,
-    pub(super) now_us: i64,
-}
-
-impl NewBatch<'_> {
-    /// Writes the row and adds it to the sums of its stream.
-    pub(super) fn insert(&self, conn: &mut Conn) -> StoreResult<()> {
-        let outcome = self.outcome;
-        let [stored, duplicate, conflict, dead] =
-            [outcome.stored, outcome.duplicate, outcome.conflict, outcome.dead].map(u64::cast_signed);
-        diesel::insert_into(batches::table)
-            .values((
-                batches::stream.eq(self.stream),
-                batches::first_seq.eq(outcome.first_seq.cast_signed()),
-                batches::last_seq.eq(outcome.last_seq.cast_signed()),
-                batches::stored.eq(stored),
-                batches::duplicate.eq(duplicate),
-                batches::conflict.eq(conflict),
-                batches::dead.eq(dead),
-                batches::exceptions.eq(self.duplicates.text()),
-                batches::checksum.eq(self.checksum),
-                batches::created_at_us.eq(self.now_us),
-                batches::updated_at_us.eq(self.now_us),
-            ))
-            .execute(conn)?;
-        diesel::update(streams::table.filter(streams::stream.eq(self.stream)))
-            .set((
-                streams::stored.eq(streams::stored + stored),
-                streams::duplicate.eq(streams::duplicate + duplicate),
-                streams::conflict.eq(streams::conflict + conflict),
-                streams::dead.eq(streams::dead + dead),
-            ))
-            .execute(conn)?;
-        Ok(())
-    }
-}
-
-/// What the ledger says of frames that were settled before.
-pub(super) fn replayed(conn: &mut Conn, stream: &str, frames: &[Frame], cursor: i64) -> StoreResult<DrainOutcome> {
-    type Columns = (i64, i64, i64, i64, i64, i64, i64, i64);
-    let first = frames[0].first_seq.cast_signed();
-    let last = frames[frames.len() - 1].last_seq().cast_signed();
-    let rows: Vec<Columns> = batches::table
-        .filter(batches::stream.eq(stream))
-        .filter(batches::first_seq.ge(first))
-        .filter(batches::last_seq.le(last))
-        .order(batches::first_seq)
-        .select((
-            batches::first_seq,
-            batches::last_seq,
-            batches::stored,
-            batches::duplicate,
-            batches::conflict,
-            batches::dead,
-            batches::discarded,
-            batches::checksum,
-        ))
-        .load(conn)?;
-    let other_writer = || {
-        StoreError::conflict(format!(
-            "stream {stream} stands at {cursor} and its ledger does not hold the readings {first} to {last}: another writer settled others"
-        ))
-    };
-    let mut outcome = DrainOutcome { first_seq: frames[0].first_seq, last_seq: frames[0].first_seq - 1, ..Default::default() };
-    let mut rest = frames;
-    for (row_first, row_last, stored, duplicate, conflict, dead, discarded, row_checksum) in rows {
-        let (covered, after) = rest.split_at(rest.partition_point(|frame| frame.last_seq().cast_signed() <= row_last));
-        let fits = row_first == outcome.last_seq.cast_signed() + 1
-            && covered.last().is_some_and(|frame| frame.last_seq().cast_signed() == row_last)
-            && checksum(covered) == row_checksum;
-        if !fits {
-            return Err(other_writer());
-        }
-        outcome.last_seq = row_last.unsigned_abs();
-        outcome.stored += stored.unsigned_abs();
-        outcome.duplicate += duplicate.unsigned_abs();
-        // A discarded one was a conflict or dead when it was drained; the account learns of the discard apart.
-        outcome.conflict += conflict.unsigned_abs() + discarded.unsigned_abs();
-        outcome.dead += dead.unsigned_abs();
-        rest = after;
-    }
-    if rest.is_empty() { Ok(outcome) } else { Err(other_writer()) }
 }
 
 /// Removes the oldest ledger rows made before `before_us`, about `max_rows` of them, and returns how many. Their numbers are

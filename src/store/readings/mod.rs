@@ -4,15 +4,19 @@
 //! commit leaves nothing behind and the frames come again; after it they come again too where the answer was lost, and are
 //! recognised by the cursor.
 
+mod buckets;
 mod compare;
 mod dead;
 mod insert;
 mod one;
 mod query;
+mod retention;
 mod row;
 mod settle;
 
-pub use query::{Bucket, BucketMetric, ListFilter, PAGE_MAX, Page, buckets, count, latest_per_engine, list, prune, size_bytes};
+pub use buckets::{Bucket, BucketMetric, buckets};
+pub use query::{ListFilter, PAGE_MAX, Page, latest_per_engine, list};
+pub use retention::{count, prune, size_bytes};
 pub use row::StoredReading;
 pub use settle::store_frames;
 

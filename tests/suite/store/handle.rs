@@ -7,10 +7,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use belayd::store::{Backend, Store, StoreError, StoreErrorKind, conn::durability};
-use diesel::{RunQueryDsl, sql_types::BigInt};
+use belayd::{
+    config::model::StoreConfig,
+    store::{
+        Backend, Store, StoreError, StoreErrorKind,
+        conn::durability,
+        failures::{self, FailureCounts},
+        readings,
+    },
+};
+use diesel::{RunQueryDsl, connection::SimpleConnection, sql_types::BigInt};
 
-use super::{TestStore, config, on_both};
+use super::{TestStore, config, frame, new_stream, on_both, reading};
 
 on_both!(
     a_ping_is_answered,
@@ -203,4 +211,43 @@ fn a_file_that_is_no_database_and_a_folder_that_cannot_be_made_are_told_apart() 
     let store = Store::open(&config(&format!("sqlite://{}/t.db/x.db", dir.path().display()))).expect("a valid URL");
     let error = store.ping().expect_err("a file is no folder");
     assert_eq!(error.kind, StoreErrorKind::Unavailable, "{error}");
+}
+
+#[test]
+fn a_write_lock_held_elsewhere_is_an_outage_not_a_fault() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let url = format!("sqlite://{}", dir.path().join("t.db").display());
+    let holder = Store::open(&config(&url)).expect("a valid URL");
+    holder.migrate().expect("tables");
+    let waiter = Store::open(&StoreConfig { connect_timeout: Duration::from_millis(100), ..config(&url) }).expect("a valid URL");
+    let error = holder
+        .with(|conn| conn.write(|_| Ok(waiter.with(|conn| conn.write(|_| Ok(()))).expect_err("the lock is held"))))
+        .expect("the holder commits");
+    assert_eq!((error.kind, error.code.as_deref()), (StoreErrorKind::Unavailable, Some("SQLITE_BUSY")), "{error}");
+    waiter.with(|conn| conn.write(|_| Ok(()))).expect("the lock is free");
+}
+
+#[test]
+fn a_full_disk_stores_nothing_buries_nothing_and_heals() {
+    let store = TestStore::sqlite();
+    let stream = new_stream(&store);
+    let rows: Vec<_> = (0..5_000).map(|time| reading("a", time, 1.0)).collect();
+    let frames = [frame(1, &rows)];
+    let mut writer = store.writer();
+    let limit = |conn: &mut belayd::store::Conn, pages: i64| {
+        belayd::on_backend!(conn, |c| c.batch_execute(&format!("PRAGMA max_page_count = {pages}"))).expect("a limit");
+    };
+    let error = writer
+        .with(|conn| {
+            limit(conn, 20);
+            readings::store_frames(conn, stream, &frames, 1)
+        })
+        .expect_err("no room");
+    assert_eq!((error.kind, error.code.as_deref()), (StoreErrorKind::Unavailable, Some("SQLITE_FULL")), "{error}");
+    assert_eq!(store.with(failures::counts).expect("counts"), FailureCounts::default());
+    let outcome = writer.with(|conn| {
+        limit(conn, 1_000_000);
+        readings::store_frames(conn, stream, &frames, 1)
+    });
+    assert_eq!(outcome.expect("stored").stored, 5_000);
 }
