@@ -15,8 +15,8 @@ const SQLITE: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
 const POSTGRES: EmbeddedMigrations = embed_migrations!("migrations/postgres");
 const CONTROL: EmbeddedMigrations = embed_migrations!("migrations/control");
 
-/// Key of the advisory lock under which instances migrate one after the other (the letters "belayd").
-const LOCK: i64 = 0x62_65_6c_61_79_64;
+/// Key of the advisory lock under which instances migrate one after the other (the letters "belayd" and a 1).
+const LOCK: i64 = 0x0062_656c_6179_6401;
 
 /// Which line of migrations a store follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

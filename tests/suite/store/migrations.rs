@@ -107,3 +107,16 @@ fn the_twins_make_the_same_tables_and_columns() {
     let Some(postgres) = TestStore::postgres() else { return };
     assert_eq!(columns(&TestStore::sqlite()), columns(&postgres));
 }
+
+#[test]
+fn every_table_and_column_is_documented() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/DATABASE.md");
+    let text = std::fs::read_to_string(path).expect("the document");
+    for (table, columns) in columns(&TestStore::sqlite()).iter().filter(|(table, _)| !table.starts_with("__")) {
+        let (_, section) = text.split_once(&format!("## `{table}`")).unwrap_or_else(|| panic!("no section for {table}"));
+        let section = section.split("\n## ").next().unwrap_or_default();
+        for column in columns {
+            assert!(section.contains(&format!("`{column}`")), "{table}.{column} is not described");
+        }
+    }
+}
