@@ -1,0 +1,84 @@
+//! What is shown of the duties: when each ran and runs next, and what the last statistics were.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+};
+
+use serde::{Serialize, Serializer};
+
+use crate::domain::time;
+
+/// The store in figures, as of the last statistics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Statistics {
+    /// When they were taken.
+    #[serde(rename = "takenAt", serialize_with = "rfc3339")]
+    pub taken_at_us: i64,
+    /// Bytes of the store on its disk.
+    pub size_bytes: u64,
+    /// Bytes of the control store.
+    pub control_bytes: u64,
+    /// Readings in the store; `None` where there are too many to count.
+    pub readings: Option<u64>,
+    /// Conflicts that wait for a decision.
+    pub conflicts: u64,
+    /// Dead readings that wait for a decision.
+    pub dead: u64,
+}
+
+/// One duty.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DutyStatus {
+    /// When it ran last.
+    #[serde(rename = "lastRunAt", serialize_with = "rfc3339_option")]
+    pub last_run_at_us: Option<i64>,
+    /// When it is due.
+    #[serde(rename = "nextRunAt", serialize_with = "rfc3339_option")]
+    pub next_run_at_us: Option<i64>,
+    /// Whether it is at work.
+    pub running: bool,
+    /// Failures in a row.
+    pub failures: u32,
+    /// How late the last run began, microseconds.
+    pub lateness_us: i64,
+    /// What the last run did, or why it failed.
+    pub outcome: Option<String>,
+}
+
+fn rfc3339<S: Serializer>(at_us: &i64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&time::rfc3339_us(*at_us))
+}
+
+fn rfc3339_option<S: Serializer>(at_us: &Option<i64>, serializer: S) -> Result<S::Ok, S::Error> {
+    at_us.map(time::rfc3339_us).serialize(serializer)
+}
+
+/// See the module. Made once, shared in an `Arc`.
+#[derive(Debug, Default)]
+pub struct ScheduleBoard {
+    statistics: Mutex<Option<Statistics>>,
+    duties: Mutex<BTreeMap<&'static str, DutyStatus>>,
+}
+
+impl ScheduleBoard {
+    /// The last statistics of the store; `None` before the first.
+    pub fn statistics(&self) -> Option<Statistics> {
+        *self.statistics.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Every duty by name.
+    pub fn duties(&self) -> BTreeMap<&'static str, DutyStatus> {
+        self.duties.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn show(&self, statistics: Statistics) {
+        *self.statistics.lock().unwrap_or_else(PoisonError::into_inner) = Some(statistics);
+    }
+
+    pub(super) fn set(&self, name: &'static str, status: DutyStatus) {
+        self.duties.lock().unwrap_or_else(PoisonError::into_inner).insert(name, status);
+    }
+}

@@ -1,0 +1,293 @@
+//! The desk: which duty is due, which runs, how each went; outside the actor, so that its panic repeats no duty and forgets no failure.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use futures_util::FutureExt;
+
+use super::{
+    Duty, DutyContext, DutyReport,
+    board::{DutyStatus, ScheduleBoard},
+};
+use crate::{
+    clock::SharedClock,
+    config::Config,
+    domain::alert::{AlertKind, Level, Transition},
+    store::{Store, StoreError, StoreResult, control, tokens::TokenBook},
+};
+
+/// Failures in a row that are told to people.
+const FAILURES_TOLD: u32 = 3;
+/// How soon a duty that failed is tried again, microseconds.
+const RETRY_US: i64 = 60_000_000;
+/// Lateness below this is nothing to write about, microseconds.
+const LATE_US: i64 = 60_000_000;
+/// The condition that a duty fails again and again; its subject is the duty.
+const DUTY_FAILED: &str = "duty-failed";
+
+/// Hands a condition to the alert side.
+pub type RaiseFn = Box<dyn Fn(Vec<Transition>) + Send + Sync>;
+
+/// What the duties work with.
+pub struct ScheduleParts {
+    /// The store.
+    pub store: Store,
+    /// Whether the store answers and is migrated.
+    pub store_is_up: Box<dyn Fn() -> bool + Send + Sync>,
+    /// The control store.
+    pub control: Store,
+    /// Tokens in use.
+    pub tokens: Arc<TokenBook>,
+    /// The configuration in force.
+    pub config: Arc<ArcSwap<Config>>,
+    /// Wall-clock time.
+    pub clock: SharedClock,
+    /// What is shown.
+    pub board: Arc<ScheduleBoard>,
+    /// The alert side.
+    pub raise: RaiseFn,
+}
+
+/// See the module. Made once in `daemon.rs`; outlives every restart of the actor.
+pub struct ScheduleDesk {
+    parts: ScheduleParts,
+    duties: Vec<Box<dyn Duty>>,
+    slots: Mutex<BTreeMap<&'static str, Slot>>,
+    /// One duty at a time: they are chores, and share a database with what matters.
+    running: AtomicBool,
+    stopping: Arc<AtomicBool>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Slot {
+    last_us: Option<i64>,
+    /// After a failure: not before.
+    retry_us: Option<i64>,
+    asked: bool,
+    status: DutyStatus,
+}
+
+impl fmt::Debug for ScheduleDesk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ScheduleDesk").field("duties", &self.duties.len()).finish_non_exhaustive()
+    }
+}
+
+impl ScheduleDesk {
+    /// A desk over these duties, with the times of their last runs. Blocks: called at the start.
+    ///
+    /// # Errors
+    /// Those of the control store.
+    pub fn open(parts: ScheduleParts, duties: Vec<Box<dyn Duty>>) -> StoreResult<Arc<Self>> {
+        let runs = parts.control.with(control::last_duty_runs)?;
+        // A duty that never ran counts from the start, so that one due at a time of day is not put off for ever.
+        let slots =
+            duties.iter().map(|duty| (duty.name(), Slot { last_us: runs.get(duty.name()).copied(), ..Slot::default() })).collect();
+        let desk = Self {
+            parts,
+            duties,
+            slots: Mutex::new(slots),
+            running: AtomicBool::new(false),
+            stopping: Arc::new(AtomicBool::new(false)),
+        };
+        desk.first_due();
+        Ok(Arc::new(desk))
+    }
+
+    fn first_due(&self) {
+        let (now_us, config) = (self.parts.clock.now_us(), self.parts.config.load());
+        let mut slots = self.lock();
+        for duty in &self.duties {
+            if let Some(slot) = slots.get_mut(duty.name()) {
+                slot.status.last_run_at_us = slot.last_us;
+                slot.status.next_run_at_us = Some(duty.rhythm(&config).due_us(slot.last_us, now_us));
+                self.parts.board.set(duty.name(), slot.status.clone());
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, Slot>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has a duty run as soon as none other does. `false` where no duty has this name.
+    pub(super) fn ask(&self, name: &str) -> bool {
+        self.lock().get_mut(name).map(|slot| slot.asked = true).is_some()
+    }
+
+    /// The configuration changed: what is due when is reckoned anew.
+    pub(super) fn reckon(&self) {
+        let (now_us, config) = (self.parts.clock.now_us(), self.parts.config.load());
+        let mut slots = self.lock();
+        for duty in &self.duties {
+            if let Some(slot) = slots.get_mut(duty.name()) {
+                let due_us = duty.rhythm(&config).due_us(slot.last_us, now_us);
+                slot.status.next_run_at_us = Some(slot.retry_us.map_or(due_us, |retry_us| retry_us.max(due_us)));
+                self.parts.board.set(duty.name(), slot.status.clone());
+            }
+        }
+    }
+
+    pub(super) fn begin_stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        self.running.load(Ordering::Acquire)
+    }
+
+    /// Starts the duty that has waited for longest, where one is due and none runs. What waits for the store waits.
+    pub(super) fn work(self: &Arc<Self>) {
+        if self.stopping.load(Ordering::Acquire) || self.running.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let right = Running(self.clone());
+        let Some((index, due_us)) = self.next() else { return };
+        actix::spawn(async move {
+            right.0.run(index, due_us).await;
+            let desk = right.0.clone();
+            drop(right);
+            desk.work();
+        });
+    }
+
+    fn next(&self) -> Option<(usize, i64)> {
+        let now_us = self.parts.clock.now_us();
+        let up = (self.parts.store_is_up)();
+        let slots = self.lock();
+        let due = self.duties.iter().enumerate().filter_map(|(index, duty)| {
+            let slot = slots.get(duty.name())?;
+            let due_us = if slot.asked { now_us } else { slot.status.next_run_at_us? };
+            (due_us <= now_us && (up || !duty.needs_store())).then_some((index, due_us))
+        });
+        due.min_by_key(|(_, due_us)| *due_us)
+    }
+
+    async fn run(&self, index: usize, due_us: i64) {
+        let duty = &self.duties[index];
+        let name = duty.name();
+        let began_us = self.parts.clock.now_us();
+        let lateness_us = began_us.saturating_sub(due_us).max(0);
+        if lateness_us >= LATE_US {
+            log::info!(target: "belayd::schedule", duty = name, latenessMs = lateness_us / 1_000; "duty begins late");
+        }
+        self.update(name, |slot| {
+            slot.asked = false;
+            slot.status.running = true;
+            slot.status.lateness_us = lateness_us;
+        });
+        let context = self.context();
+        let began = Instant::now();
+        let result = match AssertUnwindSafe(duty.run_once(&context)).catch_unwind().await {
+            Ok(result) => result,
+            Err(_) => Err(StoreError::other("the duty panicked; see the line above")),
+        };
+        self.finish(index, began_us, began.elapsed(), &result).await;
+    }
+
+    fn context(&self) -> DutyContext {
+        let parts = &self.parts;
+        DutyContext {
+            store: parts.store.clone(),
+            control: parts.control.clone(),
+            tokens: parts.tokens.clone(),
+            config: parts.config.load_full(),
+            clock: parts.clock.clone(),
+            board: parts.board.clone(),
+            stopping: self.stopping.clone(),
+        }
+    }
+
+    async fn finish(&self, index: usize, began_us: i64, took: Duration, result: &Result<DutyReport, StoreError>) {
+        let duty = &self.duties[index];
+        let name = duty.name();
+        let outcome = match result {
+            Ok(report) => {
+                log::info!(target: "belayd::schedule", duty = name, durationMs = took.as_millis() as u64, did:% = report; "duty done");
+                report.to_string()
+            }
+            Err(error) => {
+                log::warn!(target: "belayd::schedule", duty = name, durationMs = took.as_millis() as u64, error:% = error; "duty failed");
+                error.to_string()
+            }
+        };
+        let (now_us, config) = (self.parts.clock.now_us(), self.parts.config.load_full());
+        let mut failures = 0;
+        self.update(name, |slot| {
+            failures = slot.status.failures;
+            slot.status.running = false;
+            slot.status.outcome = Some(outcome.clone());
+            if result.is_ok() {
+                slot.last_us = Some(began_us);
+                slot.retry_us = None;
+                slot.status.failures = 0;
+                slot.status.last_run_at_us = Some(began_us);
+                slot.status.next_run_at_us = Some(duty.rhythm(&config).due_us(Some(began_us), now_us));
+            } else {
+                slot.retry_us = Some(now_us.saturating_add(RETRY_US));
+                slot.status.failures = failures.saturating_add(1);
+                slot.status.next_run_at_us = slot.retry_us;
+            }
+        });
+        self.tell(name, failures, result.is_ok(), &outcome);
+        if result.is_ok() {
+            let noted = self.parts.control.call(move |conn| control::record_duty_run(conn, name, began_us, &outcome)).await;
+            if let Err(error) = noted {
+                // After a restart it runs again, which is harmless.
+                log::warn!(target: "belayd::schedule", duty = name, error:% = error; "the run of a duty was not written down");
+            }
+        }
+    }
+
+    fn tell(&self, name: &str, failures_before: u32, done: bool, outcome: &str) {
+        let firing = !done && failures_before + 1 == FAILURES_TOLD;
+        let over = done && failures_before >= FAILURES_TOLD;
+        if !firing && !over {
+            return;
+        }
+        let now_us = self.parts.clock.now_us();
+        let text = if firing {
+            format!("the periodic duty {name} failed {FAILURES_TOLD} times in a row: {outcome}")
+        } else {
+            format!("the periodic duty {name} works again")
+        };
+        (self.parts.raise)(vec![Transition {
+            kind: AlertKind::System,
+            name: DUTY_FAILED.to_owned(),
+            subject: name.to_owned(),
+            level: Level::Warning,
+            firing,
+            observed_at_us: now_us,
+            arrived_at_us: now_us,
+            value: None,
+            threshold: None,
+            text,
+        }]);
+    }
+
+    fn update(&self, name: &'static str, change: impl FnOnce(&mut Slot)) {
+        let mut slots = self.lock();
+        if let Some(slot) = slots.get_mut(name) {
+            change(slot);
+            self.parts.board.set(name, slot.status.clone());
+        }
+    }
+}
+
+/// The right to run a duty. Given back however the task ends.
+struct Running(Arc<ScheduleDesk>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.running.store(false, Ordering::Release);
+    }
+}

@@ -1,0 +1,8 @@
+//! The duties, one file each.
+
+pub(super) mod cleanup;
+pub(super) mod history;
+pub(super) mod retention;
+pub(super) mod slices;
+pub(super) mod statistics;
+pub(super) mod token_use;
