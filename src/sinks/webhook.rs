@@ -120,3 +120,7 @@ fn classify(error: &ClientError) -> SendError {
     };
     SendError { class, error_type, message: error.message.clone() }
 }
+
+#[cfg(test)]
+#[path = "webhook_tests.rs"]
+mod tests;
