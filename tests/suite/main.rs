@@ -11,6 +11,7 @@ mod house;
 #[cfg(feature = "fault-injection")]
 mod kill_campaign;
 mod outage;
+mod page;
 mod readings;
 mod store;
 #[cfg(feature = "fault-injection")]
