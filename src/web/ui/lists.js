@@ -67,7 +67,8 @@ export class List {
       let row = rows.get(item.key);
       if (!row) {
         if (this.fresh) differences.push(`${this.name}: new row ${item.key}`);
-        row = new Row(document.importNode(this.template.root, true), this.template.slots, false);
+        // The copy stays in the inert document until its slots are filled: an open slot must never load an address.
+        row = new Row(this.template.root.cloneNode(true), this.template.slots, false);
         rows.set(item.key, row);
       }
       gone.delete(item.key);
