@@ -72,7 +72,8 @@ async fn readings_move_an_alert_appears_and_the_inbox_shows_its_delivery() {
     page.js("window.before = document.querySelector('.engines tbody').innerText").await;
     page.until("document.querySelector('.engines tbody').innerText !== before", SOON).await;
     page.until("document.querySelector('.engines tbody .spark path').getAttribute('d').startsWith('M')", SOON).await;
-    page.until("document.querySelectorAll('.actors tbody tr').length >= 6", SOON).await;
+    page.js("window.actors = 0; fetch('/admin/actors').then((a) => a.json()).then((a) => { actors = a.items.length })").await;
+    page.until("actors > 1 && document.querySelectorAll('.actors tbody tr').length === actors", SOON).await;
     page.until("document.querySelector('[data-key=verdict]').dataset.tone === 'good'", SOON).await;
 
     page.until("document.querySelectorAll('.timeline li').length >= 1", Duration::from_secs(20)).await;
