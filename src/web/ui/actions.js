@@ -1,6 +1,6 @@
 // What a visitor can do: acknowledge an alert, look through the failures, retry or discard one.
 
-import { clock, t } from "./format.js";
+import { clock, t, word } from "./format.js";
 
 const $ = (id) => document.getElementById(id);
 
@@ -64,13 +64,15 @@ const ask = (title) => new Promise((resolve) => {
 });
 
 const failureRow = (item) => {
-  const kind = item.kind ?? "reading";
-  const title = [item.engineId, item.sink, item.title ?? item.errorCode ?? item.code ?? item.reason].filter(Boolean).join(" · ");
-  const at = item.failedAt ?? item.at ?? item.createdAt ?? item.observedAt;
+  const isReading = item.kind === "reading";
+  const compare = [["failure.kept", item.existing], ["failure.sent", item.payload]]
+    .filter(([, json]) => isReading && json).map(([key, json]) => t(key, { json: JSON.stringify(json) }));
   return {
-    key: String(item.id), kind: t(`failure.${kind}`).replace(/^failure\./, ""), title: title || String(item.id),
-    detail: item.message ?? item.error ?? item.detail ?? "", atIso: at ?? "", at: at ? clock(at) : "",
-    retry: kind === "conflict" ? "" : "1",
+    key: item.id, kind: word("failure", item.cause),
+    title: [item.engineId ?? item.sink, item.subject, item.errorCode].filter(Boolean).join(" · "),
+    detail: [item.message, ...compare].filter(Boolean).join("\n"),
+    atIso: item.createdAt, at: clock(item.createdAt),
+    retry: item.cause === "conflict" ? "" : "1", markSent: item.cause === "uncertain" ? "1" : "",
   };
 };
 
@@ -92,8 +94,8 @@ export const failures = (list) => {
     const reason = await ask(t(`ask.${act.dataset.act}`));
     if (!reason) return;
     await busy(act, "failure-problem", async () => {
-      const [method, verb] = act.dataset.act === "retry" ? ["PATCH", "retry"] : ["POST", "discard"];
-      await call(method, `/admin/failures/${encodeURIComponent(row.dataset.key)}/${verb}`, { reason });
+      const verb = act.dataset.act;
+      await call(verb === "retry" ? "PATCH" : "POST", `/admin/failures/${encodeURIComponent(row.dataset.key)}/${verb}`, { reason });
       await load();
     });
     if (!act.isConnected) button.focus();

@@ -147,10 +147,12 @@ const bufferBars = ({ buffer: b = {} }) => {
   ];
 };
 
+// The server says it at length and in English; the table says it shortly for the tiers it knows.
+const mayLose = ({ tier, mayLose }) => (word("mayLose", tier) === (tier ?? "") ? mayLose : word("mayLose", tier));
 const buffer = ({ buffer: b = {} }) => [
   fact("tier", "buffer.tier", b.tier),
   fact("oldest", "buffer.oldest", waiting(b.oldestAgeMs)),
-  fact("mayLose", "buffer.mayLose", b.mayLose),
+  fact("mayLose", "buffer.mayLose", mayLose(b)),
 ];
 
 const store = ({ store: d = {} }) => {

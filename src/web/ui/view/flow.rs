@@ -87,10 +87,14 @@ pub(super) fn buffer_bars(snapshot: &Value, say: Say) -> Vec<Row> {
 
 /// The buffer's medium and what it promises.
 pub(super) fn buffer(snapshot: &Value, say: Say) -> Vec<Row> {
+    let tier = text(snapshot, "/buffer/tier");
+    // The server says it at length and in English; the table says it shortly for the tiers it knows.
+    let short = Some(say.word("mayLose", tier)).filter(|short| short != tier);
+    let may_lose = short.unwrap_or_else(|| text(snapshot, "/buffer/mayLose").to_owned());
     vec![
-        fact("tier", say.text("buffer.tier"), text(snapshot, "/buffer/tier").to_owned(), ""),
+        fact("tier", say.text("buffer.tier"), tier.to_owned(), ""),
         fact("oldest", say.text("buffer.oldest"), age(number(snapshot, "/buffer/oldestAgeMs"), say), ""),
-        fact("mayLose", say.text("buffer.mayLose"), text(snapshot, "/buffer/mayLose").to_owned(), ""),
+        fact("mayLose", say.text("buffer.mayLose"), may_lose, ""),
     ]
 }
 
