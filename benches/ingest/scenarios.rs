@@ -200,7 +200,8 @@ fn receive_webhooks(mut socket: std::net::TcpStream, heard: &mpsc::Sender<Instan
             text[..head].lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<usize>().ok()).unwrap_or(0);
         if length >= head + 4 + body {
             let at = first.take().unwrap_or_else(Instant::now);
-            if heard.send(at).is_err() || socket.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").is_err() {
+            // A busy machine raises alerts of its own beside those of the rule.
+            if (text.contains("overheat") && heard.send(at).is_err()) || socket.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").is_err() {
                 return;
             }
             length = 0;
