@@ -201,7 +201,9 @@ fn receive_webhooks(mut socket: std::net::TcpStream, heard: &mpsc::Sender<Instan
         if length >= head + 4 + body {
             let at = first.take().unwrap_or_else(Instant::now);
             // A busy machine raises alerts of its own beside those of the rule.
-            if (text.contains("overheat") && heard.send(at).is_err()) || socket.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").is_err() {
+            if (text.contains("overheat") && heard.send(at).is_err())
+                || socket.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").is_err()
+            {
                 return;
             }
             length = 0;

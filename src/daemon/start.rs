@@ -111,6 +111,20 @@ impl Daemon {
         let raiser = Raiser::start(alert.courier());
         outbox.set_raise(raise(&raiser));
 
+        let schedule = Arc::new(ScheduleBoard::default());
+        let duties = ScheduleParts {
+            store: store.clone(),
+            store_is_up: store_is_up(&health),
+            control: control.clone(),
+            tokens: tokens.clone(),
+            config: config.clone(),
+            clock: clock.clone(),
+            board: schedule.clone(),
+            raise: raise(&raiser),
+        };
+        let duties = ScheduleDesk::open(duties, schedule::duties()).map_err(while_doing("duties in the control store"))?;
+        let run_duty = supervisor.start(move || ScheduleActor::new(duties.clone())).map_err(&start)?.courier();
+
         let views = Arc::new(Views {
             config: config.clone(),
             clock: clock.clone(),
@@ -129,6 +143,10 @@ impl Daemon {
                 move || alerts.list(crate::monitor::ALERTS_SHOWN)
             }),
             outbox: Arc::new(move || view_outbox(&outbox)),
+            store_size: Arc::new({
+                let schedule = schedule.clone();
+                move || schedule.statistics().map(|statistics| statistics.size_bytes)
+            }),
             inbox: options.demo,
             measured: Measured::default(),
         });
@@ -204,6 +222,8 @@ impl Daemon {
             acknowledge: alert.courier(),
             wake: wake.clone(),
             tokens: tokens.clone(),
+            run_duty,
+            schedule,
             logging: options.logging.clone(),
             views,
             store: store.clone(),

@@ -36,8 +36,6 @@ pub type Look<T> = Arc<dyn Fn() -> T + Send + Sync>;
 struct StoreFacts {
     /// The account of this directory's earlier streams, from the ledger.
     earlier: Account,
-    /// Bytes that the database takes, where it is known.
-    size_bytes: Option<u64>,
 }
 
 /// Handles on everything that can be looked at. Made once in `daemon.rs`.
@@ -70,6 +68,8 @@ pub struct Views {
     pub alerts: Look<Vec<Alert>>,
     /// Deliveries of both stores together.
     pub outbox: Look<OutboxView>,
+    /// Bytes that the database takes, where they are known.
+    pub store_size: Look<Option<u64>>,
     /// Demo only: the catcher's inbox.
     pub inbox: Option<Look<Vec<InboxItem>>>,
     /// What was measured or found out; starts with `Default`.
@@ -136,11 +136,6 @@ impl Views {
     /// The account of this directory's earlier streams is known; told once, when the database first answers.
     pub fn set_earlier(&self, earlier: Account) {
         lock(&self.measured.store_facts).earlier = earlier;
-    }
-
-    /// How many bytes the database takes.
-    pub fn set_store_size(&self, bytes: u64) {
-        lock(&self.measured.store_facts).size_bytes = Some(bytes);
     }
 
     /// The last look at the host.
@@ -242,7 +237,7 @@ impl Views {
             backend: self.store.backend().as_str(),
             state: if health.up { "up" } else { "down" },
             down_since: health.down_since_us.map(rfc3339_us),
-            size_bytes: lock(&self.measured.store_facts).size_bytes,
+            size_bytes: (self.store_size)(),
         }
     }
 }

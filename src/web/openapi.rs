@@ -36,7 +36,7 @@ use super::{
     paths(
         push::push, query::readings, query::engines, query::receipt,
         alerts::list, alerts::show, alerts::acknowledge,
-        admin::actors::list, admin::actors::restart, admin::look::buffer, admin::look::outbox, admin::look::audit_rows, admin::look::config,
+        admin::actors::list, admin::actors::restart, admin::duties::list, admin::duties::run, admin::look::buffer, admin::look::outbox, admin::look::audit_rows, admin::look::config,
         admin::logs::tail, admin::logs::set_level, admin::tokens::list, admin::tokens::create, admin::tokens::revoke,
         admin::failures::list, admin::failures::show, admin::failures::retry, admin::failures::discard, admin::failures::mark_sent,
         admin::failures::redrive,

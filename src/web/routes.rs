@@ -7,7 +7,7 @@ use actix_web::{
 };
 
 use super::{
-    admin::{actors, failures, logs, look, tokens},
+    admin::{actors, duties, failures, logs, look, tokens},
     alerts,
     error::{ApiError, ErrorCode},
     health, openapi, push, query, session, stream,
@@ -74,6 +74,8 @@ pub const ROUTES: &[RouteSpec] = routes! {
     VIEWER   GET    "/api/docs" => openapi::readable;
     OPERATOR GET    "/admin/actors" => actors::list;
     ADMIN    POST   "/admin/actors/{name}/restart" => actors::restart;
+    OPERATOR GET    "/admin/duties" => duties::list;
+    ADMIN    POST   "/admin/duties/{name}/run" => duties::run;
     OPERATOR GET    "/admin/buffer" => look::buffer;
     OPERATOR GET    "/admin/outbox" => look::outbox;
     OPERATOR GET    "/admin/audit" => look::audit_rows;

@@ -17,7 +17,8 @@ use crate::{
     ingest::admission::Admission,
     logging::Logging,
     monitor::Views,
-    protocol::{AcknowledgeAlert, Ingest, Wake},
+    protocol::{AcknowledgeAlert, Ingest, RunDuty, Wake},
+    schedule::ScheduleBoard,
     store::{Store, tokens::TokenBook},
     supervise::{ActorRegistry, Courier},
 };
@@ -40,6 +41,10 @@ pub struct Parts {
     pub acknowledge: Courier<AcknowledgeAlert>,
     /// To `OutboxActor`.
     pub wake: Courier<Wake>,
+    /// To `ScheduleActor`.
+    pub run_duty: Courier<RunDuty>,
+    /// Periodic duties and the last statistics.
+    pub schedule: Arc<ScheduleBoard>,
     /// Tokens and sessions.
     pub tokens: Arc<TokenBook>,
     /// The log's ring and filter.

@@ -2,6 +2,7 @@
 //! person decides about failures. Every action is written to the audit.
 
 pub mod actors;
+pub mod duties;
 pub mod failures;
 pub mod logs;
 pub mod look;
