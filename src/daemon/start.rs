@@ -199,19 +199,6 @@ impl Daemon {
         let monitor_parts = Arc::new(MonitorParts { views: views.clone(), raise: raise(&raiser) });
         supervisor.start(move || MonitorActor::new(monitor_parts.clone())).map_err(&start)?;
 
-        let schedule_parts = ScheduleParts {
-            store: store.clone(),
-            store_is_up: store_is_up(&health),
-            control: control.clone(),
-            tokens: tokens.clone(),
-            config: config.clone(),
-            clock: clock.clone(),
-            board: Arc::new(ScheduleBoard::default()),
-            raise: raise(&raiser),
-        };
-        let duties = ScheduleDesk::open(schedule_parts, schedule::duties()).map_err(while_doing("duties in the control store"))?;
-        supervisor.start(move || ScheduleActor::new(duties.clone())).map_err(&start)?;
-
         let running = web::serve(web::WebState::new(web::Parts {
             config: config.clone(),
             clock: clock.clone(),
