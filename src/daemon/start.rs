@@ -152,7 +152,13 @@ impl Daemon {
         });
         {
             let views = views.clone();
-            metrics.on_scrape(move |metrics| views.gather(metrics));
+            let schedule = schedule.clone();
+            metrics.on_scrape(move |metrics| {
+                views.gather(metrics);
+                for (duty, status) in schedule.duties() {
+                    metrics.schedule_lateness.with_label_values(&[duty]).set(status.lateness_us as f64 / 1e6);
+                }
+            });
         }
 
         let writer = StoreWriter::new(store.clone(), clock.clone(), identity.directory_id.to_string(), on_open(&views, &buffer));

@@ -66,6 +66,7 @@ pub mod names {
     pub const DUPLICATE_RATIO: &str = "belayd_duplicate_ratio";
     pub const RECOVERY_SECONDS: &str = "belayd_recovery_seconds";
     pub const CIRCUIT_STATE: &str = "belayd_circuit_state";
+    pub const SCHEDULE_LATENESS: &str = "belayd_schedule_lateness_seconds";
 }
 
 /// The table, in the order of the data flow.
@@ -168,6 +169,12 @@ pub const CATALOG: &[Entry] = &[
         "Length of the last recovery: from the database's return until nothing of the outage was left waiting, seconds.",
     ),
     entry(names::CIRCUIT_STATE, Kind::Gauge, &["party"], "Circuit breaker of an outside party: 0 closed, 1 half-open, 2 open."),
+    entry(
+        names::SCHEDULE_LATENESS,
+        Kind::Gauge,
+        &["duty"],
+        "How much later than due the last run of a periodic duty began, seconds.",
+    ),
 ];
 
 /// What the process collector of the Prometheus client adds, as far as the platform has it.

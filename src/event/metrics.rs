@@ -50,6 +50,8 @@ pub struct Metrics {
     pub recovery_seconds: Gauge,
     /// 0 closed, 1 half-open, 2 open, by party.
     pub circuit_state: IntGaugeVec,
+    /// Lateness of the last run by duty, seconds; set at a scrape.
+    pub schedule_lateness: GaugeVec,
     ack: [Histogram; AckLevel::ALL.len()],
     accepted: IntCounter,
     stored: IntCounter,
@@ -93,6 +95,10 @@ impl Metrics {
             duplicate_ratio: float_gauge(&registry, names::DUPLICATE_RATIO)?,
             recovery_seconds: float_gauge(&registry, names::RECOVERY_SECONDS)?,
             circuit_state: gauge_vec(&registry, names::CIRCUIT_STATE)?,
+            schedule_lateness: register(
+                &registry,
+                GaugeVec::new(opts(names::SCHEDULE_LATENESS), labels(names::SCHEDULE_LATENESS))?,
+            )?,
             ack: AckLevel::ALL.map(|level| ack.with_label_values(&[level.as_str()])),
             accepted: counter(&registry, names::READINGS_ACCEPTED)?,
             stored: counter(&registry, names::READINGS_STORED)?,

@@ -10,7 +10,7 @@ use actix::prelude::*;
 
 use super::{
     engines::{EngineTable, SavedPhase},
-    poll::{PollContext, Poller},
+    poll::{PollContext, Poller, retire_missing},
     raiser::Raiser,
 };
 use crate::{
@@ -67,6 +67,7 @@ impl IngestActor {
     fn poll_by(&mut self, config: &Config) {
         self.pollers.clear();
         if let Some(context) = (self.parts.poll)(config) {
+            retire_missing(&context, &config.sources);
             self.pollers.extend(config.sources.iter().map(|source| Poller::spawn(source.clone(), context.clone())));
         }
     }

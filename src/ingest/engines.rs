@@ -4,21 +4,25 @@
 //! `/api/engines`. It lives outside `IngestActor`, so that a panic there forgets no rule's phase; a crash of the process forgets
 //! trends, and gets the newest readings from the store and the phases from the control store.
 
+mod compiled;
+#[cfg(test)]
+mod tests;
+mod trend;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustc_hash::FxHashMap;
 
+use self::{
+    compiled::{CompiledRule, compile},
+    trend::Trend,
+};
 use crate::domain::{
-    alert::{AlertKind, Level, Transition},
+    alert::{Level, Transition},
     batch::Batch,
     reading::ReadingRef,
     rule::{Phase, Rule, Verdict},
 };
-
-/// Samples kept for the small trend of each engine.
-pub const TREND_SAMPLES: usize = 30;
-/// Least reading time between two samples of a trend, microseconds.
-const TREND_STEP_US: i64 = 1_000_000;
 
 /// The engines, bounded in number. Beyond the bound the one that has been quiet for longest and has no open alert makes room.
 #[derive(Debug)]
@@ -37,22 +41,6 @@ struct Inner {
     unsaved: bool,
 }
 
-/// A rule with its metric resolved, so that the hot path compares no names.
-#[derive(Clone, Debug)]
-struct CompiledRule {
-    rule: Rule,
-    metric: Metric,
-}
-
-#[derive(Clone, Debug)]
-enum Metric {
-    Temperature,
-    Rpm,
-    Pressure,
-    FuelFlow,
-    Extra,
-}
-
 #[derive(Clone, Debug, Default)]
 struct Engine {
     observed_at_us: i64,
@@ -62,14 +50,6 @@ struct Engine {
     extra: Option<Box<str>>,
     phases: Vec<Phase>,
     trend: Trend,
-}
-
-/// The last samples of the two metrics that the page draws, at most one a second of reading time.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Trend {
-    last_us: i64,
-    /// Oldest first; `NaN` where the reading lacked the metric.
-    samples: Vec<(f32, f32)>,
 }
 
 /// One engine as the page and `/api/engines` show it.
@@ -340,178 +320,5 @@ impl Engine {
             }
         }
         self.trend.take(reading);
-    }
-}
-
-impl Trend {
-    fn take(&mut self, reading: &ReadingRef<'_>) {
-        if !self.samples.is_empty() && reading.observed_at_us < self.last_us.saturating_add(TREND_STEP_US) {
-            return;
-        }
-        self.last_us = reading.observed_at_us;
-        if self.samples.len() == TREND_SAMPLES {
-            self.samples.remove(0);
-        }
-        // A trend is drawn 60 pixels high: single precision is plenty.
-        let sample = |value: Option<f64>| value.map_or(f32::NAN, |value| value as f32);
-        self.samples.push((sample(reading.temperature), sample(reading.rpm)));
-    }
-}
-
-fn compile(rules: &[Rule]) -> Arc<[CompiledRule]> {
-    rules
-        .iter()
-        .map(|rule| {
-            let metric = match rule.metric.as_str() {
-                "temperature" => Metric::Temperature,
-                "rpm" => Metric::Rpm,
-                "pressure" => Metric::Pressure,
-                "fuel_flow" => Metric::FuelFlow,
-                _ => Metric::Extra,
-            };
-            CompiledRule { rule: rule.clone(), metric }
-        })
-        .collect()
-}
-
-impl CompiledRule {
-    fn value(&self, reading: &ReadingRef<'_>) -> Option<f64> {
-        match self.metric {
-            Metric::Temperature => reading.temperature,
-            Metric::Rpm => reading.rpm,
-            Metric::Pressure => reading.pressure,
-            Metric::FuelFlow => reading.fuel_flow,
-            Metric::Extra => reading.metric(&self.rule.metric),
-        }
-    }
-
-    fn describe(&self, engine_id: &str, value: f64, firing: bool) -> String {
-        let Rule { name, metric, op, threshold, clear, .. } = &self.rule;
-        match (firing, clear) {
-            (true, _) => format!("{name}: {metric} of {engine_id} is {value}, limit {op} {threshold}"),
-            (false, Some(clear)) => format!("{name}: {metric} of {engine_id} is back at {value}, clear at {clear}"),
-            (false, None) => format!("{name}: {metric} of {engine_id} is back at {value}"),
-        }
-    }
-
-    fn transition(
-        &self,
-        engine_id: &str,
-        firing: bool,
-        observed_at_us: i64,
-        arrived_at_us: i64,
-        value: Option<f64>,
-        text: String,
-    ) -> Transition {
-        Transition {
-            kind: AlertKind::Rule,
-            name: self.rule.name.clone(),
-            subject: engine_id.to_owned(),
-            level: self.rule.level,
-            firing,
-            observed_at_us,
-            arrived_at_us,
-            value,
-            threshold: Some(self.rule.threshold),
-            text,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::domain::{batch::BatchBuilder, rule::Op};
-
-    fn rule(name: &str, metric: &str, threshold: f64) -> Rule {
-        Rule { name: name.into(), metric: metric.into(), op: Op::Above, threshold, clear: None, for_us: 0, level: Level::Critical }
-    }
-
-    fn batch(readings: &[(&str, i64, f64)]) -> Batch {
-        let mut builder = BatchBuilder::default();
-        for &(engine_id, observed_at_us, temperature) in readings {
-            builder.push(&ReadingRef {
-                engine_id,
-                observed_at_us,
-                status: Some("ok"),
-                temperature: Some(temperature),
-                rpm: None,
-                pressure: None,
-                fuel_flow: None,
-                extra: Some(r#"{"oil":7}"#),
-            });
-        }
-        builder.finish(1)
-    }
-
-    #[test]
-    fn each_engine_has_its_own_phase() {
-        let table = EngineTable::new(&[rule("hot", "temperature", 100.0)], 10, Vec::new());
-        let got = table.observe(&batch(&[("a", 1, 101.0), ("b", 1, 99.0), ("a", 2, 102.0), ("b", 2, 101.0), ("a", 3, 50.0)]));
-        let got: Vec<_> = got.iter().map(|t| (t.subject.as_str(), t.firing, t.value)).collect();
-        assert_eq!(got, [("a", true, Some(101.0)), ("b", true, Some(101.0)), ("a", false, Some(50.0))]);
-        let views = table.views(10);
-        assert_eq!((views[0].engine_id.as_str(), views[0].alarm), ("b", Some(Level::Critical)), "the alarmed engine comes first");
-        assert_eq!(views[1].temperature, Some(50.0));
-    }
-
-    #[test]
-    fn a_rule_on_an_extra_metric_is_checked() {
-        let table = EngineTable::new(&[rule("oil", "oil", 5.0)], 10, Vec::new());
-        assert_eq!(table.observe(&batch(&[("a", 1, 1.0)])).len(), 1);
-    }
-
-    #[test]
-    fn phases_survive_a_restart_and_do_not_fire_twice() {
-        let rules = [rule("hot", "temperature", 100.0)];
-        let table = EngineTable::new(&rules, 10, Vec::new());
-        table.observe(&batch(&[("a", 1, 101.0)]));
-        let saved = table.phases_to_save().expect("a phase changed");
-        assert_eq!(table.phases_to_save(), None);
-        let again = EngineTable::new(&rules, 10, saved.clone());
-        assert!(again.observe(&batch(&[("a", 2, 105.0)])).is_empty());
-        assert!(!again.observe(&batch(&[("a", 3, 5.0)]))[0].firing);
-        let parked = EngineTable::new(&rules, 10, saved.clone());
-        parked.mark_unsaved();
-        assert_eq!(parked.phases_to_save(), Some(saved), "an engine that is silent keeps its phase");
-    }
-
-    #[test]
-    fn a_changed_threshold_keeps_the_phase_and_a_removed_rule_closes_its_alert() {
-        let table = EngineTable::new(&[rule("hot", "temperature", 100.0)], 10, Vec::new());
-        table.observe(&batch(&[("a", 1, 101.0)]));
-        assert!(table.replace_rules(&[rule("hot", "temperature", 90.0), rule("oil", "oil", 99.0)], 10, 5).is_empty());
-        assert!(table.observe(&batch(&[("a", 2, 95.0)])).is_empty(), "still firing, told once");
-        let closed = table.replace_rules(&[], 10, 5);
-        assert_eq!(closed.iter().map(|t| (t.name.as_str(), t.firing)).collect::<Vec<_>>(), [("hot", false)]);
-    }
-
-    #[test]
-    fn the_table_is_bounded_and_keeps_what_is_alarmed() {
-        let table = EngineTable::new(&[rule("hot", "temperature", 100.0)], 8, Vec::new());
-        table.observe(&batch(&[("alarmed", 1, 101.0)]));
-        for n in 0..100 {
-            table.observe(&batch(&[(&format!("e{n}"), 1, 1.0)]));
-        }
-        assert!(table.len() <= 8);
-        assert_eq!(table.views(1)[0].engine_id, "alarmed");
-    }
-
-    #[test]
-    fn a_late_reading_does_not_replace_the_newest_values() {
-        let table = EngineTable::new(&[], 8, Vec::new());
-        table.observe(&batch(&[("a", 10, 2.0), ("a", 5, 1.0)]));
-        assert_eq!(table.views(1)[0].temperature, Some(2.0));
-    }
-
-    #[test]
-    fn a_trend_takes_one_sample_a_second_and_stays_short() {
-        let table = EngineTable::new(&[], 8, Vec::new());
-        for n in 0..100i64 {
-            table.observe(&batch(&[("a", n * 500_000, n as f64)]));
-        }
-        let trend = &table.views(1)[0].trend_temperature;
-        assert_eq!(trend.len(), TREND_SAMPLES);
-        assert_eq!(trend.last(), Some(&Some(98.0)));
     }
 }

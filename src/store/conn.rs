@@ -202,3 +202,15 @@ pub fn durability(conn: &mut Conn) -> StoreResult<Vec<String>> {
     }
     Ok(warnings)
 }
+
+/// Refreshes SQLite's planner statistics where they are stale, gives free pages back where the file was made for it, and lets the
+/// write-ahead log start anew. PostgreSQL does its own (autovacuum).
+///
+/// # Errors
+/// Those of the database.
+pub fn tidy(conn: &mut Conn) -> StoreResult<()> {
+    if let Conn::Sqlite(sqlite) = conn {
+        sqlite.batch_execute("PRAGMA optimize; PRAGMA incremental_vacuum(1000); PRAGMA wal_checkpoint(PASSIVE);")?;
+    }
+    Ok(())
+}

@@ -1,12 +1,11 @@
 //! The daily clean-up: sessions and tokens that have ended, and SQLite's own housekeeping. PostgreSQL does its own (autovacuum).
 
-use diesel::connection::SimpleConnection;
 use futures_util::future::BoxFuture;
 
 use crate::{
     config::Config,
     schedule::{Duty, DutyContext, DutyReport, Rhythm},
-    store::{Conn, StoreError, StoreResult, sessions, tokens},
+    store::{StoreError, conn::tidy, sessions, tokens},
 };
 
 /// See the module.
@@ -39,13 +38,4 @@ impl Duty for Cleanup {
             Ok(DutyReport { counts: vec![("sessions", sessions as u64), ("tokens", tokens as u64)] })
         })
     }
-}
-
-/// Refreshes the planner's statistics where they are stale, gives free pages back where the file was made for it, and lets the
-/// write-ahead log start anew.
-fn tidy(conn: &mut Conn) -> StoreResult<()> {
-    if let Conn::Sqlite(sqlite) = conn {
-        sqlite.batch_execute("PRAGMA optimize; PRAGMA incremental_vacuum(1000); PRAGMA wal_checkpoint(PASSIVE);")?;
-    }
-    Ok(())
 }

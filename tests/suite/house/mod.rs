@@ -36,7 +36,23 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "monitor",
         &["alert", "buffer", "clock", "config", "domain", "event", "ingest", "outbox", "protocol", "store", "supervise", "systemd"],
     ),
-    ("web", &["buffer", "clock", "config", "domain", "event", "ingest", "logging", "monitor", "protocol", "store", "supervise"]),
+    (
+        "web",
+        &[
+            "buffer",
+            "clock",
+            "config",
+            "domain",
+            "event",
+            "ingest",
+            "logging",
+            "monitor",
+            "protocol",
+            "schedule",
+            "store",
+            "supervise",
+        ],
+    ),
     // The simulator sends with the same guarded client as everything else.
     ("sim", &["domain", "ingest"]),
     // The daemon ends with the exit codes of the command line.
