@@ -29,6 +29,8 @@ const TICK: Duration = Duration::from_secs(1);
 const RATE_TICKS: usize = 5;
 /// Looks at a source that fails before an alert opens; what is merely restarted is back by then.
 const SOURCE_LOOKS: u32 = 10;
+/// Looks at a busy processor before an alert opens: a backup or a build may have it for some seconds.
+const CPU_LOOKS: u32 = 10;
 /// Fill of the buffer above which a WARNING is raised, percent.
 const BUFFER_PERCENT: f64 = 80.0;
 /// Every condition that this actor raises; an open alert of another name is not its business.
@@ -134,8 +136,9 @@ fn conditions_now(figures: &HostFigures, limits: &MonitorConfig, stats: &BufferS
     let Account { lost, quarantined, void, .. } = stats.account;
     let mut buffer = Condition::percent("buffer-high", "Fill of the buffer", Level::Warning, fill, BUFFER_PERCENT);
     buffer.subject = "buffer".into();
+    let cpu = Condition::percent("cpu-high", "CPU of the host", Level::Warning, figures.cpu_percent, limits.cpu_percent);
     vec![
-        Condition::percent("cpu-high", "CPU of the host", Level::Warning, figures.cpu_percent, limits.cpu_percent),
+        Condition { looks: CPU_LOOKS, ..cpu },
         Condition::percent("memory-high", "Memory of the host", Level::Critical, figures.memory.percent(), limits.memory_percent),
         Condition::percent("disk-high", "Disk of the data directory", Level::Warning, figures.disk.percent(), limits.disk_percent),
         buffer,

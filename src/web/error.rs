@@ -4,7 +4,7 @@
 //! gate ([`super::gate`]) writes the body, because only it knows the request; what actix refuses by itself passes it too. What can
 //! be wrong with a body stands in the table of [`crate::ingest::reason`], which this one continues; a test holds them apart.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, fmt, ops::Deref};
 
 use actix_web::{
     HttpResponse, ResponseError,
@@ -140,9 +140,9 @@ impl ErrorCode {
     }
 }
 
-/// A failure on its way to the client.
+/// What there is to tell about a failure.
 #[derive(Clone, Debug)]
-pub struct ApiError {
+pub struct Told {
     /// The stable word.
     pub code: &'static str,
     /// The HTTP status.
@@ -159,10 +159,22 @@ pub struct ApiError {
     pub allow: Vec<Method>,
 }
 
+/// A failure on its way to the client. Boxed, so that the results on the hot path stay small.
+#[derive(Clone, Debug)]
+pub struct ApiError(Box<Told>);
+
+impl Deref for ApiError {
+    type Target = Told;
+
+    fn deref(&self) -> &Told {
+        &self.0
+    }
+}
+
 impl ApiError {
     /// An error with the table's hint.
     pub fn new(code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
-        Self {
+        Self(Box::new(Told {
             code: code.as_str(),
             status: code.status_code(),
             message: message.into(),
@@ -170,7 +182,7 @@ impl ApiError {
             details: Vec::new(),
             retry_after_s: code.retry_after_s(),
             allow: Vec::new(),
-        }
+        }))
     }
 
     /// For what actix refused by itself, by its status.
@@ -179,19 +191,35 @@ impl ApiError {
         match status.as_u16() {
             413 => BodyError::new(Reason::BodyTooLarge, message).into(),
             415 => BodyError::new(Reason::UnsupportedMediaType, message).into(),
-            other => Self { status, ..Self::new(ErrorCode::of_status(other), message) },
+            other => {
+                let mut error = Self::new(ErrorCode::of_status(other), message);
+                error.0.status = status;
+                error
+            }
         }
     }
 
     /// With a better hint.
     pub fn hint(mut self, hint: impl Into<Cow<'static, str>>) -> Self {
-        self.hint = hint.into();
+        self.0.hint = hint.into();
         self
     }
 
     /// With details.
     pub fn details(mut self, details: Vec<Value>) -> Self {
-        self.details = details;
+        self.0.details = details;
+        self
+    }
+
+    /// To come again after so many seconds.
+    pub fn retry_after(mut self, seconds: u32) -> Self {
+        self.0.retry_after_s = Some(seconds);
+        self
+    }
+
+    /// With the methods that the path takes.
+    pub fn allow(mut self, methods: Vec<Method>) -> Self {
+        self.0.allow = methods;
         self
     }
 
@@ -241,9 +269,15 @@ impl ResponseError for ApiError {
 
 impl From<BodyError> for ApiError {
     fn from(error: BodyError) -> Self {
-        let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_REQUEST);
-        let hint = Cow::Borrowed(error.hint());
-        Self { code: error.code.as_str(), status, hint, ..Self::new(ErrorCode::BadRequest, error.message) }
+        Self(Box::new(Told {
+            code: error.code.as_str(),
+            status: StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_REQUEST),
+            hint: Cow::Borrowed(error.hint()),
+            message: error.message.into(),
+            details: Vec::new(),
+            retry_after_s: None,
+            allow: Vec::new(),
+        }))
     }
 }
 

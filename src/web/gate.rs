@@ -136,7 +136,7 @@ fn finish(mut response: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody> {
     response
 }
 
-/// Marks a failure whose body is already what the client shall see: a page for a person.
+/// Marks a failure whose body is already what the client shall see.
 #[derive(Clone, Copy, Debug)]
 pub struct OwnBody;
 
@@ -169,10 +169,9 @@ fn of_actix(status: StatusCode, error: Option<&Error>, headers: &HeaderMap) -> A
             status.canonical_reason().unwrap_or("the request failed").to_lowercase()
         }
     };
-    let mut api = ApiError::of_status(status, message);
     let allow = headers.get(ALLOW).and_then(|allow| allow.to_str().ok()).unwrap_or_default();
-    api.allow = allow.split(',').filter_map(|method| method.trim().parse().ok()).collect();
-    api
+    let methods = allow.split(',').filter_map(|method| method.trim().parse().ok()).collect();
+    ApiError::of_status(status, message).allow(methods)
 }
 
 /// A failure as an answer.
@@ -197,7 +196,9 @@ pub(super) fn render(request: &HttpRequest, error: &ApiError) -> HttpResponse {
         // What is left of the body will not be read.
         answer.force_close();
     }
-    answer.body(error.body(&id))
+    let mut answer = answer.body(error.body(&id));
+    answer.extensions_mut().insert(OwnBody);
+    answer
 }
 
 #[cfg(test)]

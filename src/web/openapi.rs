@@ -32,6 +32,7 @@ use super::{
 #[openapi(
     info(title = "belayd", description = "Engine readings in, alerts out: what is acknowledged is kept.", license(name = "MIT OR Apache-2.0")),
     modifiers(&Schemes),
+    components(schemas(ErrorBody, ErrorObject)),
     security(("token" = []), ("session" = [])),
     paths(
         push::push, query::readings, query::engines, query::receipt,
@@ -329,4 +330,62 @@ fn html() -> String {
 
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
+    use super::*;
+    use crate::web::routes::{Access, ROUTES};
+
+    #[test]
+    fn the_description_and_the_routes_are_the_same_both_ways() {
+        let described: BTreeSet<(String, String)> =
+            operations().into_iter().map(|(method, path)| (method.to_owned(), path)).collect();
+        let served: BTreeSet<(String, String)> = ROUTES.iter().map(|spec| (spec.method.to_owned(), spec.path.to_owned())).collect();
+        assert_eq!(described, served);
+        assert_eq!(served.len(), ROUTES.len(), "no route stands twice");
+    }
+
+    #[test]
+    fn it_is_openapi_3_1_and_every_operation_says_what_it_does_and_fails_in_one_form() {
+        let api: Value = serde_json::from_str(json()).expect("is JSON");
+        assert!(api["openapi"].as_str().is_some_and(|version| version.starts_with("3.1")), "{}", api["openapi"]);
+        for spec in ROUTES {
+            let operation = &api["paths"][spec.path][spec.method.to_ascii_lowercase()];
+            assert!(operation["summary"].as_str().is_some_and(|text| !text.is_empty()), "{spec:?}");
+            if spec.access != Access::Open {
+                assert!(operation["responses"]["default"].is_object() || operation["responses"]["401"].is_object(), "{spec:?}");
+            }
+            let named = spec.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+            for name in named {
+                let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
+                assert!(
+                    parameters.iter().any(|parameter| parameter["name"] == name && parameter["in"] == "path"),
+                    "{spec:?}: {name}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn every_reference_leads_somewhere() {
+        let text = json();
+        let api: Value = serde_json::from_str(text).expect("is JSON");
+        for reference in text.split("\"#/components/schemas/").skip(1).filter_map(|rest| rest.split('"').next()) {
+            assert!(api["components"]["schemas"][reference].is_object(), "{reference}");
+        }
+    }
+
+    #[test]
+    fn the_readable_form_names_every_route_and_every_error() {
+        let page = html();
+        for spec in ROUTES {
+            assert!(page.contains(&format!("<code>{}</code>", escape(spec.path))), "{spec:?}");
+        }
+        assert!(page.contains("gzip_bomb") && page.contains("buffer_full"));
+    }
 }

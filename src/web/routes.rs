@@ -135,10 +135,7 @@ pub fn configure(config: &mut ServiceConfig) {
             allow.push(Method::HEAD);
         }
         config.service(resource.default_service(web::to(move || {
-            let error = ApiError {
-                allow: allow.clone(),
-                ..ApiError::new(ErrorCode::MethodNotAllowed, "the path does not take this method")
-            };
+            let error = ApiError::new(ErrorCode::MethodNotAllowed, "the path does not take this method").allow(allow.clone());
             async move { Err::<actix_web::HttpResponse, _>(error) }
         })));
     }

@@ -85,6 +85,8 @@ pub fn serve(state: WebState) -> Result<Running, ServeError> {
             .tls_handshake_timeout(settings.client_timeout)
             .keep_alive(std::time::Duration::from_secs(75))
             .worker_max_blocking_threads(4)
+            // A client that has gone gives its room back at once, not at the end of its time-out.
+            .h1_allow_half_closed(false)
             .on_connect(peer::mark)
             .shutdown_timeout(settings.stop_timeout.as_secs().max(1))
             .disable_signals();

@@ -14,7 +14,7 @@ use actix_web::{
 };
 
 use super::{
-    auth::{self, Caller, Means, SESSION_COOKIE, authenticate},
+    auth::{self, Means, SESSION_COOKIE, Viewer, authenticate},
     body,
     error::{ApiError, ErrorCode},
     gate::OwnBody,
@@ -152,9 +152,8 @@ fn cookie(text: String, secure: bool, max_age: time::Duration) -> Cookie<'static
 /// # Errors
 /// 401 without a session, 403 from another site, 503 where the end cannot be kept.
 #[utoipa::path(post, path = "/logout", tag = "page", responses((status = 303, description = "To /login"), super::openapi::Failure))]
-pub async fn sign_out(request: HttpRequest, state: Data<WebState>) -> Result<HttpResponse, ApiError> {
-    let Caller { means, .. } = authenticate(&request, &state)?;
-    if let Means::Session(cookie) = means {
+pub async fn sign_out(who: Viewer, request: HttpRequest, state: Data<WebState>) -> Result<HttpResponse, ApiError> {
+    if let Means::Session(cookie) = who.0.means {
         state.tokens.close_session(&cookie).await?;
     }
     let secure = peer::is_secure(&request, &state.config.load().server);

@@ -44,10 +44,10 @@ impl Place {
         Ok(Self { state, caller, last_sent: Instant::now(), _permit: permit })
     }
 
-    /// Waits for the next piece, with heartbeats in between; `None` ends the stream. `next` must be safe to cancel.
-    pub async fn next<F: Future<Output = Option<Bytes>>>(&mut self, mut next: impl FnMut() -> F) -> Option<Bytes> {
+    /// Waits for the next piece of `source`, with heartbeats in between; `None` ends the stream.
+    pub async fn next(&mut self, source: &mut impl Source) -> Option<Bytes> {
         loop {
-            let piece = timeout(LOOK, next()).await;
+            let piece = timeout(LOOK, source.next()).await;
             if !self.caller.still_holds(&self.state) || self.state.views.board.stage() == Stage::Stopping {
                 return None;
             }
@@ -62,6 +62,20 @@ impl Place {
     }
 }
 
+/// What a stream sends.
+pub trait Source {
+    /// The next piece; `None` when there will be no more. Must be safe to cancel.
+    fn next(&mut self) -> impl Future<Output = Option<Bytes>>;
+}
+
+impl Source for watch::Receiver<Arc<str>> {
+    async fn next(&mut self) -> Option<Bytes> {
+        self.changed().await.ok()?;
+        let json = self.borrow_and_update().clone();
+        Some(event("state", &json))
+    }
+}
+
 /// One event; `data` must be one line.
 pub fn event(name: &str, data: &str) -> Bytes {
     Bytes::from(["event: ", name, "\ndata: ", data, "\n\n"].concat())
@@ -73,6 +87,8 @@ pub fn answer(events: impl futures_util::Stream<Item = Bytes> + 'static) -> Http
     HttpResponse::Ok()
         .insert_header((CONTENT_TYPE, "text/event-stream"))
         .insert_header(("X-Accel-Buffering", "no"))
+        // The connection ends with the stream, so that every kind of client sees the end at once.
+        .force_close()
         .streaming(events.map(Ok::<_, Infallible>))
 }
 
@@ -98,23 +114,9 @@ pub async fn state(who: Viewer, state: Data<WebState>) -> Result<HttpResponse, A
     let events = futures_util::stream::unfold((place, snapshots, Some(first)), |(mut place, mut snapshots, first)| async move {
         let piece = match first {
             Some(json) => Some(event("state", &json)),
-            None => place.next_state(&mut snapshots).await,
+            None => place.next(&mut snapshots).await,
         };
         piece.map(|piece| (piece, (place, snapshots, None)))
     });
     Ok(answer(events))
-}
-
-impl Place {
-    async fn next_state(&mut self, snapshots: &mut watch::Receiver<Arc<str>>) -> Option<Bytes> {
-        let cell = std::cell::RefCell::new(snapshots);
-        self.next(|| async {
-            // Only one call is ever in flight: `next` awaits each before it makes another.
-            let mut snapshots = cell.try_borrow_mut().ok()?;
-            snapshots.changed().await.ok()?;
-            let json = snapshots.borrow_and_update().clone();
-            Some(event("state", &json))
-        })
-        .await
-    }
 }

@@ -16,3 +16,4 @@ mod readings;
 mod store;
 #[cfg(feature = "fault-injection")]
 mod watchdog;
+mod web;

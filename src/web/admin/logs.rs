@@ -15,7 +15,7 @@ use crate::{
         error::ApiError,
         openapi::Failure,
         state::WebState,
-        stream::{self, Place, event},
+        stream::{self, Place, Source, event},
     },
 };
 
@@ -59,24 +59,19 @@ pub async fn tail(who: Operator, query: Query<LogsQuery>, state: Data<WebState>)
     let kept =
         futures_util::stream::iter(lines.into_iter().filter_map(|line| Some(event("line", &serde_json::to_string(&*line).ok()?))));
     let live = futures_util::stream::unfold((place, tail), |(mut place, mut tail)| async move {
-        let piece = next_line(&mut place, &mut tail).await?;
+        let piece = place.next(&mut tail).await?;
         Some((piece, (place, tail)))
     });
     Ok(stream::answer(futures_util::StreamExt::chain(kept, live)))
 }
 
-async fn next_line(place: &mut Place, tail: &mut LogTail) -> Option<bytes::Bytes> {
-    let cell = std::cell::RefCell::new(tail);
-    place
-        .next(|| async {
-            // Only one call is ever in flight: `next` awaits each before it makes another.
-            let mut tail = cell.try_borrow_mut().ok()?;
-            match tail.next().await? {
-                TailEvent::Line(line) => Some(event("line", &serde_json::to_string(&*line).ok()?)),
-                TailEvent::Missed(missed) => Some(event("missed", &json!({"missed": missed}).to_string())),
-            }
-        })
-        .await
+impl Source for LogTail {
+    async fn next(&mut self) -> Option<bytes::Bytes> {
+        match LogTail::next(self).await? {
+            TailEvent::Line(line) => Some(event("line", &serde_json::to_string(&*line).ok()?)),
+            TailEvent::Missed(missed) => Some(event("missed", &json!({"missed": missed}).to_string())),
+        }
+    }
 }
 
 /// Body of `PUT /admin/log-level`.

@@ -132,10 +132,7 @@ pub fn may_try(address: IpAddr, state: &WebState) -> Result<(), ApiError> {
 }
 
 fn too_many(seconds: u32) -> ApiError {
-    ApiError {
-        retry_after_s: Some(seconds),
-        ..ApiError::new(ErrorCode::TooManySignIns, "too many failed sign-ins from this address")
-    }
+    ApiError::new(ErrorCode::TooManySignIns, "too many failed sign-ins from this address").retry_after(seconds)
 }
 
 /// The token of a `Bearer` header; the scheme is case-insensitive (RFC 9110, 11.1).

@@ -1,0 +1,7 @@
+//! The HTTP surface of the real daemon: who is let in, what bad requests get, sessions, live streams, metrics.
+
+mod metrics;
+mod requests;
+mod roles;
+mod sessions;
+mod streams;

@@ -1,0 +1,108 @@
+//! Every route with every role.
+
+use belayd::{
+    domain::role::Role,
+    web::routes::{Access, FAULT_ROUTES, ROUTES},
+};
+
+use crate::support::daemon::Setup;
+
+/// A path with its names filled in by something that is not there.
+fn concrete(path: &str) -> String {
+    path.replace("{stream}", "00000000-0000-0000-0000-000000000000")
+        .replace("{seq}", "1")
+        .replace("{hash}", "x")
+        .replace("{name}", "nobody")
+        .replace("{id}", "nothing")
+}
+
+#[test]
+fn every_route_lets_in_the_roles_of_its_line_and_nobody_else() {
+    let daemon = Setup::default().start();
+    let tokens: Vec<(Option<Role>, String)> = std::iter::once((None, String::new()))
+        .chain(Role::ALL.into_iter().map(|role| (Some(role), daemon.create_token(role.as_str(), role.as_str()))))
+        .collect();
+    for spec in ROUTES.iter().chain(FAULT_ROUTES) {
+        // Both end only when their reader does; the tests of streams look at them. /metrics is opened by configuration.
+        if matches!(spec.path, "/api/stream" | "/admin/logs" | "/metrics") {
+            continue;
+        }
+        for (role, token) in &tokens {
+            let bearer = format!("Bearer {token}");
+            let mut headers = vec![("Content-Type", "application/json")];
+            if role.is_some() {
+                headers.push(("Authorization", &bearer));
+            }
+            let answer = daemon.raw(spec.method, &concrete(spec.path), &headers, b"");
+            let admitted = match spec.access {
+                Access::Open => true,
+                Access::Roles(roles) => role.is_some_and(|role| roles.iter().any(|required| role.meets(*required))),
+            };
+            let told = format!("{spec:?} as {role:?}: {answer:?}");
+            match (admitted, role) {
+                // The form is refused for its missing origin, not for the role.
+                _ if spec.path == "/login" && spec.method == "POST" => assert_eq!(answer.code(), "cross_site", "{told}"),
+                (true, _) => assert!(!matches!(answer.status, 401 | 403), "{told}"),
+                (false, None) => {
+                    assert_eq!(answer.status, 401, "{told}");
+                    assert!(answer.head.contains("www-authenticate: bearer"), "{told}");
+                }
+                (false, Some(_)) => assert_eq!(answer.status, 403, "{told}"),
+            }
+            assert!(!matches!(answer.status, 0 | 500), "{told}");
+        }
+    }
+    let audit = daemon.get("/admin/audit?limit=1000").json();
+    let refused = audit["items"].as_array().into_iter().flatten().filter(|row| row["action"] == "admin.refused");
+    let refused: Vec<String> = refused.map(|row| format!("{} {}", row["actor"], row["subject"])).collect();
+    assert!(refused.contains(&"\"operator\" \"PUT /admin/log-level\"".to_owned()), "{refused:?}");
+    assert!(!daemon.log().contains("bly_"), "no token in the log");
+}
+
+#[test]
+fn metrics_need_a_viewer_unless_the_configuration_opens_them() {
+    let closed = Setup { server: "metrics_open = false".into(), ..Setup::default() }.start();
+    assert_eq!(closed.raw("GET", "/metrics", &[], b"").status, 401);
+    assert_eq!(closed.get("/metrics").status, 200);
+    let pusher = format!("Bearer {}", closed.create_token("pusher", "ingest"));
+    assert_eq!(closed.raw("GET", "/metrics", &[("Authorization", &pusher)], b"").status, 403);
+    let open = Setup { server: "metrics_open = true".into(), ..Setup::default() }.start();
+    assert_eq!(open.raw("GET", "/metrics", &[], b"").status, 200);
+}
+
+#[test]
+fn a_token_that_is_revoked_or_expired_lets_nobody_in() {
+    let daemon = Setup::default().start();
+    let revoked = daemon.create_token("gone", "viewer");
+    let bearer = |token: &str| format!("Bearer {token}");
+    let status = |token: &str| daemon.raw("GET", "/api/engines", &[("Authorization", &bearer(token))], b"").status;
+    assert_eq!(status(&revoked), 200);
+    assert_eq!(daemon.request("DELETE", "/admin/tokens/gone", &[], "").status, 200);
+    assert_eq!(status(&revoked), 401);
+    assert_eq!(daemon.request("DELETE", "/admin/tokens/gone", &[], "").status, 404);
+    let made = daemon.post("/admin/tokens", r#"{"name":"brief","role":"viewer","expires":"1s"}"#);
+    assert_eq!(made.status, 201, "{made:?}");
+    let brief = made.json()["token"].as_str().expect("a token").to_owned();
+    assert_eq!(status(&brief), 200);
+    daemon.wait_for("expired", std::time::Duration::from_secs(5), |_| status(&brief) == 401);
+    assert!(!daemon.get("/admin/tokens").body.contains(&brief[4..]), "the secret is shown once");
+}
+
+#[test]
+fn the_control_socket_is_its_owners_and_needs_no_token() {
+    use std::os::unix::fs::PermissionsExt;
+    let daemon = Setup::default().start();
+    let socket = daemon.dir().join("data/control.sock");
+    assert_eq!(std::fs::metadata(&socket).expect("a socket").permissions().mode() & 0o777, 0o600);
+    let status = daemon.command(&["status", "--json"]);
+    assert!(status.status.success(), "{status:?}");
+    let state: serde_json::Value = serde_json::from_slice(&status.stdout).expect("is JSON");
+    assert_eq!(state["readiness"], "ready");
+    let tail = daemon.command(&["tail", "--level", "info"]);
+    assert!(String::from_utf8_lossy(&tail.stdout).contains("belayd is up"), "{tail:?}");
+    let made = daemon.create_token("by-owner", "viewer");
+    assert!(made.starts_with("bly_"));
+    let audit = daemon.get("/admin/audit").json();
+    let row = audit["items"].as_array().into_iter().flatten().find(|row| row["subject"] == "by-owner").cloned();
+    assert_eq!(row.expect("an audit row")["actor"], "control-socket");
+}

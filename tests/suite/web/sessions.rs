@@ -1,0 +1,122 @@
+//! Signing in and out, cookies, and writes from other sites.
+
+use crate::support::daemon::{Answer, Daemon, Setup};
+
+fn sign_in(daemon: &Daemon, token: &str) -> Answer {
+    let origin = format!("http://{}", daemon.address);
+    let headers = [("Origin", origin.as_str()), ("Content-Type", "application/x-www-form-urlencoded")];
+    daemon.raw("POST", "/login", &headers, format!("token={token}").as_bytes())
+}
+
+fn cookie(answer: &Answer, daemon: &Daemon) -> String {
+    let line = answer.head.lines().find_map(|line| line.strip_prefix("set-cookie: ")).expect("a cookie");
+    for attribute in ["httponly", "samesite=strict", "path=/", "max-age="] {
+        assert!(line.contains(attribute), "{line}");
+    }
+    assert!(!line.contains(&daemon.token.to_ascii_lowercase()), "the cookie is not the token");
+    line.split(';').next().expect("a pair").to_owned()
+}
+
+/// The head is kept in lower case; a cookie's text is not, so it is asked for again from the raw answer.
+fn session(daemon: &Daemon, token: &str) -> String {
+    use std::io::{Read, Write};
+    let body = format!("token={token}");
+    let request = format!(
+        "POST /login HTTP/1.1\r\nHost: {0}\r\nOrigin: http://{0}\r\nConnection: close\r\nContent-Length: {1}\r\n\r\n{body}",
+        daemon.address,
+        body.len()
+    );
+    let mut socket = std::net::TcpStream::connect(&daemon.address).expect("it listens");
+    socket.write_all(request.as_bytes()).expect("sent");
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).expect("an answer");
+    let start = answer.find("belayd_session=").expect("a cookie");
+    answer[start..].split(';').next().expect("a pair").to_owned()
+}
+
+#[test]
+fn a_session_looks_writes_from_its_own_site_and_ends_with_logout_or_its_token() {
+    let daemon = Setup::default().start();
+    let answer = sign_in(&daemon, &daemon.token);
+    assert_eq!(answer.status, 303, "{answer:?}");
+    cookie(&answer, &daemon);
+    let cookie = session(&daemon, &daemon.token);
+    let with = |method: &str, path: &str, more: &[(&str, &str)], body: &[u8]| {
+        let mut headers = vec![("Cookie", cookie.as_str()), ("Content-Type", "application/json")];
+        headers.extend_from_slice(more);
+        daemon.raw(method, path, &headers, body)
+    };
+    assert_eq!(with("GET", "/api/engines", &[], b"").status, 200);
+    let page = with("GET", "/", &[], b"");
+    assert_eq!(page.status, 200, "{page:?}");
+    assert!(page.head.contains("content-security-policy: default-src 'none'"), "{page:?}");
+    assert!(page.head.contains("x-frame-options: deny"), "{page:?}");
+
+    let level = br#"{"level":"info"}"#;
+    let origin = format!("http://{}", daemon.address);
+    for (headers, status) in [
+        (&[][..], 403),
+        (&[("Origin", "http://evil.example")][..], 403),
+        (&[("Sec-Fetch-Site", "cross-site")][..], 403),
+        (&[("Sec-Fetch-Site", "same-site"), ("Origin", origin.as_str())][..], 403),
+        (&[("Origin", origin.as_str())][..], 200),
+        (&[("Sec-Fetch-Site", "same-origin")][..], 200),
+    ] {
+        let answer = with("PUT", "/admin/log-level", headers, level);
+        assert_eq!(answer.status, status, "{headers:?}: {answer:?}");
+    }
+
+    let bye = with("POST", "/logout", &[("Sec-Fetch-Site", "same-origin")], b"");
+    assert_eq!(bye.status, 303, "{bye:?}");
+    assert!(bye.head.contains("max-age=0"), "{bye:?}");
+    assert_eq!(with("GET", "/api/engines", &[], b"").status, 401);
+
+    let brief = daemon.create_token("brief", "viewer");
+    let cookie = session(&daemon, &brief);
+    let looks = || daemon.raw("GET", "/api/engines", &[("Cookie", &cookie)], b"").status;
+    assert_eq!(looks(), 200);
+    assert_eq!(daemon.request("DELETE", "/admin/tokens/brief", &[], "").status, 200);
+    assert_eq!(looks(), 401, "a session ends with its token");
+}
+
+#[test]
+fn a_session_survives_a_restart_of_the_daemon() {
+    let mut daemon = Setup::default().start();
+    let cookie = session(&daemon, &daemon.token);
+    assert!(daemon.stop().success());
+    daemon.start_again();
+    assert_eq!(daemon.raw("GET", "/api/engines", &[("Cookie", &cookie)], b"").status, 200);
+}
+
+#[test]
+fn signing_in_fails_with_a_page_and_too_often_with_429() {
+    let daemon = Setup::default().start();
+    let wrong = format!("bly_{}", "x".repeat(43));
+    let first = sign_in(&daemon, &wrong);
+    assert_eq!(first.status, 401, "{first:?}");
+    assert!(first.head.contains("content-type: text/html"), "{first:?}");
+    let pusher = daemon.create_token("pusher", "ingest");
+    assert_eq!(sign_in(&daemon, &pusher).status, 403);
+    (0..11).for_each(|_| drop(sign_in(&daemon, &wrong)));
+    let last = sign_in(&daemon, &wrong);
+    assert_eq!(last.status, 429, "{last:?}");
+    assert!(last.head.contains("retry-after: "), "{last:?}");
+    assert_eq!(sign_in(&daemon, &daemon.token).status, 429, "the form waits for everyone from this address");
+    assert_eq!(daemon.get("/api/engines").status, 200, "a sender with a valid token does not");
+    let bearer = format!("Bearer {wrong}");
+    assert_eq!(daemon.raw("GET", "/api/engines", &[("Authorization", &bearer)], b"").status, 429);
+    assert!(!daemon.log().contains(&wrong), "no token in the log");
+}
+
+#[test]
+fn without_a_session_the_page_leads_to_the_form_and_a_token_in_the_address_does_nothing() {
+    let daemon = Setup::default().start();
+    let page = daemon.raw("GET", "/", &[], b"");
+    assert_eq!((page.status, page.head.contains("location: /login")), (303, true), "{page:?}");
+    let form = daemon.raw("GET", "/login", &[], b"");
+    assert_eq!(form.status, 200, "{form:?}");
+    let link = daemon.raw("GET", &format!("/?token={}", daemon.token), &[], b"");
+    assert_eq!(link.status, 303, "{link:?}");
+    assert!(!link.head.contains("set-cookie"), "{link:?}");
+    assert!(link.head.lines().any(|line| line == "location: /"), "{link:?}");
+}
