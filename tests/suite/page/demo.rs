@@ -47,7 +47,7 @@ impl Demo {
         super::signal(&self.child, signal);
     }
 
-    /// Kills it without a chance to tidy up, and starts it again in the same directory, at the same address.
+    /// Kills it without a chance to tidy up.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
