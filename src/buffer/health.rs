@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 pub struct StoreHealth(Mutex<HealthView>);
 
 /// What is known of the database now.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HealthView {
     /// Whether the last try worked. `false` from the start until the first success.
     pub up: bool,
@@ -17,12 +17,6 @@ pub struct HealthView {
     pub cause: Option<String>,
     /// How long the last outage took, microseconds.
     pub last_outage_us: Option<i64>,
-}
-
-impl Default for HealthView {
-    fn default() -> Self {
-        Self { up: false, down_since_us: None, cause: None, last_outage_us: None }
-    }
 }
 
 impl StoreHealth {

@@ -8,6 +8,7 @@ mod drain;
 mod reload;
 mod start;
 mod stop;
+mod wiring;
 
 use std::{
     path::PathBuf,

@@ -2,7 +2,6 @@
 //! Ready means that the buffer and the listener are open; the database may be away.
 
 use std::{
-    collections::HashSet,
     sync::{Arc, Mutex, OnceLock},
     time::{Duration, Instant},
 };
@@ -13,41 +12,32 @@ use super::{
     Daemon, DataDirectory, Options, StartFailed,
     drain::{DrainObserver, StoreWriter},
     while_doing,
+    wiring::{load_alerts, on_open, open_buffer, pollers, raise, save_phases, store_is_up, view_outbox},
 };
 use crate::{
     alert::{AlertActor, AlertBoard, AlertDesk, AlertParts},
     buffer::{
-        Account, Buffer,
         actor::{BatchBufferActor, BufferParts},
         drain::{DrainHandle, DrainSettings},
         health::StoreHealth,
-        memory::MemoryBuffer,
     },
-    clock::{ArrivalClock, Clock, SharedClock, SystemClock},
-    config::{Config, Tier},
-    domain::{
-        ack::AckLevel,
-        alert::{AlertKind, Transition},
-        delivery::DeliveryState,
-        receipt::StreamId,
-        rule::Phase,
-    },
-    event::{Metrics, ReadingsRejected},
+    clock::{ArrivalClock, SharedClock, SystemClock},
+    config::Config,
+    event::Metrics,
     ingest::{
-        actor::{IngestActor, IngestParts, SavePhases},
+        actor::{IngestActor, IngestParts},
         admission::Admission,
         board::SourceBoard,
-        engines::{EngineTable, SavedPhase},
-        poll::{OnParsed, PollContext},
+        engines::EngineTable,
         raiser::Raiser,
     },
-    monitor::{Board, Measured, MonitorActor, MonitorParts, OutboxView, SinkView, Stage, Views},
+    monitor::{Board, Measured, MonitorActor, MonitorParts, Stage, Views},
     outbox::{Outbox, OutboxActor, OutboxParts},
     protocol::{Ingest, Reconfigure, Wake},
     schedule::{self, ScheduleActor, ScheduleBoard, ScheduleDesk, ScheduleParts},
     sinks,
-    store::{self, Store, StoreResult, rule_state::PhaseRow, tokens::TokenBook},
-    supervise::{Courier, Overseer, Supervisor},
+    store::{self, Store, tokens::TokenBook},
+    supervise::{Overseer, Supervisor},
     systemd::Notifier,
     web,
 };
@@ -251,148 +241,5 @@ impl Daemon {
             control_socket: directory.control_socket(),
             _directory: directory,
         })
-    }
-}
-
-/// What every poller is given, once the actor's own address is known.
-fn pollers(
-    myself: &Arc<OnceLock<Courier<Ingest>>>,
-    arrivals: &Arc<ArrivalClock>,
-    admission: &Admission,
-    raiser: &Raiser,
-    ack: AckLevel,
-    sources: &Arc<SourceBoard>,
-    metrics: &Arc<Metrics>,
-) -> Box<dyn Fn(&Config) -> Option<PollContext> + Send + Sync> {
-    let (myself, arrivals, admission) = (myself.clone(), arrivals.clone(), admission.clone());
-    let (raiser, sources, metrics) = (raiser.clone(), sources.clone(), metrics.clone());
-    Box::new(move |config| {
-        let metrics = metrics.clone();
-        let on_parsed: OnParsed = Arc::new(move |source, parsed| {
-            for (reason, count) in parsed.rejected_by.iter() {
-                ReadingsRejected { via: source, reason: reason.as_str(), readings: count.into() }.emit(&metrics);
-            }
-        });
-        Some(PollContext {
-            readings: Arc::new(config.readings.clone()),
-            arrival: arrivals.clone(),
-            admission: admission.clone(),
-            ingest: myself.get()?.clone(),
-            ack,
-            raise: Some(raiser.clone()),
-            board: sources.clone(),
-            on_parsed: Some(on_parsed),
-        })
-    })
-}
-
-/// Saves the phases that have begun but not fired, so that a restart does not start their clocks anew.
-fn save_phases(control: &Store, clock: &SharedClock) -> SavePhases {
-    let (control, clock) = (control.clone(), clock.clone());
-    Box::new(move |phases| {
-        let (control, now_us) = (control.clone(), clock.now_us());
-        let rows: Vec<_> =
-            phases.into_iter().map(|saved| PhaseRow { rule: saved.rule, engine_id: saved.engine_id, phase: saved.phase }).collect();
-        Box::pin(async move {
-            let saved = control.call(move |conn| store::rule_state::save_pending(conn, &rows, now_us)).await;
-            saved
-                .inspect_err(
-                    |error| log::warn!(target: "belayd::ingest", error:% = error; "rule phases could not be saved; tried again"),
-                )
-                .is_ok()
-        })
-    })
-}
-
-/// Hands conditions of the daemon itself to the alert side. Nobody waits for the commit; the raiser repeats it until it is done.
-fn raise(raiser: &Raiser) -> Box<dyn Fn(Vec<Transition>) + Send + Sync> {
-    let raiser = raiser.clone();
-    Box::new(move |transitions| drop(raiser.raise(transitions)))
-}
-
-fn store_is_up(health: &Arc<StoreHealth>) -> Box<dyn Fn() -> bool + Send + Sync> {
-    let health = health.clone();
-    Box::new(move || health.is_up())
-}
-
-fn open_buffer(settings: &Config) -> Arc<dyn Buffer> {
-    match settings.buffer.tier {
-        Tier::Memory => Arc::new(MemoryBuffer::new(settings.buffer.memory_rows, settings.buffer.memory_bytes)),
-    }
-}
-
-/// Fills the board, and puts the phases together: firing is what has an open alert, whatever else was saved.
-fn load_alerts(conn: &mut store::Conn, board: &AlertBoard) -> StoreResult<Vec<SavedPhase>> {
-    board.load(conn)?;
-    let open = board.open();
-    let open: Vec<_> = open.iter().filter(|alert| alert.kind == AlertKind::Rule).collect();
-    let rows = store::rule_state::load_all(conn)?;
-    let known: HashSet<_> = rows.iter().map(|row| (row.rule.as_str(), row.engine_id.as_str())).collect();
-    let missing = open.iter().filter(|alert| !known.contains(&(alert.name.as_str(), alert.subject.as_str())));
-    let mut phases: Vec<_> = missing
-        .map(|alert| SavedPhase {
-            rule: alert.name.clone(),
-            engine_id: alert.subject.clone(),
-            phase: Phase::Firing { last_breach_us: alert.opened_at_us },
-        })
-        .collect();
-    phases.extend(rows.into_iter().map(|row| SavedPhase { rule: row.rule, engine_id: row.engine_id, phase: row.phase }));
-    Ok(phases)
-}
-
-/// What is loaded each time the database has been opened: the account of earlier streams and, once, the newest readings.
-fn on_open(views: &Arc<Views>, buffer: &Arc<dyn Buffer>) -> super::drain::OnOpen {
-    let (views, buffer) = (Arc::downgrade(views), buffer.clone());
-    let mut loaded = false;
-    Box::new(move |conn| {
-        let Some(views) = views.upgrade() else { return Ok(()) };
-        if !loaded {
-            // Once: from then on the sums follow what this process does.
-            views.set_earlier(earlier_streams(conn, buffer.stream())?);
-            let limit = u32::try_from(views.config.load().readings.max_engines).unwrap_or(u32::MAX);
-            let newest = store::readings::latest_per_engine(conn, limit)?;
-            views.engines.remember(newest.iter().map(store::readings::StoredReading::as_ref));
-            loaded = true;
-        }
-        for warning in store::conn::durability(conn)? {
-            log::warn!(target: "belayd::store", "{warning}");
-        }
-        Ok(())
-    })
-}
-
-/// The account of the streams of earlier runs, as the ledger has it.
-fn earlier_streams(conn: &mut store::Conn, current: StreamId) -> StoreResult<Account> {
-    let mut earlier = Account::default();
-    for stream in store::ledger::stream_totals(conn, i64::MAX)?.iter().filter(|stream| stream.stream != current) {
-        let totals = stream.totals;
-        earlier.stored += totals.stored;
-        earlier.duplicate += totals.duplicate;
-        earlier.conflict += totals.conflict;
-        earlier.dead += totals.dead;
-        earlier.discarded += totals.discarded;
-    }
-    earlier.accepted = earlier.stored + earlier.duplicate + earlier.conflict + earlier.dead + earlier.discarded;
-    Ok(earlier)
-}
-
-/// The outbox as the page shows it.
-fn view_outbox(outbox: &Outbox) -> OutboxView {
-    let counts = outbox.counts();
-    let of = |state| counts.of_state(state);
-    let oldest_us = counts.oldest_due_at_us.map_or(0, |due_us| SystemClock.now_us() - due_us);
-    let circuits = outbox.circuits().into_iter();
-    let backlog = |name: &String| counts.by_sink.get(name).map_or(0, |sink| sink.backlog);
-    OutboxView {
-        scheduled: of(DeliveryState::Scheduled),
-        ready: of(DeliveryState::Ready),
-        claimed: of(DeliveryState::Claimed),
-        sending: of(DeliveryState::Sending),
-        retry: of(DeliveryState::Retry),
-        uncertain: of(DeliveryState::Uncertain),
-        dead: of(DeliveryState::Dead),
-        sent_total: outbox.sent_total(),
-        oldest_age_s: oldest_us.max(0) as f64 / 1e6,
-        sinks: circuits.map(|(name, state)| SinkView { backlog: backlog(&name), state: state.as_str(), name }).collect(),
     }
 }

@@ -29,6 +29,9 @@ const SAVE_EVERY: Duration = Duration::from_secs(5);
 /// See [`IngestParts::save_phases`].
 pub type SavePhases = Box<dyn Fn(Vec<SavedPhase>) -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
 
+/// See [`IngestParts::poll`].
+pub type MakePollContext = Box<dyn Fn(&Config) -> Option<PollContext> + Send + Sync>;
+
 /// What the actor works with; it outlives every restart.
 pub struct IngestParts {
     /// Newest readings, trends and phases.
@@ -45,7 +48,7 @@ pub struct IngestParts {
     pub save_phases: SavePhases,
     /// Makes what a poller needs, by the configuration in force. `None` until the daemon knows this actor's own address; it then
     /// sends a [`Reconfigure`], with which polling begins.
-    pub poll: Box<dyn Fn(&Config) -> Option<PollContext> + Send + Sync>,
+    pub poll: MakePollContext,
 }
 
 /// See the module.
