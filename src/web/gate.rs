@@ -2,7 +2,8 @@
 //!
 //! In: any request. It checks the Host header (an answer under a foreign name would let another site's page read ours after a DNS
 //! trick). Out: the answer with its security headers, the request id, and every failure in the one form of [`super::error`], those
-//! of actix included. It holds no state.
+//! of actix included. It holds no state. Only what is refused before there is a request at all (a head that cannot be parsed, comes
+//! too slowly, is larger than 128 KB or has more than 96 fields) is answered by actix itself, with its status and no body.
 
 use actix_web::{
     Error, HttpRequest, HttpResponse,
