@@ -6,6 +6,7 @@
 //! disk it was measured on says little.
 
 #![allow(unreachable_pub, reason = "a benchmark has no readers")]
+#![allow(clippy::print_stdout, reason = "printing figures is what it is for")]
 
 #[path = "../../tests/support/daemon.rs"]
 mod daemon;
