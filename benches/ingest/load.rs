@@ -13,6 +13,11 @@ use std::{
 
 use hdrhistogram::Histogram;
 
+/// Microseconds up to a minute; what takes longer counts as a minute.
+pub fn histogram() -> Histogram<u64> {
+    Histogram::new_with_max(60_000_000, 3).expect("three digits up to a minute are allowed")
+}
+
 /// Engines of one connection: 16 connections are a fleet of 160.
 const ENGINES: usize = 10;
 /// Digits at the end of each timestamp that tell the items of one engine in one push apart.
@@ -94,7 +99,7 @@ pub fn open_loop(address: &str, token: &str, connections: usize, rate: u64, leng
             thread::spawn(move || {
                 let mut pusher = Pusher::new(&address, &token, c, 1, "memory");
                 let mut totals = Totals::default();
-                let mut latency = Histogram::<u64>::new(3).expect("three digits are allowed");
+                let mut latency = histogram();
                 loop {
                     let due = started + Duration::from_secs_f64(sent.fetch_add(1, Ordering::Relaxed) as f64 / rate as f64);
                     if due > started + length {
@@ -117,7 +122,7 @@ pub fn open_loop(address: &str, token: &str, connections: usize, rate: u64, leng
         })
         .collect();
     let mut sum = Totals::default();
-    let mut latency = Histogram::<u64>::new(3).expect("three digits are allowed");
+    let mut latency = histogram();
     for handle in handles {
         let (totals, mine) = handle.join().expect("a generator thread failed");
         sum.accepted += totals.accepted;

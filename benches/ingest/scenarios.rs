@@ -8,8 +8,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hdrhistogram::Histogram;
-
 use crate::{
     Options,
     daemon::{Daemon, Setup},
@@ -155,7 +153,7 @@ fn alert(options: &Options) {
     let (address, token, length) = (daemon.address.clone(), daemon.token.clone(), Duration::from_secs(options.seconds.max(20)));
     let load = thread::spawn(move || load::open_loop(&address, &token, 16, 5_000, length));
     let mut pusher = Pusher::new(&daemon.address, &daemon.token, 900, 1, "memory");
-    let mut latency = Histogram::<u64>::new(3).expect("three digits are allowed");
+    let mut latency = load::histogram();
     let until = Instant::now() + length - Duration::from_secs(2);
     while Instant::now() < until {
         for (temperature, counts) in [("399", true), ("100", false)] {
