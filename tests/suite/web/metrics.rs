@@ -121,3 +121,28 @@ fn alerts_move_the_metrics_of_the_outbox() {
     assert!(failures.map(|(_, value)| value).sum::<f64>() >= 1.0);
     reaches(&daemon, "belayd_outbox_oldest_age_seconds{sink=\"mute\"}", 0.5);
 }
+
+#[test]
+fn an_outage_of_the_database_opens_its_circuit_and_its_end_is_timed() {
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let folder = place.path().join("db");
+    // A file where the database's folder should be: it cannot be opened until someone mends that.
+    std::fs::write(&folder, "").expect("a file");
+    let setup = Setup::with("[buffer]\nflush_interval = \"100ms\"\n");
+    let daemon = setup.store(&format!("sqlite://{}/belayd.db", folder.display())).start();
+    reaches(&daemon, "belayd_circuit_state{party=\"store\"}", 2.0);
+    assert_eq!(daemon.get("/readyz").json()["state"], "buffering");
+    assert_eq!(daemon.post("/api/readings", r#"{"engineId":"e","rpm":1}"#).status, 202, "senders are let in");
+    let query = daemon.get("/api/readings");
+    assert_eq!((query.status, query.code()), (503, "store_unavailable".into()), "{query:?}");
+    assert!(query.head.contains("retry-after: "), "{query:?}");
+    assert_eq!(daemon.get("/api/engines").json()["total"], 1, "the engine table answers");
+    assert_eq!(daemon.get("/api/alerts?state=firing").json()["items"][0]["name"], "database-down");
+
+    std::fs::remove_file(&folder).expect("removed");
+    std::fs::create_dir(&folder).expect("a folder");
+    reaches(&daemon, "belayd_readings_stored_total", 1.0);
+    reaches(&daemon, "belayd_recovery_seconds", 0.000_001);
+    assert_eq!(daemon.metric("belayd_circuit_state{party=\"store\"}"), 0.0);
+    assert_eq!(daemon.get("/readyz").json()["state"], "ready");
+}
