@@ -117,7 +117,8 @@ impl TokenRow {
 /// Makes a token and returns its text, which exists nowhere else. With the daemon running use [`TokenBook::create`].
 ///
 /// # Errors
-/// `Invalid` for a name that is not 1 to 64 of letters, digits, `.`, `_`, `:`, `-`; `Conflict` where a live token has it.
+/// `Invalid` for a name that is not 1 to 64 of letters, digits, `.`, `_`, `:`, `-`, and for an end that is not ahead; `Conflict`
+/// where a live token has the name.
 pub fn create(conn: &mut Conn, name: &str, role: Role, expires_at_us: Option<i64>, now_us: i64) -> StoreResult<NewToken> {
     create_from(conn, name, role, expires_at_us, now_us, secret(PREFIX)?)
 }
@@ -132,6 +133,9 @@ fn create_from(
 ) -> StoreResult<NewToken> {
     if !is_name(name) {
         return Err(StoreError::invalid("a token's name is 1 to 64 of letters, digits, '.', '_', ':', '-'"));
+    }
+    if expires_at_us.is_some_and(|end_us| end_us <= now_us) {
+        return Err(StoreError::invalid("a token must be good for some time: expires is longer than 0s"));
     }
     let info = TokenInfo {
         id: Uuid::now_v7().to_string(),

@@ -94,6 +94,13 @@ async fn the_last_use_is_written_when_asked_and_only_once() {
 }
 
 #[test]
+fn a_token_that_would_be_over_at_once_is_not_made() {
+    let (_dir, store) = scratch();
+    let made = store.with(|conn| super::create(conn, "a", Role::Viewer, Some(5), 5));
+    assert_eq!(made.map(|made| made.info).unwrap_err().kind, StoreErrorKind::Invalid);
+}
+
+#[test]
 fn old_tokens_are_pruned_and_live_ones_stay() {
     let (_dir, store) = scratch();
     store
