@@ -1,7 +1,7 @@
 //! Request bodies, read within bounds of size and time, inflated where they are gzipped.
 //!
 //! In: the payload of a request. Out: plain bytes or typed JSON. A client that pauses longer than `server.client_timeout` within
-//! its body is cut off, so that slow clients cannot hold memory.
+//! its body, or sends it in a trickle, is cut off, so that slow clients cannot hold memory.
 
 use std::{borrow::Cow, future::Future, pin::Pin, time::Duration};
 
@@ -14,6 +14,7 @@ use actix_web::{
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 
 use super::{
     error::{ApiError, ErrorCode},
@@ -26,6 +27,10 @@ use crate::ingest::{
 
 /// Most bytes of a body that is not made of readings.
 const JSON_MAX_BYTES: usize = 64 * 1024;
+
+/// A body must come at this pace on average, bytes a second: below the slowest line that is of use, far above a client that keeps
+/// a connection and its room in the budget by a byte now and then.
+const PACE_MIN_BYTES_PER_S: f64 = 4096.0;
 
 /// A header as text, where it is there and is text.
 pub fn header_str(request: &HttpRequest, name: HeaderName) -> Option<&str> {
@@ -45,11 +50,13 @@ fn too_large(max_bytes: usize) -> ApiError {
     BodyError::new(Reason::BodyTooLarge, format!("the body is larger than {max_bytes} bytes")).into()
 }
 
-/// Reads a body of at most `max_bytes`, waiting at most `pause` for each part of it.
+/// Reads a body of at most `max_bytes`, waiting at most `pause` for each part of it, and for all of it no longer than `pause` plus
+/// what the slowest accepted pace takes for the bytes that came.
 ///
 /// # Errors
-/// 413 beyond `max_bytes`, 408 after a pause, 400 where it is cut.
+/// 413 beyond `max_bytes`, 408 after a pause or for a trickle, 400 where it is cut.
 pub async fn read(payload: &mut Payload, announced: Option<usize>, max_bytes: usize, pause: Duration) -> Result<Bytes, ApiError> {
+    let began = Instant::now();
     let Some(first) = next_part(payload, pause).await? else { return Ok(Bytes::new()) };
     // A small body arrives in one part: it is used as it is, without a copy.
     if announced == Some(first.len()) {
@@ -58,7 +65,10 @@ pub async fn read(payload: &mut Payload, announced: Option<usize>, max_bytes: us
     // The announced length is the client's word: room is only made as bytes arrive.
     let mut body = BytesMut::with_capacity(announced.unwrap_or(0).clamp(first.len(), (2 * first.len()).max(64 * 1024)));
     body.extend_from_slice(&first);
-    while let Some(part) = next_part(payload, pause).await? {
+    loop {
+        let patience = pause + Duration::from_secs_f64(body.len() as f64 / PACE_MIN_BYTES_PER_S);
+        let left = patience.saturating_sub(began.elapsed());
+        let Some(part) = next_part(payload, pause.min(left)).await? else { break };
         if body.len() + part.len() > max_bytes {
             return Err(too_large(max_bytes));
         }
@@ -69,7 +79,7 @@ pub async fn read(payload: &mut Payload, announced: Option<usize>, max_bytes: us
 
 async fn next_part(payload: &mut Payload, pause: Duration) -> Result<Option<Bytes>, ApiError> {
     match tokio::time::timeout(pause, payload.next()).await {
-        Err(_) => Err(ApiError::new(ErrorCode::RequestTimeout, format!("nothing of the body came for {} ms", pause.as_millis()))),
+        Err(_) => Err(ApiError::new(ErrorCode::RequestTimeout, "the body comes too slowly")),
         Ok(None) => Ok(None),
         Ok(Some(Ok(part))) => Ok(Some(part)),
         Ok(Some(Err(PayloadError::Overflow))) => Err(BodyError::new(Reason::BodyTooLarge, "the body is too large").into()),

@@ -168,6 +168,41 @@ fn a_client_that_is_too_slow_is_cut_off_in_its_head_and_in_its_body() {
 }
 
 #[test]
+fn a_body_that_only_trickles_is_cut_off_and_gives_its_room_back() {
+    let daemon = Setup { server: "client_timeout = \"1s\"".into(), ..Setup::with("[buffer]\nadmission_bytes = \"8MB\"\n") }.start();
+    let bearer = &daemon.token;
+    let mut trickle = open(&daemon);
+    let head = format!(
+        "POST /api/readings HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {bearer}\r\nContent-Type: application/json\r\nContent-Length: 8000000\r\n\r\n["
+    );
+    trickle.write_all(head.as_bytes()).expect("sent");
+    trickle.set_read_timeout(Some(Duration::from_millis(300))).expect("a socket");
+    let (began, mut answer) = (Instant::now(), [0; 12]);
+    while trickle.read_exact(&mut answer).is_err() {
+        assert!(began.elapsed() < Duration::from_secs(6), "a byte now and then holds 8 MB of the budget");
+        trickle.write_all(b" ").expect("still open");
+    }
+    assert_eq!(&answer, b"HTTP/1.1 408");
+    daemon.wait_for("room", Duration::from_secs(2), |daemon| {
+        daemon.post("/api/readings", r#"{"engineId":"e","rpm":1}"#).status == 202
+    });
+}
+
+#[test]
+fn an_acknowledgement_is_written_to_the_audit_once() {
+    let daemon = Setup::default().start();
+    assert_eq!(daemon.post("/api/readings", r#"{"engineId":"e","temperature":400}"#).status, 202);
+    let firing = || daemon.get("/api/alerts?kind=rule").json()["items"][0]["id"].as_str().map(str::to_owned);
+    daemon.wait_for("the alert", Duration::from_secs(5), |_| firing().is_some());
+    let id = firing().expect("seen");
+    assert_eq!(daemon.post(&format!("/api/alerts/{id}/ack"), r#"{"reason":"known"}"#).status, 200);
+    let rows = daemon.get("/admin/audit").json()["items"].clone();
+    let rows: Vec<_> = rows.as_array().expect("a list").iter().filter(|row| row["action"] == "alert.acknowledge").collect();
+    assert_eq!(rows.len(), 1, "{rows:?}");
+    assert_eq!((&rows[0]["subject"], &rows[0]["reason"], &rows[0]["outcome"]), (&id.into(), &"known".into(), &"ok".into()));
+}
+
+#[test]
 fn beyond_the_bytes_in_the_works_pushes_get_429_and_are_let_in_again() {
     let daemon = Setup::with("[buffer]\nadmission_bytes = \"8MB\"\n").start();
     let bearer = &daemon.token;
