@@ -18,7 +18,7 @@ use self::{
     trend::Trend,
 };
 use crate::domain::{
-    alert::{Level, Transition},
+    alert::{AlertKind, Level, Transition},
     batch::Batch,
     reading::ReadingRef,
     rule::{Phase, Rule, Verdict},
@@ -36,6 +36,8 @@ struct Inner {
     engines: FxHashMap<Box<str>, Engine>,
     /// Phases from before the start, for engines that have not been heard of since.
     parked: FxHashMap<Box<str>, Vec<(Box<str>, Phase)>>,
+    /// What was firing before the start under a rule that the configuration no longer has: ended by the first `replace_rules`.
+    orphans: Vec<SavedPhase>,
     max_engines: usize,
     /// Engines whose phases have changed since they were last saved.
     unsaved: bool,
@@ -96,11 +98,19 @@ impl EngineTable {
     /// An empty table of at most `max_engines`, with the phases that an earlier run left.
     pub fn new(rules: &[Rule], max_engines: usize, saved: Vec<SavedPhase>) -> Self {
         let mut parked = FxHashMap::<Box<str>, Vec<_>>::default();
+        let (saved, gone): (Vec<_>, Vec<_>) = saved.into_iter().partition(|saved| rules.iter().any(|rule| rule.name == saved.rule));
+        let orphans = gone.into_iter().filter(|saved| matches!(saved.phase, Phase::Firing { .. })).collect();
         for phase in saved {
             parked.entry(phase.engine_id.into()).or_default().push((phase.rule.into(), phase.phase));
         }
-        let inner =
-            Inner { rules: compile(rules), engines: FxHashMap::default(), parked, max_engines: max_engines.max(1), unsaved: false };
+        let inner = Inner {
+            rules: compile(rules),
+            engines: FxHashMap::default(),
+            parked,
+            orphans,
+            max_engines: max_engines.max(1),
+            unsaved: false,
+        };
         Self { inner: Mutex::new(inner) }
     }
 
@@ -132,7 +142,8 @@ impl EngineTable {
     }
 
     /// Replaces the rules. A rule that kept its name, metric and side keeps its phases; an open alert of a rule that is gone or
-    /// changed is closed, and the returned transitions say so.
+    /// changed is closed, and the returned transitions say so. So is one whose rule went between two runs: the daemon calls this
+    /// once at its start.
     pub fn replace_rules(&self, rules: &[Rule], max_engines: usize, now_us: i64) -> Vec<Transition> {
         let mut inner = self.lock();
         inner.max_engines = max_engines.max(1);
@@ -146,7 +157,7 @@ impl EngineTable {
                 })
             })
             .collect();
-        let mut transitions = Vec::new();
+        let mut transitions: Vec<_> = inner.orphans.drain(..).map(|orphan| end_orphan(orphan, now_us)).collect();
         for (engine_id, engine) in &mut inner.engines {
             for (index, phase) in engine.phases.iter().enumerate() {
                 if matches!(phase, Phase::Firing { .. }) && !kept.contains(&Some(index)) {
@@ -216,6 +227,22 @@ impl EngineTable {
         order.sort_unstable();
         order.truncate(limit);
         order.iter().filter_map(|(_, id)| inner.engines.get(*id).map(|engine| inner.view(id, engine))).collect()
+    }
+}
+
+/// The end of an alert whose rule is gone. The episode keeps its own level, so this one's does not count.
+fn end_orphan(orphan: SavedPhase, now_us: i64) -> Transition {
+    Transition {
+        kind: AlertKind::Rule,
+        text: format!("{}: the rule was removed", orphan.rule),
+        name: orphan.rule,
+        subject: orphan.engine_id,
+        level: Level::Info,
+        firing: false,
+        observed_at_us: now_us,
+        arrived_at_us: now_us,
+        value: None,
+        threshold: None,
     }
 }
 

@@ -67,6 +67,19 @@ fn a_changed_threshold_keeps_the_phase_and_a_removed_rule_closes_its_alert() {
 }
 
 #[test]
+fn an_alert_whose_rule_went_between_two_runs_is_closed_at_the_start() {
+    let table = EngineTable::new(&[rule("hot", "temperature", 100.0)], 10, Vec::new());
+    table.observe(&batch(&[("a", 1, 101.0)]));
+    let kept = [rule("oil", "oil", 99.0)];
+    let again = EngineTable::new(&kept, 10, table.phases_to_save().expect("a phase changed"));
+    // The store may remember the engine before the configuration is taken over.
+    again.remember(batch(&[("a", 1, 101.0)]).iter());
+    let closed = again.replace_rules(&kept, 10, 5);
+    assert_eq!(closed.iter().map(|t| (t.name.as_str(), t.subject.as_str(), t.firing)).collect::<Vec<_>>(), [("hot", "a", false)]);
+    assert!(again.replace_rules(&kept, 10, 6).is_empty(), "said once");
+}
+
+#[test]
 fn the_table_is_bounded_and_keeps_what_is_alarmed() {
     let table = EngineTable::new(&[rule("hot", "temperature", 100.0)], 8, Vec::new());
     table.observe(&batch(&[("alarmed", 1, 101.0)]));
