@@ -202,13 +202,12 @@ impl Shared {
                 match writer.open(self.buffer.stream()) {
                     Ok(()) => {
                         open = true;
-                        health.up(self);
                         self.flush.store(true, Ordering::Release);
                     }
                     Err(cause) => health.down(self, cause),
                 }
             } else if self.flush.swap(false, Ordering::AcqRel) {
-                if let Err(cause) = self.drain(writer, &mut ceiling) {
+                if let Err(cause) = self.drain(writer, &mut ceiling, &mut health) {
                     open = false;
                     health.down(self, cause);
                 }
@@ -218,14 +217,18 @@ impl Shared {
         }
     }
 
-    /// Writes until less than a batch is left that nobody waits for.
-    fn drain(&self, writer: &mut dyn Writer, ceiling: &mut u32) -> Result<(), WriteFailed> {
+    /// Writes until less than a batch is left that nobody waits for. The database works once it has taken what waits: one that can be
+    /// opened and refuses to write (a full disk, a missing right) would otherwise be up and down twenty times a second.
+    fn drain(&self, writer: &mut dyn Writer, ceiling: &mut u32, health: &mut Health) -> Result<(), WriteFailed> {
         let batch_rows = u64::from(self.settings.batch_rows);
         // Everything that was there when the order came is written, then whole batches for as long as they come.
         let mut ordered = self.buffer.stats().rows;
         loop {
             let waiting = self.buffer.stats().rows;
             if waiting == 0 || (ordered == 0 && waiting < batch_rows) {
+                if waiting == 0 {
+                    health.up(self);
+                }
                 return Ok(());
             }
             let limit = waiting.clamp(batch_rows, u64::from(MAX_BATCH_ROWS)) as u32;
@@ -233,6 +236,7 @@ impl Shared {
             let started = Instant::now();
             let outcome = writer.write(self.buffer.stream(), &frames)?;
             let took = started.elapsed();
+            health.up(self);
             self.buffer.settle(&outcome);
             self.observer.settled(&outcome, took);
             self.observer.alive();
@@ -273,10 +277,9 @@ impl Health {
 
     fn up(&mut self, shared: &Shared) {
         let away = self.down_since.take().map_or(Duration::ZERO, |since| since.elapsed());
-        if !self.told || !away.is_zero() {
+        if !std::mem::replace(&mut self.told, true) || !away.is_zero() {
             shared.observer.health(&HealthChange::Up { away, waiting: shared.buffer.stats().rows });
         }
-        self.told = true;
         self.pause = RETRY_FIRST;
     }
 }
@@ -381,7 +384,14 @@ mod tests {
     #[test]
     fn a_failing_database_is_tried_again_and_told_of_once() {
         let (_, seen, buffer) = run(Script { failures: 1, ..Script::default() });
-        assert_eq!(*seen.0.lock().expect("no panic"), [true, false, true]);
+        assert_eq!(*seen.0.lock().expect("no panic"), [false, true]);
+        assert_eq!(buffer.stats().account.stored, 3_500);
+    }
+
+    #[test]
+    fn a_database_that_opens_and_refuses_to_write_is_down_until_it_writes() {
+        let (_, seen, buffer) = run(Script { failures: 4, ..Script::default() });
+        assert_eq!(*seen.0.lock().expect("no panic"), [false, true], "told once, not at each try");
         assert_eq!(buffer.stats().account.stored, 3_500);
     }
 
