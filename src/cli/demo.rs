@@ -16,7 +16,7 @@ use chrono::Utc;
 use super::{complain, exit, print};
 use crate::{
     config::{self, Config},
-    daemon::{Daemon, Options},
+    daemon::{self, Daemon, Options},
     domain::role::Role,
     logging,
     monitor::InboxItem,
@@ -91,7 +91,7 @@ fn run(args: &DemoArgs) -> Result<ExitCode, Failure> {
     let logging = logging::init(&config.log).map_err(failed("the log"))?;
     let look = Arc::new(move || inbox.items().into_iter().map(InboxItem::from).collect());
     let options = Options { logging, reload: None, demo: Some(look) };
-    let code = actix::System::new().block_on(async {
+    let code = daemon::block_on(async {
         let daemon = Daemon::start(config, options).await.map_err(failed("the daemon"))?;
         let token = daemon.tokens.create(&token_name(), Role::Admin, None).await.map_err(failed("the token"))?;
         print(&welcome(&daemon.url, &token.text, &dir, args.dir.is_some()));

@@ -94,7 +94,7 @@ impl std::fmt::Debug for Daemon {
 
 /// Loads nothing, runs everything: starts the daemon in an actix system of its own and returns when it has stopped.
 pub fn run(config: Config, options: Options) -> ExitCode {
-    actix::System::new().block_on(async move {
+    block_on(async move {
         match Daemon::start(config, options).await {
             Ok(daemon) => daemon.wait().await,
             Err(error) => {
@@ -103,6 +103,16 @@ pub fn run(config: Config, options: Options) -> ExitCode {
             }
         }
     })
+}
+
+/// Runs `daemon` in an actix system that is not waited for at the end: dropping it would wait for every blocking call in flight, and
+/// a call to a database that hangs has no end. What must be finished has been by then, before its own deadline; the process's end
+/// does the rest.
+pub fn block_on<T>(daemon: impl Future<Output = T>) -> T {
+    let system = actix::System::new();
+    let end = system.block_on(daemon);
+    std::mem::forget(system);
+    end
 }
 
 impl Daemon {
@@ -148,4 +158,21 @@ async fn second(terminate: &mut Signal, interrupt: &mut Signal) {
 /// The moment `timeout` from now.
 fn deadline(timeout: Duration) -> Instant {
     Instant::now() + timeout
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_blocking_call_that_hangs_does_not_keep_the_process_from_its_end() {
+        let (release, hung) = std::sync::mpsc::channel::<()>();
+        let (ended, end) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            block_on(async move { drop(tokio::task::spawn_blocking(move || hung.recv())) });
+            ended.send(())
+        });
+        end.recv_timeout(Duration::from_secs(10)).expect("it ends while the call still hangs");
+        drop(release);
+    }
 }
