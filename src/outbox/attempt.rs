@@ -11,7 +11,7 @@ use futures_util::FutureExt;
 use super::{
     backoff,
     breaker::Turn,
-    state::{Outbox, Side, lock},
+    state::{CONTROL, Outbox, Side, lock},
 };
 use crate::{
     config::OnUnknown,
@@ -29,16 +29,40 @@ impl Outbox {
     pub(super) fn start(self: &Arc<Self>, side: &'static str, claimed: Vec<DeliveryRow>) {
         let Some(index) = self.sides.iter().position(|known| known.name == side) else { return };
         for row in claimed {
-            let sink = {
-                let mut sinks = lock(&self.sinks);
-                let Some(way) = sinks.get_mut(&row.sink) else { continue }; // Removed by a reload this instant: its lease ends.
+            let sink = lock(&self.sinks).get_mut(&row.sink).map(|way| {
                 way.in_flight += 1;
                 way.sink.clone()
+            });
+            let Some(sink) = sink else {
+                self.give_up_orphan(&self.sides[index], &row);
+                continue;
             };
             lock(&self.sides[index].in_flight).insert(row.id.clone(), row.epoch);
             let outbox = self.clone();
             actix::spawn(async move { outbox.attempt(index, row, sink).await });
         }
+    }
+
+    /// The sink was removed from the configuration: a person decides, who can have it sent once the sink is back. In the shared
+    /// store the lease ends instead, since another instance may still have the sink.
+    fn give_up_orphan(&self, side: &Side, row: &DeliveryRow) {
+        if side.name != CONTROL {
+            return;
+        }
+        let message = "no sink of this name is configured any more";
+        let (outcome, error) = (Outcome::Rejected, Some(("sink_removed".to_owned(), message.to_owned())));
+        SendFailed {
+            delivery_id: &row.id,
+            sink: &row.sink,
+            attempt: row.attempt.unsigned_abs(),
+            took: Duration::ZERO,
+            error_type: "sink_removed",
+            message,
+            verdict: outcome.event().target().as_str(),
+        }
+        .emit(&self.metrics);
+        lock(&side.ends).push(Settlement { held: row.held(), outcome, error });
+        self.wake();
     }
 
     async fn attempt(self: Arc<Self>, side: usize, row: DeliveryRow, sink: Arc<dyn Sink>) {

@@ -5,9 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::state::{Outbox, Side, Trouble, lock};
+use super::state::{CONTROL, Outbox, Side, Trouble, lock};
 use crate::{
     event::ClaimFailed,
+    sinks,
     store::{
         Backend, Conn, StoreError, StoreResult,
         deliveries::{self, Claim, DeliveryRow, Owner},
@@ -18,6 +19,9 @@ use crate::{
 const TROUBLE_MAX: Duration = Duration::from_secs(30);
 /// Shortest pause between two looks that nothing asked for.
 const PAUSE_MIN: Duration = Duration::from_millis(5);
+
+/// Deliveries of one vanished sink that are handed to a person in one look.
+const ORPHANS_MAX: u32 = 64;
 
 /// What one look at a store brought.
 struct Look {
@@ -82,7 +86,10 @@ impl Outbox {
 
     /// Claims and marks as many as may be sent now, in one transaction: the first byte leaves only after its commit.
     async fn claim(&self, side: &Side) -> StoreResult<Look> {
-        let wanted = self.free_places();
+        let mut wanted = self.free_places();
+        if side.name == CONTROL {
+            wanted.extend(self.orphans());
+        }
         let (worker, lease) = (self.worker.clone(), self.config.load().outbox.lease);
         let (now_us, take_back) = (self.clock.now_us(), !lock(&side.trouble).taken_back);
         let keep = if take_back { side.held() } else { Vec::new() };
@@ -117,6 +124,19 @@ impl Outbox {
             })
             .filter(|(_, limit)| *limit > 0)
             .collect()
+    }
+
+    /// Sinks that have a backlog and are gone from the configuration. Their deliveries are claimed to be handed to a person: nobody
+    /// else would ever look at them.
+    fn orphans(&self) -> Vec<(String, u32)> {
+        let config = self.config.load();
+        let gone = |name: &str| {
+            name != sinks::log::NAME
+                && !config.webhooks.iter().any(|webhook| webhook.name == name)
+                && !lock(&self.sinks).contains_key(name)
+        };
+        let backlogs = self.counts().by_sink;
+        backlogs.into_iter().filter(|(name, sink)| sink.backlog > 0 && gone(name)).map(|(name, _)| (name, ORPHANS_MAX)).collect()
     }
 
     fn note_trouble(&self, side: &Side, error: &StoreError) {

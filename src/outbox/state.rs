@@ -29,6 +29,9 @@ use crate::{
     },
 };
 
+/// The side of the control store, which is this instance's own.
+pub(super) const CONTROL: &str = "control";
+
 /// Hands a condition of the outbox to the alert side.
 pub type RaiseFn = Box<dyn Fn(Vec<Transition>) + Send + Sync>;
 
@@ -124,7 +127,7 @@ impl Side {
 impl Outbox {
     /// An outbox that does nothing yet: the actor starts it.
     pub fn new(parts: OutboxParts) -> Arc<Self> {
-        let mut sides = vec![Side::new("control", parts.control, Box::new(|| true))];
+        let mut sides = vec![Side::new(CONTROL, parts.control, Box::new(|| true))];
         sides.extend(parts.store.map(|(store, is_up)| Side::new("store", store, is_up)));
         let outbox = Self {
             sides,

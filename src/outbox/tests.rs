@@ -331,3 +331,16 @@ async fn a_scheduled_delivery_waits_for_the_injected_clock() {
     clock.advance_us(60_000_000);
     until_state(&control, "later", DeliveryState::Sent).await;
 }
+
+#[actix::test]
+async fn what_waits_for_a_sink_that_was_removed_goes_to_a_person() {
+    let bench = bench(vec![NoopSink::named("hook")]);
+    enqueue(&bench.store, &[new("a", "gone", "l"), new("b", "gone", "l")]);
+    let actor = OutboxActor::new(bench.outbox.clone()).start();
+    actor.do_send(Wake);
+    until_state(&bench.store, "a", DeliveryState::Dead).await;
+    until_state(&bench.store, "b", DeliveryState::Dead).await;
+    assert_eq!(row(&bench.store, "a").last_error_type.as_deref(), Some("sink_removed"));
+    let told = || bench.raised.lock().expect("no panic").iter().any(|raised| raised.subject == "gone" && raised.firing);
+    until("a person is told", told).await;
+}
