@@ -57,6 +57,8 @@ fn the_identity_holds_at_every_look_under_load_with_duplicates_and_conflicts() {
     assert_eq!(daemon.metric("belayd_readings_stored_total"), stored as f64);
 }
 
+// Only a build with faults on purpose can drop one.
+#[cfg(feature = "fault-injection")]
 #[test]
 fn a_build_that_drops_one_row_is_found_out() {
     let daemon = Setup::with("[buffer]\nflush_interval = \"100ms\"\n").env("BELAYD_FAULT", "drop-row").start();

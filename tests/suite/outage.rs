@@ -13,6 +13,16 @@ fn setup(server: &Postgres) -> Setup {
     Setup::with("[buffer]\nflush_interval = \"200ms\"\n").store(&server.url("postgres"))
 }
 
+/// Says once what is left out without a PostgreSQL.
+fn has_postgres() -> bool {
+    static NOTICE: std::sync::Once = std::sync::Once::new();
+    let installed = postgres::is_installed();
+    if !installed {
+        NOTICE.call_once(|| eprintln!("left out: outages of the daemon's database, because PostgreSQL's binaries are not installed (tests/run installs them)"));
+    }
+    installed
+}
+
 fn state(daemon: &Daemon) -> String {
     daemon.get("/readyz").json()["state"].as_str().unwrap_or_default().to_owned()
 }
@@ -29,7 +39,7 @@ fn push(client: &Client, from: i64, rows: i64) {
 
 #[test]
 fn a_database_that_stops_and_returns_costs_time_and_nothing_else() {
-    if !postgres::is_installed() {
+    if !has_postgres() {
         return;
     }
     let mut server = Postgres::start(&["fsync=off"]);
@@ -73,7 +83,7 @@ fn a_database_that_stops_and_returns_costs_time_and_nothing_else() {
 
 #[test]
 fn a_start_without_the_database_lets_senders_in_and_catches_up() {
-    if !postgres::is_installed() {
+    if !has_postgres() {
         return;
     }
     let mut server = Postgres::start(&["fsync=off"]);
@@ -94,7 +104,7 @@ fn a_start_without_the_database_lets_senders_in_and_catches_up() {
 
 #[test]
 fn the_buffer_refuses_at_its_bound_and_takes_again_after_the_outage() {
-    if !postgres::is_installed() {
+    if !has_postgres() {
         return;
     }
     let mut server = Postgres::start(&["fsync=off"]);
