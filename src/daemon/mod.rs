@@ -108,6 +108,7 @@ pub fn run(config: Config, options: Options) -> ExitCode {
 /// Runs `daemon` in an actix system that is not waited for at the end: dropping it would wait for every blocking call in flight, and
 /// a call to a database that hangs has no end. What must be finished has been by then, before its own deadline; the process's end
 /// does the rest.
+#[allow(clippy::mem_forget, reason = "the process ends right after; see above")]
 pub fn block_on<T>(daemon: impl Future<Output = T>) -> T {
     let system = actix::System::new();
     let end = system.block_on(daemon);
