@@ -15,6 +15,7 @@ use crate::{
     config::units::{format_duration, parse_duration},
     daemon::DataDirectory,
     domain::role::Role,
+    ingest::timestamp::from_rfc3339,
     store::{
         StoreError,
         audit::{AuditEntry, record},
@@ -92,7 +93,7 @@ async fn ask(dir: &Path, action: &TokenAction) -> Result<String, Failed> {
         }
         TokenAction::List { json } => {
             let listed = client.get(&path, &[]).await?;
-            Ok(render(&listed["items"], *json))
+            Ok(render(&listed["items"], *json, SystemClock.now_us()))
         }
         TokenAction::Revoke { name } => {
             let revoked = client.send(Method::DELETE, &["admin", "tokens", name], &json!({})).await?;
@@ -131,7 +132,7 @@ fn directly(dir: &Path, action: &TokenAction) -> Result<String, Failed> {
         }
         TokenAction::List { json } => {
             let listed = store.with(tokens::list).map_err(failed)?;
-            Ok(render(&json!(listed), *json))
+            Ok(render(&json!(listed), *json, now_us))
         }
         TokenAction::Revoke { name } => {
             let revoked = store.with(|conn| {
@@ -146,14 +147,19 @@ fn directly(dir: &Path, action: &TokenAction) -> Result<String, Failed> {
     }
 }
 
-fn render(items: &Value, as_json: bool) -> String {
+fn render(items: &Value, as_json: bool, now_us: i64) -> String {
     if as_json {
         return format!("{items:#}\n");
     }
     let mut text = format!("{:<24} {:<9} {:<8} {:<28} {}\n", "NAME", "ROLE", "STATE", "EXPIRES", "LAST USED");
     for item in items.as_array().into_iter().flatten() {
         let word = |name: &str| item[name].as_str().unwrap_or("-");
-        let state = if item["revokedAt"].is_null() { "live" } else { "revoked" };
+        let over = |end: &Value| end.as_str().and_then(from_rfc3339).is_some_and(|end_us| end_us <= now_us);
+        let state = match (item["revokedAt"].is_null(), over(&item["expiresAt"])) {
+            (false, _) => "revoked",
+            (true, true) => "expired",
+            (true, false) => "live",
+        };
         // Writing into memory cannot fail.
         let _ =
             writeln!(text, "{:<24} {:<9} {state:<8} {:<28} {}", word("name"), word("role"), word("expiresAt"), word("lastUsedAt"));
@@ -176,6 +182,9 @@ mod tests {
         let listed = directly(&data, &TokenAction::List { json: false }).expect("listed");
         assert!(listed.contains("plant-7") && listed.contains("ingest") && listed.contains("live"), "{listed}");
         assert!(!listed.contains(token.trim()), "the secret is not kept");
+        let items = json!([{"name": "old", "role": "viewer", "revokedAt": null, "expiresAt": "2026-01-01T00:00:00.000000Z"}]);
+        let shown = |now_us| render(&items, false, now_us);
+        assert!(shown(1_767_225_599_000_000).contains(" live ") && shown(1_767_225_601_000_000).contains(" expired "));
         directly(&data, &TokenAction::Revoke { name: "plant-7".into() }).expect("revoked");
         let listed = directly(&data, &TokenAction::List { json: true }).expect("listed");
         let items: Value = serde_json::from_str(&listed).expect("is JSON");
