@@ -20,6 +20,7 @@ use crate::{
         audit::record,
         deliveries::{self, DeliveryRow},
         failures::{self, FailureFilter, FailureState, ReadingFailure},
+        readings::PAGE_MAX,
     },
     web::{
         audit::{audit, entry, required_reason},
@@ -345,34 +346,44 @@ pub async fn redrive(who: Operator, body: Json<RedriveBody>, state: Data<WebStat
     let RedriveBody { reason, kind, sink, limit } = body.0;
     let reason = required_reason(reason.as_deref())?;
     let limit = page_size(limit)?;
+    // A sink names deliveries.
+    let kind = sink.as_ref().map_or(kind, |_| kind.or(Some(Kind::Delivery)));
     let (mut redriven, mut failed) = (0, 0);
     for shelf in Shelf::of(kind) {
-        if limit <= redriven + failed {
-            break;
-        }
-        let (items, _) = shelf.page(&state, limit - redriven - failed, None).await?;
-        for item in items {
-            let Some(id) = item["id"].as_str().map(str::to_owned) else { continue };
-            if sink.as_deref().is_some_and(|sink| item["sink"] != sink) {
-                continue;
-            }
-            let tried = match shelf {
-                Shelf::Readings => retry_reading(&state, &who.0, id, reason.clone()).await.map(|view| view["settled"] == true),
-                Shelf::Control => {
-                    act(&state, &who.0, (&state.control, shelf.word()), id, Event::Redrive, reason.clone()).await.map(|_| true)
-                }
-                Shelf::Store => {
-                    act(&state, &who.0, (&state.store, shelf.word()), id, Event::Redrive, reason.clone()).await.map(|_| true)
-                }
+        let mut cursor = None;
+        while redriven + failed < limit {
+            let (items, next) = match shelf.page(&state, PAGE_MAX, cursor.take()).await {
+                // What was done is told; a second call says what could not be reached.
+                Err(error) if error.status.as_u16() == 503 && redriven + failed > 0 => break,
+                other => other?,
             };
-            match tried {
-                Ok(true) => redriven += 1,
-                // Someone else decided it in the meantime, or it failed for the same reason as before.
-                Ok(false) => failed += 1,
-                Err(error) if error.status.as_u16() == 409 || error.status.as_u16() == 404 => failed += 1,
-                Err(error) => return Err(error),
+            let wanted = items.into_iter().filter(|item| sink.as_deref().is_none_or(|sink| item["sink"] == sink));
+            for item in wanted.take((limit - redriven - failed) as usize) {
+                let Some(id) = item["id"].as_str().map(str::to_owned) else { continue };
+                if redrive_one(&state, &who.0, *shelf, id, reason.clone()).await? {
+                    redriven += 1;
+                } else {
+                    failed += 1;
+                }
+            }
+            cursor = next;
+            if cursor.is_none() {
+                break;
             }
         }
     }
     Ok(HttpResponse::Ok().json(json!({"redriven": redriven, "failed": failed})))
+}
+
+/// `false` where someone else decided it in the meantime, or it failed for the same reason as before.
+async fn redrive_one(state: &WebState, who: &Caller, shelf: Shelf, id: String, reason: String) -> Result<bool, ApiError> {
+    let tried = match shelf {
+        Shelf::Readings => retry_reading(state, who, id, reason).await.map(|view| view["settled"] == true),
+        Shelf::Control => act(state, who, (&state.control, shelf.word()), id, Event::Redrive, reason).await.map(|_| true),
+        Shelf::Store => act(state, who, (&state.store, shelf.word()), id, Event::Redrive, reason).await.map(|_| true),
+    };
+    match tried {
+        Err(error) if error.status.as_u16() == 409 || error.status.as_u16() == 404 => Ok(false),
+        other => other,
+    }
 }

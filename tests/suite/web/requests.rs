@@ -203,6 +203,23 @@ fn an_acknowledgement_is_written_to_the_audit_once() {
 }
 
 #[test]
+fn a_redrive_of_one_sink_finds_its_deliveries_behind_those_of_another() {
+    let hook = |name: &str| format!("[[webhooks]]\nname = \"{name}\"\nurl = \"http://127.0.0.1:1/\"\n");
+    let daemon = Setup::with(&format!("{}{}[outbox]\nmax_attempts = 1\n", hook("one"), hook("two"))).start();
+    assert_eq!(daemon.post("/api/readings", r#"{"engineId":"e","temperature":400}"#).status, 202);
+    let dead = |daemon: &Daemon, sink: &str| {
+        let items = daemon.get("/admin/failures?kind=delivery").json()["items"].clone();
+        items.as_array().is_some_and(|items| items.iter().any(|item| item["sink"] == sink))
+    };
+    daemon.wait_for("both are dead", Duration::from_secs(10), |daemon| dead(daemon, "one") && dead(daemon, "two"));
+    for sink in ["one", "two"] {
+        let answer = daemon.post("/admin/failures/redrive", &format!(r#"{{"reason":"back","sink":"{sink}","limit":1}}"#));
+        assert_eq!((answer.status, &answer.json()["redriven"]), (200, &1.into()), "{sink}: {answer:?}");
+        daemon.wait_for("dead again", Duration::from_secs(10), |daemon| dead(daemon, "one") && dead(daemon, "two"));
+    }
+}
+
+#[test]
 fn beyond_the_bytes_in_the_works_pushes_get_429_and_are_let_in_again() {
     let daemon = Setup::with("[buffer]\nadmission_bytes = \"8MB\"\n").start();
     let bearer = &daemon.token;
