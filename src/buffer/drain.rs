@@ -16,7 +16,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Buffer, DrainOutcome, Frame};
+use super::{
+    Buffer, DrainOutcome, Frame,
+    call::{Call, SILENCE},
+};
 use crate::domain::receipt::StreamId;
 
 /// Most readings in one transaction.
@@ -67,7 +70,7 @@ pub trait Writer: Send {
 
 /// What the drain tells as it happens.
 pub trait Observer: Send + Sync {
-    /// It turns; called at least every second, whatever the database does, except inside one blocking call.
+    /// It turns, or is inside a call to the database; called at least every second.
     fn alive(&self);
     /// A transaction was committed.
     fn settled(&self, outcome: &DrainOutcome, took: Duration);
@@ -121,6 +124,7 @@ struct Shared {
     stop: AtomicBool,
     asleep: Mutex<bool>,
     signal: Condvar,
+    call: Call,
 }
 
 impl DrainHandle {
@@ -142,7 +146,15 @@ impl DrainHandle {
             stop: AtomicBool::new(false),
             asleep: Mutex::new(false),
             signal: Condvar::new(),
+            call: Call::default(),
         });
+        let watched = shared.clone();
+        thread::Builder::new().name("drain-watch".into()).spawn(move || {
+            while !watched.stopping() {
+                watched.call.look(watched.observer.as_ref(), SILENCE, || watched.buffer.stats().rows);
+                thread::sleep(IDLE_STEP);
+            }
+        })?;
         let mine = shared.clone();
         let thread = thread::Builder::new().name("drain".into()).spawn(move || {
             // The thread outlives a panic in a driver: what was in hand is still in the buffer.
@@ -194,12 +206,15 @@ impl Shared {
 
     fn run(&self, writer: &mut dyn Writer) {
         let mut health = Health::new();
+        health.was_silent(self.call.forget());
         let mut ceiling = MAX_BATCH_ROWS;
         let mut open = false;
         while !self.stopping() {
             self.observer.alive();
             if !open {
-                match writer.open(self.buffer.stream()) {
+                let (opened, silent) = self.call.watched(|| writer.open(self.buffer.stream()));
+                health.was_silent(silent);
+                match opened {
                     Ok(()) => {
                         open = true;
                         self.flush.store(true, Ordering::Release);
@@ -234,7 +249,9 @@ impl Shared {
             let limit = waiting.clamp(batch_rows, u64::from(MAX_BATCH_ROWS)) as u32;
             let frames = self.buffer.pending(limit.min(*ceiling));
             let started = Instant::now();
-            let outcome = writer.write(self.buffer.stream(), &frames)?;
+            let (written, silent) = self.call.watched(|| writer.write(self.buffer.stream(), &frames));
+            health.was_silent(silent);
+            let outcome = written?;
             let took = started.elapsed();
             health.up(self);
             self.buffer.settle(&outcome);
@@ -260,6 +277,11 @@ struct Health {
 impl Health {
     fn new() -> Self {
         Self { down_since: None, told: false, pause: RETRY_FIRST }
+    }
+
+    /// A call that has ended now had been told of as an outage, which thus began with it.
+    fn was_silent(&mut self, since: Option<Instant>) {
+        self.down_since = self.down_since.or(since);
     }
 
     fn down(&mut self, shared: &Shared, cause: WriteFailed) {

@@ -5,6 +5,7 @@
 //! actor's panic loses nothing.
 
 pub mod actor;
+mod call;
 pub mod drain;
 pub mod health;
 pub mod memory;
