@@ -20,6 +20,9 @@ const TROUBLE_MAX: Duration = Duration::from_secs(30);
 /// Shortest pause between two looks that nothing asked for.
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 
+/// How often a claim in flight looks whether its store is still there.
+const AWAY_LOOK: Duration = Duration::from_millis(100);
+
 /// Deliveries of one vanished sink that are handed to a person in one look.
 const ORPHANS_MAX: u32 = 64;
 
@@ -61,7 +64,7 @@ impl Outbox {
             if !(side.is_up)() || lock(&side.trouble).not_before.is_some_and(|at| at > now) {
                 continue;
             }
-            match self.claim(side).await {
+            match self.claim_while_up(side).await {
                 Ok(look) => {
                     *lock(&side.trouble) = Trouble { taken_back: true, ..Trouble::default() };
                     pause = pause.min(self.until(look.next_due_us));
@@ -82,6 +85,23 @@ impl Outbox {
         let now = Instant::now();
         let next = lock(&self.sinks).values().filter_map(|way| way.breaker.opens_again_at(now)).min();
         next.map_or(Duration::MAX, |at| at.saturating_duration_since(now) + Duration::from_millis(1))
+    }
+
+    /// [`Self::claim`], given up where the store is found away meanwhile: a claim in a database that hangs has no end, and the other
+    /// store's alerts must leave. What it claims after all is taken back at the next look that works.
+    async fn claim_while_up(&self, side: &Side) -> StoreResult<Look> {
+        let gone = async {
+            while (side.is_up)() {
+                tokio::time::sleep(AWAY_LOOK).await;
+            }
+        };
+        tokio::select! {
+            look = self.claim(side) => look,
+            () = gone => {
+                lock(&side.trouble).taken_back = false;
+                Err(StoreError::unavailable("the database hangs; its deliveries wait"))
+            }
+        }
     }
 
     /// Claims and marks as many as may be sent now, in one transaction: the first byte leaves only after its commit.
