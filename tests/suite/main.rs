@@ -13,6 +13,7 @@ mod kill_campaign;
 mod outage;
 mod page;
 mod readings;
+mod simulate;
 mod store;
 #[cfg(feature = "fault-injection")]
 mod watchdog;
