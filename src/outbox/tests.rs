@@ -303,7 +303,7 @@ async fn a_store_that_hangs_holds_up_the_other_only_until_it_is_found_away() {
         holder.with(|conn| {
             conn.write(|_| {
                 locked.send(()).expect("the test waits");
-                drop(released.recv());
+                let _ = released.recv();
                 Ok(())
             })
         })
