@@ -81,6 +81,15 @@ impl MemoryBuffer {
         Self { stream: Uuid::now_v7(), rows_bound: u64::from(rows_bound), bytes_bound, inner: Mutex::new(inner) }
     }
 
+    fn refuses_with(&self, inner: &Inner, batch: &Batch) -> Option<Refusal> {
+        if inner.closed {
+            return Some(Refusal::Stopping);
+        }
+        let full = inner.account.buffered + u64::from(batch.len()) > self.rows_bound
+            || inner.bytes + batch.bytes().len() as u64 + FRAME_BYTES > self.bytes_bound;
+        full.then_some(Refusal::Full)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // No code that holds the lock can panic half-way through a change: see `Inner`.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
@@ -136,10 +145,7 @@ impl Buffer for MemoryBuffer {
     fn submit(&self, batch: Batch, ack: AckLevel, alerts: Option<oneshot::Receiver<()>>, reply: Reply) -> u64 {
         let rows = u64::from(batch.len());
         let mut inner = self.lock();
-        let full = inner.account.buffered + rows > self.rows_bound
-            || inner.bytes + batch.bytes().len() as u64 + FRAME_BYTES > self.bytes_bound;
-        if inner.closed || full {
-            let refusal = if inner.closed { Refusal::Stopping } else { Refusal::Full };
+        if let Some(refusal) = self.refuses_with(&inner, &batch) {
             let waiting = inner.account.buffered;
             drop(inner);
             // A waiter that has gone away needs no answer.
@@ -159,6 +165,10 @@ impl Buffer for MemoryBuffer {
         drop(inner);
         let _ = reply.send(Ok(Accepted { receipt, level: AckLevel::Memory, upgrade, alerts }));
         waiting
+    }
+
+    fn refuses(&self, batch: &Batch) -> Option<Refusal> {
+        self.refuses_with(&self.lock(), batch)
     }
 
     fn pending(&self, max_rows: u32) -> Vec<Frame> {

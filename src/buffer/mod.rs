@@ -21,7 +21,7 @@ use crate::{
         batch::Batch,
         receipt::{ReceiptState, StreamId},
     },
-    protocol::Reply,
+    protocol::{Refusal, Reply},
 };
 
 /// Numbered readings that came together.
@@ -149,6 +149,10 @@ pub trait Buffer: Send + Sync + fmt::Debug {
     /// Numbers a batch and keeps it, or refuses it whole. `reply` is told when the tier's own level is reached; where `ack` is
     /// higher, [`Accepted::upgrade`](crate::protocol::Accepted) resolves later. Returns how many readings wait now.
     fn submit(&self, batch: Batch, ack: AckLevel, alerts: Option<oneshot::Receiver<()>>, reply: Reply) -> u64;
+
+    /// Why this batch would be refused now; `None` where there is room. Asked before the rules see its readings, so that a reading
+    /// which the sender must send again does not raise an alert, or count, twice. What arrives in between may still change the answer.
+    fn refuses(&self, batch: &Batch) -> Option<Refusal>;
 
     /// The oldest frames that are not settled, at most about `max_rows` readings (at least one frame where there is any).
     fn pending(&self, max_rows: u32) -> Vec<Frame>;

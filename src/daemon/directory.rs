@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
-    io::{self, Write},
+    io::{self, Seek, SeekFrom, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
@@ -11,12 +11,16 @@ use std::{
 pub const CONTROL_SOCKET: &str = "control.sock";
 /// The lock's name in the directory.
 const LOCK: &str = "lock";
+/// Stands in the lock's text while a daemon runs.
+const RUNNING: &str = "running";
 
-/// The directory, locked for as long as this lives. The kernel gives the lock back when the process ends, however it ends.
+/// The directory, locked for as long as this lives. The lock's text names the process, and says after its end whether that was in
+/// order: a daemon that ends otherwise leaves its [`RUNNING`] behind. The kernel gives the lock back when the process ends, however it ends.
 #[derive(Debug)]
 pub struct DataDirectory {
     path: PathBuf,
-    _lock: File,
+    lock: File,
+    left_open: bool,
 }
 
 impl DataDirectory {
@@ -35,7 +39,7 @@ impl DataDirectory {
         }
         let lock_path = path.join(LOCK);
         let lock = OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(&lock_path);
-        let mut lock = lock.map_err(fault)?;
+        let lock = lock.map_err(fault)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -43,13 +47,40 @@ impl DataDirectory {
                 return Err(format!(
                     "{} is in use by another belayd (process {}): stop it, or give this one a data_dir of its own",
                     path.display(),
-                    owner.trim()
+                    owner.split_whitespace().next().unwrap_or("unknown")
                 ));
             }
             Err(TryLockError::Error(error)) => return Err(fault(error)),
         }
-        lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id())).map_err(fault)?;
-        Ok(Self { path: path.to_owned(), _lock: lock })
+        let left_open = fs::read_to_string(&lock_path).is_ok_and(|text| text.contains(RUNNING));
+        let directory = Self { path: path.to_owned(), lock, left_open };
+        // A command that only looks in leaves the word of a daemon that ended out of order where it is.
+        directory.write(if left_open { RUNNING } else { "" }).map_err(fault)?;
+        Ok(directory)
+    }
+
+    fn write(&self, word: &str) -> io::Result<()> {
+        let mut lock = &self.lock;
+        lock.set_len(0)?;
+        lock.seek(SeekFrom::Start(0))?;
+        writeln!(lock, "{} {word}", std::process::id())
+    }
+
+    /// A daemon's run begins. Returns whether the run before never ended in order.
+    pub(super) fn begin_run(&self) -> bool {
+        self.note(RUNNING);
+        self.left_open
+    }
+
+    /// The run has ended in order.
+    pub(super) fn end_run(&self) {
+        self.note("");
+    }
+
+    fn note(&self, word: &str) {
+        if let Err(error) = self.write(word) {
+            log::warn!(target: "belayd", error:% = error; "the lock of the data directory cannot be written");
+        }
     }
 
     /// Where it is.
@@ -77,5 +108,20 @@ mod tests {
         assert!(refused.contains("in use by another belayd") && refused.contains(&std::process::id().to_string()), "{refused}");
         drop(first);
         DataDirectory::open(&path).expect("free again");
+    }
+
+    #[test]
+    fn a_run_that_did_not_end_in_order_is_known_at_the_next() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let open = || DataDirectory::open(dir.path()).expect("nobody else");
+        let first = open();
+        assert!(!first.begin_run());
+        drop(first);
+        drop(open());
+        let second = open();
+        assert!(second.begin_run(), "a command that looked in between has not hidden it");
+        second.end_run();
+        drop(second);
+        assert!(!open().begin_run());
     }
 }

@@ -83,7 +83,7 @@ pub struct Daemon {
     web: ServerHandle,
     control_socket: PathBuf,
     // Declared last: the lock of the directory is given back when everything else is gone.
-    _directory: DataDirectory,
+    directory: DataDirectory,
 }
 
 impl std::fmt::Debug for Daemon {

@@ -12,7 +12,7 @@ use super::{
     Daemon, DataDirectory, Options, StartFailed,
     drain::{DrainObserver, StoreWriter},
     while_doing,
-    wiring::{load_alerts, on_open, open_buffer, pollers, raise, save_phases, store_is_up, view_outbox},
+    wiring::{last_run, load_alerts, on_open, open_buffer, pollers, raise, save_phases, store_is_up, view_outbox},
 };
 use crate::{
     alert::{AlertActor, AlertBoard, AlertDesk, AlertParts},
@@ -42,8 +42,8 @@ use crate::{
     web,
 };
 
-/// Longest silence of the drain beyond what a statement and a connection may take.
-const DRAIN_SLACK: Duration = Duration::from_secs(10);
+/// Longest silence of the drain. Calls to the database do not count: they are watched apart (`buffer/call.rs`).
+const DRAIN_SILENCE: Duration = Duration::from_secs(10);
 
 impl Daemon {
     /// Starts everything. Must run in an actix system, on its thread.
@@ -56,6 +56,7 @@ impl Daemon {
         let started = (clock.now_us(), Instant::now());
         let notifier = Notifier::from_env();
         let directory = DataDirectory::open(&config.server.data_dir).map_err(StartFailed)?;
+        let left_open = directory.begin_run();
         let config = Arc::new(ArcSwap::from_pointee(config));
         let settings = config.load_full();
 
@@ -100,6 +101,7 @@ impl Daemon {
         let alert = supervisor.start(move || AlertActor::new(desk.clone())).map_err(&start)?;
         let raiser = Raiser::start(alert.courier());
         outbox.set_raise(raise(&raiser));
+        raise(&raiser)(vec![last_run(left_open, &settings, started.0)]);
 
         let schedule = Arc::new(ScheduleBoard::default());
         let duties = ScheduleParts {
@@ -152,13 +154,12 @@ impl Daemon {
         }
 
         let writer = StoreWriter::new(store.clone(), clock.clone(), identity.directory_id.to_string(), on_open(&views, &buffer));
-        let limit = settings.store.statement_timeout + settings.store.connect_timeout + DRAIN_SLACK;
         let observer = DrainObserver {
             metrics: metrics.clone(),
             health: health.clone(),
             raiser: raiser.clone(),
             clock: clock.clone(),
-            stamp: registry.register_loop("drain", limit),
+            stamp: registry.register_loop("drain", DRAIN_SILENCE),
             recovery: Mutex::new(None),
             waiting: Box::new({
                 let buffer = buffer.clone();
@@ -182,6 +183,7 @@ impl Daemon {
             engines: engines.clone(),
             raiser: raiser.clone(),
             buffer: batches.courier(),
+            medium: buffer.clone(),
             config: config.clone(),
             clock: clock.clone(),
             save_phases: save_phases(&control, &clock),
@@ -239,7 +241,7 @@ impl Daemon {
             reload: options.reload,
             web: running.handle,
             control_socket: directory.control_socket(),
-            _directory: directory,
+            directory,
         })
     }
 }

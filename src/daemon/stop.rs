@@ -37,6 +37,7 @@ impl Daemon {
         drop(self.overseer);
         // Nobody listens there any more; a socket left behind would only be removed at the next start.
         let _ = std::fs::remove_file(&self.control_socket);
+        self.directory.end_run();
         let code = if lost > 0 { exit::FAILED } else { code };
         log::info!(target: "belayd", unfinished = report.unfinished.join(","), lost = lost; "stopped");
         log::logger().flush();

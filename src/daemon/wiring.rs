@@ -13,7 +13,7 @@ use crate::{
     config::{Config, Tier},
     domain::{
         ack::AckLevel,
-        alert::{AlertKind, Transition},
+        alert::{AlertKind, Level, Transition},
         delivery::DeliveryState,
         receipt::StreamId,
         rule::Phase,
@@ -88,6 +88,33 @@ pub(super) fn save_phases(control: &Store, clock: &SharedClock) -> SavePhases {
 pub(super) fn raise(raiser: &Raiser) -> Box<dyn Fn(Vec<Transition>) + Send + Sync> {
     let raiser = raiser.clone();
     Box::new(move |transitions| drop(raiser.raise(transitions)))
+}
+
+/// What the end of the run before means: an alert that stays open until a run has ended in order.
+pub(super) fn last_run(left_open: bool, config: &Config, now_us: i64) -> Transition {
+    let text = if left_open {
+        let most = config.buffer.memory_rows;
+        format!(
+            "the run before did not end in order; readings that it had acknowledged at level memory and not stored are lost, at most {most}"
+        )
+    } else {
+        "the run before ended in order".to_owned()
+    };
+    if left_open {
+        log::warn!(target: "belayd", "{text}");
+    }
+    Transition {
+        kind: AlertKind::System,
+        name: "unclean-stop".into(),
+        subject: "daemon".into(),
+        level: Level::Warning,
+        firing: left_open,
+        observed_at_us: now_us,
+        arrived_at_us: now_us,
+        value: None,
+        threshold: None,
+        text,
+    }
 }
 
 pub(super) fn store_is_up(health: &Arc<StoreHealth>) -> Box<dyn Fn() -> bool + Send + Sync> {

@@ -119,8 +119,10 @@ pub enum Verdict {
 
 impl Rule {
     /// Takes one value into account and tells what follows. Readings count in the order in which they arrive; one that is older
-    /// than the newest breach may raise an alert but never clears one, because the newer reading knows better.
-    pub fn step(&self, phase: Phase, value: f64, observed_at_us: i64) -> (Phase, Verdict) {
+    /// than the newest breach may raise an alert but never clears one, because the newer reading knows better. A breach stamped ahead
+    /// of its arrival counts as of its arrival there, else nothing could clear it until its time has come.
+    pub fn step(&self, phase: Phase, value: f64, observed_at_us: i64, arrived_at_us: i64) -> (Phase, Verdict) {
+        let breach_us = observed_at_us.min(arrived_at_us);
         let breach = self.op.breaches(value, self.threshold);
         match phase {
             Phase::Clear | Phase::Pending { .. } if breach => {
@@ -129,7 +131,7 @@ impl Rule {
                     _ => observed_at_us,
                 };
                 if observed_at_us - since_us >= self.for_us {
-                    (Phase::Firing { last_breach_us: observed_at_us }, Verdict::Opens)
+                    (Phase::Firing { last_breach_us: breach_us }, Verdict::Opens)
                 } else {
                     (Phase::Pending { since_us }, Verdict::Quiet)
                 }
@@ -137,7 +139,7 @@ impl Rule {
             Phase::Pending { since_us } if observed_at_us < since_us => (phase, Verdict::Quiet),
             Phase::Clear | Phase::Pending { .. } => (Phase::Clear, Verdict::Quiet),
             Phase::Firing { last_breach_us } if breach => {
-                (Phase::Firing { last_breach_us: last_breach_us.max(observed_at_us) }, Verdict::Quiet)
+                (Phase::Firing { last_breach_us: last_breach_us.max(breach_us) }, Verdict::Quiet)
             }
             Phase::Firing { last_breach_us } if observed_at_us < last_breach_us || !self.is_clear(value) => (phase, Verdict::Quiet),
             Phase::Firing { .. } => (Phase::Clear, Verdict::Closes),
@@ -166,7 +168,7 @@ mod tests {
         values
             .iter()
             .map(|&(value, at)| {
-                let (next, verdict) = rule.step(phase, value, at);
+                let (next, verdict) = rule.step(phase, value, at, 1_000);
                 phase = next;
                 verdict
             })
@@ -199,6 +201,12 @@ mod tests {
         use Verdict::{Closes, Opens, Quiet};
         let got = run(&rule(None, 0), &[(50.0, 100), (101.0, 10), (101.0, 50), (50.0, 20), (50.0, 60)]);
         assert_eq!(got, [Quiet, Opens, Quiet, Quiet, Closes]);
+    }
+
+    #[test]
+    fn a_breach_stamped_ahead_is_cleared_by_readings_of_now() {
+        use Verdict::{Closes, Opens};
+        assert_eq!(run(&rule(None, 0), &[(101.0, 90_000), (50.0, 1_001)]), [Opens, Closes]);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use super::{
     raiser::Raiser,
 };
 use crate::{
+    buffer::Buffer,
     clock::SharedClock,
     config::Config,
     protocol::{Append, Drain, Ingest, Reconfigure, Refusal},
@@ -40,6 +41,8 @@ pub struct IngestParts {
     pub raiser: Raiser,
     /// The way of readings.
     pub buffer: Courier<Append>,
+    /// The medium at its end, asked for room only.
+    pub medium: Arc<dyn Buffer>,
     /// The configuration in force; a restarted actor polls by it.
     pub config: Arc<arc_swap::ArcSwap<Config>>,
     /// Wall-clock time.
@@ -106,9 +109,16 @@ impl Handler<Ingest> for IngestActor {
     type Result = ();
 
     fn handle(&mut self, Ingest { batch, ack, reply, permit }: Ingest, _: &mut Self::Context) {
-        if self.stopping || !self.parts.raiser.has_room() {
+        let refusal = if self.stopping {
+            Some(Refusal::Stopping)
+        } else if !self.parts.raiser.has_room() {
+            Some(Refusal::Full)
+        } else {
+            self.parts.medium.refuses(&batch)
+        };
+        if let Some(refusal) = refusal {
             // The sender may have gone; then there is nobody to tell.
-            let _ = reply.send(Err(if self.stopping { Refusal::Stopping } else { Refusal::Full }));
+            let _ = reply.send(Err(refusal));
             return;
         }
         let transitions = self.parts.engines.observe(&batch);

@@ -321,7 +321,7 @@ impl Engine {
         let mut changed = false;
         for (compiled, phase) in rules.iter().zip(&mut self.phases) {
             let Some(value) = compiled.value(reading) else { continue };
-            let (next, verdict) = compiled.rule.step(*phase, value, reading.observed_at_us);
+            let (next, verdict) = compiled.rule.step(*phase, value, reading.observed_at_us, arrived_at_us);
             changed |= (next == Phase::Clear) != (*phase == Phase::Clear);
             *phase = next;
             if verdict != Verdict::Quiet {

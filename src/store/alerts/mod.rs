@@ -171,7 +171,9 @@ fn repeat(alert: Alert, transition: &Transition) -> (Alert, Change) {
 fn end(alert: Alert, transition: &Transition) -> Alert {
     // A reading's time may lie before the episode's begin; an episode never ends before it began.
     let resolved_at_us = Some(transition.observed_at_us.max(alert.opened_at_us));
-    Alert { state: AlertState::Resolved, resolved_at_us, value: transition.value.or(alert.value), ..alert }
+    // Text and value speak of the same moment; how it began stands in the history.
+    let text = if transition.text.is_empty() { alert.text } else { transition.text.clone() };
+    Alert { state: AlertState::Resolved, resolved_at_us, value: transition.value.or(alert.value), text, ..alert }
 }
 
 fn write(conn: &mut Conn, alert: &Alert, change: Change, now_us: i64) -> StoreResult<()> {
