@@ -10,7 +10,7 @@ use super::{GlobalArgs, control_client::with_daemon};
 
 /// Arguments of `belayd failures`.
 #[derive(Clone, Debug, clap::Args)]
-#[command(after_help = "Example:\n  belayd failures list --kind reading\n  belayd failures retry 17 --reason \"sensor replaced\"")]
+#[command(after_help = "Example:\n  belayd failures list --kind reading\n  belayd failures retry ID --reason \"sensor replaced\"")]
 pub struct FailuresArgs {
     /// What to do.
     #[command(subcommand)]
@@ -34,27 +34,27 @@ pub enum FailuresAction {
         json: bool,
     },
     /// Show one in full
-    #[command(after_help = "Example:\n  belayd failures show 17")]
+    #[command(after_help = "Example:\n  belayd failures show 01a1fa89-b3a4-74b0-8106-211d21c0fc2c")]
     Show {
-        /// As listed
+        /// In full, as `belayd failures list` shows it
         id: String,
         /// As JSON
         #[arg(long)]
         json: bool,
     },
     /// Try one again
-    #[command(after_help = "Example:\n  belayd failures retry 17 --reason \"receiver is back\"")]
+    #[command(after_help = "Example:\n  belayd failures retry 01a1fa89-b3a4-74b0-8106-211d21c0fc2c --reason \"receiver is back\"")]
     Retry {
-        /// As listed
+        /// In full, as `belayd failures list` shows it
         id: String,
         /// Why; goes to the audit
         #[arg(long, value_name = "TEXT")]
         reason: String,
     },
     /// Give one up for good
-    #[command(after_help = "Example:\n  belayd failures discard 17 --reason \"test data\"")]
+    #[command(after_help = "Example:\n  belayd failures discard 01a1fa89-b3a4-74b0-8106-211d21c0fc2c --reason \"test data\"")]
     Discard {
-        /// As listed
+        /// In full, as `belayd failures list` shows it
         id: String,
         /// Why; goes to the audit
         #[arg(long, value_name = "TEXT")]

@@ -53,7 +53,8 @@ pub struct SimulateArgs {
     /// Serve readings to be polled here
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7071")]
     pub listen: SocketAddr,
-    /// Push readings to this URL until they are acknowledged, instead of serving them; without a path it is /api/readings
+    /// Push readings to this URL (http://127.0.0.1:7070) until they are acknowledged, instead of serving them; without a path it is
+    /// /api/readings
     #[arg(long, value_name = "URL")]
     pub push: Option<Url>,
     /// Ingest token for --push; others on this host can see it, --token-file is better
@@ -65,7 +66,7 @@ pub struct SimulateArgs {
     /// Most readings in one push
     #[arg(long, value_name = "N", requires = "push", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     pub batch: u64,
-    /// Replay this file instead of simulating
+    /// Replay this file instead of simulating; --format says what it is
     #[arg(long, value_name = "FILE", requires = "format", conflicts_with_all = ["engines", "rate", "seed"])]
     pub replay: Option<PathBuf>,
     /// The form of the file
@@ -136,7 +137,7 @@ async fn listen(args: &SimulateArgs, origin: Origin) -> ExitCode {
     let notice: Notice = Arc::new(|text| complain(&format!("belayd simulate: {text}")));
     let host = match serve::start(origin, args.listen, notice) {
         Ok(host) => host,
-        Err(error) => return fail(&format!("cannot listen on {}: {error}", args.listen)),
+        Err(error) => return fail(&format!("cannot listen on {}: {error}; name another address with --listen", args.listen)),
     };
     let printed =
         print(&format!("serving http://{}/api/engines; for belayd.toml:\n\n{}", host.addr(), serve::config_snippet(host.addr())));

@@ -68,7 +68,7 @@ const TABLE: [Row; 26] = [
         Reason::WrongType,
         "wrong_type",
         400,
-        "metrics are JSON numbers (no quotes), engineId and status are text, and a reading is flat",
+        "metrics are JSON numbers (no quotes); only engineId, status and timestamp may be text; a reading is flat",
     ),
     row(Reason::NotFinite, "not_finite", 400, "leave the metric out when there is no finite value"),
     row(Reason::OutOfRange, "out_of_range", 400, "check the sensor, or widen the range in [readings.ranges]"),

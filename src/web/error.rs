@@ -62,17 +62,17 @@ error_codes! {
     /// No token, no session, or neither is valid.
     Unauthenticated = "unauthenticated", 401, "Send Authorization: Bearer TOKEN (belayd token create), or sign in at /login.";
     /// The role does not reach that far.
-    Forbidden = "forbidden", 403, "Use a token of a higher role: ingest pushes; viewer < operator < admin.";
+    Forbidden = "forbidden", 403, "Use a token of a role that may: ingest pushes; viewer looks, operator also decides, admin may do everything, pushing included.";
     /// A write with a cookie that did not come from this site.
     CrossSite = "cross_site", 403, "A write with a session cookie must come from this site's own pages; scripts use a Bearer token.";
     /// There is nothing here.
-    NotFound = "not_found", 404, "GET /api/docs lists what there is.";
+    NotFound = "not_found", 404, "Compare the path with GET /api/docs, the id or name with the list that it comes from.";
     /// The path exists, the method does not.
     MethodNotAllowed = "method_not_allowed", 405, "The Allow header lists the methods.";
     /// The client was too slow.
     RequestTimeout = "request_timeout", 408, "Send the whole request without pauses, or ask for a longer server.client_timeout.";
     /// The thing is not in a state in which that can be done.
-    Conflict = "conflict", 409, "Fetch it again: its state has changed.";
+    Conflict = "conflict", 409, "The message says why; fetch it again to see its present state.";
     /// The request target is too long.
     UriTooLong = "uri_too_long", 414, "Shorten the path and query to 8 KB.";
     /// This server does not answer for that host.
