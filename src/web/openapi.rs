@@ -68,7 +68,8 @@ impl Modify for Schemes {
 #[into_params(parameter_in = Query)]
 #[allow(dead_code)] // It describes.
 pub struct AckParam {
-    /// memory, journal, redis, store or relay: what the answer waits for; without it the tier's own level
+    /// What the answer waits for: memory, or store for the database's commit (journal, redis and relay need tiers that this build has
+    /// not); without it the tier's own level
     ack: Option<String>,
 }
 
@@ -226,7 +227,7 @@ pub fn json() -> &'static str {
     JSON.get_or_init(|| Description::openapi().to_json().unwrap_or_else(|_| "{}".into()))
 }
 
-/// `GET /api/openapi.json`.
+/// `GET /api/openapi.json`: this description.
 #[utoipa::path(get, path = "/api/openapi.json", tag = "page", responses((status = 200, description = "This description", body = Object), Failure))]
 pub async fn document(_who: Viewer) -> HttpResponse {
     HttpResponse::Ok().insert_header((CONTENT_TYPE, "application/json")).body(json())

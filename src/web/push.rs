@@ -41,7 +41,7 @@ use crate::{
 /// Longest wait for the alerts of a batch to be committed. They are committed anyway; the answer only prefers to come after them.
 const ALERTS_WAIT: Duration = Duration::from_secs(1);
 
-/// The handler.
+/// `POST /api/readings`: takes readings; engineId and at least one metric each, a reason for every one that is refused.
 ///
 /// # Errors
 /// 400, 408, 413, 415 for bad bodies; 429, 503, 507 where the sender should come again.

@@ -156,7 +156,7 @@ fn moment(name: &str, text: Option<&str>) -> Result<Option<i64>, ApiError> {
         .ok_or_else(|| ApiError::query(name, "not an RFC 3339 time such as 2026-01-31T12:00:00Z"))
 }
 
-/// `GET /api/readings`.
+/// `GET /api/readings`: what is stored, or with `bucket` its minimum, mean and maximum by time.
 ///
 /// # Errors
 /// 400 for parameters that mean nothing, 503 while the database is away.
@@ -225,7 +225,7 @@ pub struct ReceiptAnswer {
     relayed: bool,
 }
 
-/// `GET /api/receipts/{stream}/{seq}`.
+/// `GET /api/receipts/{stream}/{seq}`: what became of one accepted reading.
 ///
 /// # Errors
 /// 400 for a stream that is no UUID or a number that is none; 503 while the database is away and the buffer does not know.

@@ -16,7 +16,7 @@ use crate::web::{
     state::WebState,
 };
 
-/// `GET /admin/actors`.
+/// `GET /admin/actors`: the actors and loops, and how they are.
 #[utoipa::path(get, path = "/admin/actors", tag = "admin",
     responses((status = 200, description = "Actors and loops", body = crate::web::openapi::Actors), Failure))]
 pub async fn list(_who: Operator, state: Data<WebState>) -> HttpResponse {

@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-/// `GET /admin/duties`.
+/// `GET /admin/duties`: what runs at fixed times, and when it last did.
 #[utoipa::path(get, path = "/admin/duties", tag = "admin",
     responses((status = 200, description = "Duties by name, and the last statistics of the store", body = Object), Failure))]
 pub async fn list(_who: Operator, state: Data<WebState>) -> HttpResponse {

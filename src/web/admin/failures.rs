@@ -200,7 +200,7 @@ async fn find(state: &WebState, id: &str) -> Result<Found, ApiError> {
     }
 }
 
-/// `GET /admin/failures/{id}`.
+/// `GET /admin/failures/{id}`: one in full.
 ///
 /// # Errors
 /// 404 for an id that is unknown.
@@ -243,7 +243,7 @@ async fn retry_reading(state: &WebState, who: &Caller, id: String, reason: Strin
 /// `POST /admin/failures/{id}/discard`: given up for good.
 ///
 /// # Errors
-/// As [`retry`].
+/// As of retry.
 #[utoipa::path(post, path = "/admin/failures/{id}/discard", tag = "failures", params(("id" = String, Path, description = "As listed")),
     request_body = ReasonBody, responses((status = 200, description = "As it stands now", body = Object), Failure))]
 pub async fn discard(
@@ -269,7 +269,7 @@ pub async fn discard(
 /// `POST /admin/failures/{id}/mark-sent`: someone knows that it arrived.
 ///
 /// # Errors
-/// As [`retry`]; 409 for a reading.
+/// As of retry; 409 for a reading.
 #[utoipa::path(post, path = "/admin/failures/{id}/mark-sent", tag = "failures", params(("id" = String, Path, description = "As listed")),
     request_body = ReasonBody, responses((status = 200, description = "As it stands now", body = Object), Failure))]
 pub async fn mark_sent(
@@ -336,7 +336,7 @@ pub struct RedriveBody {
     limit: Option<u32>,
 }
 
-/// `POST /admin/failures/redrive`: tries many again, oldest decisions last.
+/// `POST /admin/failures/redrive`: tries many again, in each place the newest first.
 ///
 /// # Errors
 /// 400 without a reason; 503 where a store is away.
