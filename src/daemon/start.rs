@@ -183,7 +183,10 @@ impl Daemon {
             engines: engines.clone(),
             raiser: raiser.clone(),
             buffer: batches.courier(),
-            medium: buffer.clone(),
+            refuses: Box::new({
+                let buffer = buffer.clone();
+                move |batch| buffer.refuses(batch)
+            }),
             config: config.clone(),
             clock: clock.clone(),
             save_phases: save_phases(&control, &clock),

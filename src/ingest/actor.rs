@@ -14,9 +14,9 @@ use super::{
     raiser::Raiser,
 };
 use crate::{
-    buffer::Buffer,
     clock::SharedClock,
     config::Config,
+    domain::batch::Batch,
     protocol::{Append, Drain, Ingest, Reconfigure, Refusal},
     supervise::{Courier, SendRefused, service},
 };
@@ -30,6 +30,9 @@ const SAVE_EVERY: Duration = Duration::from_secs(5);
 /// See [`IngestParts::save_phases`].
 pub type SavePhases = Box<dyn Fn(Vec<SavedPhase>) -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
 
+/// See [`IngestParts::refuses`].
+pub type Refuses = Box<dyn Fn(&Batch) -> Option<Refusal> + Send + Sync>;
+
 /// See [`IngestParts::poll`].
 pub type MakePollContext = Box<dyn Fn(&Config) -> Option<PollContext> + Send + Sync>;
 
@@ -41,8 +44,8 @@ pub struct IngestParts {
     pub raiser: Raiser,
     /// The way of readings.
     pub buffer: Courier<Append>,
-    /// The medium at its end, asked for room only.
-    pub medium: Arc<dyn Buffer>,
+    /// Why the buffer would refuse a batch now; asked before the rules see it.
+    pub refuses: Refuses,
     /// The configuration in force; a restarted actor polls by it.
     pub config: Arc<arc_swap::ArcSwap<Config>>,
     /// Wall-clock time.
@@ -114,7 +117,7 @@ impl Handler<Ingest> for IngestActor {
         } else if !self.parts.raiser.has_room() {
             Some(Refusal::Full)
         } else {
-            self.parts.medium.refuses(&batch)
+            (self.parts.refuses)(&batch)
         };
         if let Some(refusal) = refusal {
             // The sender may have gone; then there is nobody to tell.

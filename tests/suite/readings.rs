@@ -65,6 +65,8 @@ fn the_same_push_again_is_duplicates_and_another_value_is_a_conflict_that_a_pers
 #[test]
 fn a_receipt_tells_buffered_until_it_is_stored() {
     let daemon = Setup::with("[buffer]\nflush_interval = \"3s\"\n").start();
+    // What comes before the database has been opened is stored as soon as it has.
+    daemon.wait_for("ready", Duration::from_secs(10), |daemon| daemon.get("/readyz").json()["state"] == "ready");
     let answer = daemon
         .post("/api/readings", r#"[{"engineId":"e1","rpm":1},{"engineId":"e2","rpm":"fast"},{"engineId":"e3","rpm":3}]"#)
         .json();
