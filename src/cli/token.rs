@@ -105,6 +105,8 @@ async fn ask(dir: &Path, action: &TokenAction) -> Result<String, Failed> {
 /// Holds the directory's lock meanwhile, so that a daemon that starts does not miss what is written.
 fn directly(dir: &Path, action: &TokenAction) -> Result<String, Failed> {
     let _lock = DataDirectory::open(dir).map_err(Failed::Other)?;
+    // A token made for another directory is one that no daemon knows.
+    super::complain(&format!("no daemon runs on {}: working on its control store", dir.display()));
     let now_us = SystemClock.now_us();
     let failed = |error: StoreError| Failed::Other(error.to_string());
     let (store, _) = control::open(dir, now_us).map_err(failed)?;

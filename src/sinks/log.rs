@@ -15,6 +15,9 @@ pub const NAME: &str = "log";
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Notice {
+    /// `firing` or `resolved`.
+    #[serde(default)]
+    event: String,
     title: String,
     text: String,
     level: String,
@@ -28,9 +31,11 @@ impl Sink for LogSink {
     fn send<'a>(&'a self, letter: &'a Letter) -> BoxFuture<'a, Result<Sent, SendError>> {
         let notice = serde_json::from_str::<Notice>(&letter.payload).ok();
         let (title, text) = notice.as_ref().map_or(("delivery", &*letter.payload), |n| (n.title.as_str(), n.text.as_str()));
-        let level = match notice.as_ref().map(|notice| notice.level.as_str()) {
-            Some("CRITICAL") => log::Level::Error,
-            Some("WARNING") => log::Level::Warn,
+        // That something is over is no trouble, whatever it was.
+        let level = match notice.as_ref().map(|notice| (notice.event.as_str(), notice.level.as_str())) {
+            Some(("resolved", _)) => log::Level::Info,
+            Some((_, "CRITICAL")) => log::Level::Error,
+            Some((_, "WARNING")) => log::Level::Warn,
             _ => log::Level::Info,
         };
         log::log!(target: "belayd::alert", level, alertId = letter.subject.as_str(), deliveryId = letter.id.as_str(), text = text; "{title}");
