@@ -23,7 +23,7 @@ mod web;
 #[cfg(not(feature = "fault-injection"))]
 #[test]
 fn what_needs_faults_on_purpose_is_left_out() {
-    eprintln!(
-        "left out: killed, hung and blocked actors, the watchdog and the dropped row, because the feature fault-injection is off (tests/run turns it on)"
+    support::left_out(
+        "killed, hung and blocked actors, the watchdog and the dropped row, because the feature fault-injection is off (tests/run turns it on)",
     );
 }

@@ -18,7 +18,11 @@ fn has_postgres() -> bool {
     static NOTICE: std::sync::Once = std::sync::Once::new();
     let installed = postgres::is_installed();
     if !installed {
-        NOTICE.call_once(|| eprintln!("left out: outages of the daemon's database, because PostgreSQL's binaries are not installed (tests/run installs them)"));
+        NOTICE.call_once(|| {
+            crate::support::left_out(
+                "outages of the daemon's database, because PostgreSQL's binaries are not installed (tests/run installs them)",
+            )
+        });
     }
     installed
 }

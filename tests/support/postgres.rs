@@ -26,7 +26,7 @@ pub fn shared_url() -> Option<String> {
     let url = std::env::var(URL_VARIABLE).ok().filter(|url| !url.is_empty());
     if url.is_none() {
         NOTICE.call_once(|| {
-            eprintln!("left out: PostgreSQL, because {URL_VARIABLE} is not set (tests/run starts one)");
+            super::left_out(&format!("PostgreSQL, because {URL_VARIABLE} is not set (tests/run starts one)"));
         });
     }
     url

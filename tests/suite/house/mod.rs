@@ -257,7 +257,7 @@ fn what_the_documentation_lists_is_compared_with_the_code_by_a_test() {
 fn nothing_names_the_place_where_it_was_made() {
     let listed = Command::new("git").args(["ls-files", "-z"]).current_dir(root()).output();
     let Some(listed) = listed.ok().filter(|output| output.status.success()) else {
-        eprintln!("left out: the tree is no git checkout");
+        crate::support::left_out("the tree is no git checkout");
         return;
     };
     // Put together here, so that this file does not name them either.

@@ -58,7 +58,9 @@ impl Browser {
             Ok(driver) => driver,
             Err(error) => {
                 assert!(env::var("CI").as_deref() != Ok("true"), "chromedriver does not start ({error}): install chromium-driver");
-                eprintln!("SKIPPED: chromedriver does not start ({error}); install chromium and chromium-driver to test the page");
+                crate::support::left_out(&format!(
+                    "the page in a browser: chromedriver does not start ({error}); install chromium and chromium-driver"
+                ));
                 return None;
             }
         };

@@ -22,7 +22,7 @@ use crate::support::postgres::{Postgres, is_installed, shared_url};
 fn server(settings: &[&str]) -> Option<Postgres> {
     shared_url()?;
     if !is_installed() {
-        eprintln!("left out: outages of PostgreSQL, because its binaries are not installed");
+        crate::support::left_out("outages of PostgreSQL, because its binaries are not installed");
         return None;
     }
     Some(Postgres::start(settings))
