@@ -53,6 +53,8 @@ impl CompiledRule {
 
     pub(super) fn describe(&self, engine_id: &str, value: f64, firing: bool) -> String {
         let Rule { name, metric, op, threshold, clear, .. } = &self.rule;
+        // Sensors do not know more digits, and people read this; the alert's own value keeps them all.
+        let value = (value * 1_000.0).round() / 1_000.0;
         match (firing, clear) {
             (true, _) => format!("{name}: {metric} of {engine_id} is {value}, limit {op} {threshold}"),
             (false, Some(clear)) => format!("{name}: {metric} of {engine_id} is back at {value}, clear at {clear}"),
