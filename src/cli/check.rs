@@ -1,10 +1,13 @@
 //! `belayd check`: every fault of the configuration at once, before anything starts. In: the configuration as `belayd run` would
 //! read it. Out: faults on stderr and code 78; or what was read on stdout and 0. It changes nothing.
 
-use std::process::ExitCode;
+use std::{fs, path::Path, process::ExitCode};
 
 use super::{GlobalArgs, complain, exit, print};
-use crate::config::{Config, Loaded, redact_url};
+use crate::{
+    config::{Config, Loaded, Tier, redact_url, units::format_size},
+    monitor::{Usage, disk_of},
+};
 
 mod connect;
 
@@ -23,7 +26,7 @@ pub fn execute(args: &CheckArgs, global: &GlobalArgs) -> ExitCode {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
-    loaded.notes.iter().for_each(|note| complain(&format!("note: {note}")));
+    loaded.notes.iter().cloned().chain(room_for_journal(&loaded.config)).for_each(|note| complain(&format!("note: {note}")));
     let said = print(&summary(&loaded));
     if !args.connect {
         return said;
@@ -51,6 +54,53 @@ fn summary(loaded: &Loaded) -> String {
     )
 }
 
+/// Whether the disk can take the journal up to its bound; what it takes already counts as room.
+fn room_for_journal(config: &Config) -> Option<String> {
+    let (dir, bound) = (&config.server.data_dir, config.buffer.journal_bytes);
+    let nearest =
+        dir.ancestors().map(|dir| if dir.as_os_str().is_empty() { Path::new(".") } else { dir }).find(|dir| dir.exists())?;
+    let Usage { used_bytes, total_bytes } = disk_of(nearest);
+    let room = total_bytes - used_bytes + allocated(&dir.join("journal"));
+    // Zeros mean that the disk cannot be asked.
+    if config.buffer.tier != Tier::Journal || total_bytes == 0 || room >= bound {
+        return None;
+    }
+    let (bound, room, dir) = (format_size(bound), format_size(room / 1_000_000 * 1_000_000), dir.display());
+    Some(format!(
+        "buffer.journal_bytes is {bound}, and the disk of {dir} has room for {room}: senders get 507 once it is full; lower it or make room"
+    ))
+}
+
+/// Bytes of the files in a directory; 0 where it cannot be read.
+fn allocated(dir: &Path) -> u64 {
+    let files = fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok);
+    files.filter_map(|file| file.metadata().ok()).filter(fs::Metadata::is_file).map(|file| file.len()).sum()
+}
+
 fn counted(count: usize, what: &str) -> String {
     if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse;
+
+    #[test]
+    fn a_journal_larger_than_the_disk_is_noted_and_what_it_takes_already_counts_as_room() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let with = |bound: u64| {
+            let mut config = parse(&format!("[server]\ndata_dir = \"{}/absent\"\n", dir.path().display())).expect("no fault");
+            config.buffer.tier = Tier::Journal;
+            config.buffer.journal_bytes = bound;
+            config
+        };
+        assert_eq!(room_for_journal(&with(8_000_000)), None);
+        let note = room_for_journal(&with(1_000_000_000_000_000)).expect("no disk is that large");
+        assert!(note.starts_with("buffer.journal_bytes is 1000TB") && note.contains("lower it or make room"), "{note}");
+        assert_eq!(room_for_journal(&Config { buffer: parse("").expect("no fault").buffer, ..with(0) }), None);
+        assert_eq!(allocated(dir.path()), 0);
+        fs::write(dir.path().join("0000000001.seg"), [0; 10]).expect("a file");
+        assert_eq!(allocated(dir.path()), 10);
+    }
 }

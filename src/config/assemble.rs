@@ -22,6 +22,10 @@ use crate::domain::{
 /// How far behind a timestamp may lie unless the file says otherwise: 10 years.
 const MAX_BEHIND_DEFAULT: Duration = Duration::from_secs(3_650 * 86_400);
 
+/// Streams of the journal unless the file says otherwise: SQLite has one writer, PostgreSQL keeps two connections busy.
+const STREAMS_SQLITE: usize = 1;
+const STREAMS_POSTGRES: usize = 2;
+
 /// The path of the key that has no value.
 type Missing = String;
 
@@ -83,9 +87,10 @@ pub(super) fn assemble(resolved: &Resolved) -> Result<Config, Missing> {
     if routes.is_empty() {
         routes.push(everything_everywhere(&webhooks));
     }
+    let store = store(one("store")?, &server)?;
     Ok(Config {
-        store: store(one("store")?, &server)?,
-        buffer: buffer(one("buffer")?)?,
+        buffer: buffer(one("buffer")?, &store)?,
+        store,
         readings: readings(one("readings")?, &retention)?,
         sources: resolved.entries("sources").map(source).collect::<Result<_, _>>()?,
         rules: resolved.entries("rules").map(rule).collect::<Result<_, _>>()?,
@@ -129,13 +134,16 @@ fn store(e: &Entry, server: &ServerConfig) -> Result<StoreConfig, Missing> {
     })
 }
 
-fn buffer(e: &Entry) -> Result<BufferConfig, Missing> {
+fn buffer(e: &Entry, store: &StoreConfig) -> Result<BufferConfig, Missing> {
+    let streams = if store.url.starts_with("sqlite:") { STREAMS_SQLITE } else { STREAMS_POSTGRES };
     Ok(BufferConfig {
-        tier: e.get::<String>("tier").map(|_| Tier::Memory)?,
+        tier: if e.get::<String>("tier")? == "journal" { Tier::Journal } else { Tier::Memory },
         batch_rows: e.get("batch_rows")?,
         flush_interval: e.get("flush_interval")?,
         memory_rows: e.get("memory_rows")?,
         memory_bytes: e.get("memory_bytes")?,
+        journal_bytes: e.get("journal_bytes")?,
+        streams: e.option("streams").unwrap_or(streams),
         ack_timeout: e.get("ack_timeout")?,
         admission_bytes: e.get("admission_bytes")?,
     })

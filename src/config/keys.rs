@@ -191,10 +191,6 @@ pub static NOT_SERVED: &[(&str, &str)] = &[
     ("slack", "this build has no Slack sink; remove [slack], its sinks are \"log\" and [[webhooks]]"),
     ("discord", "this build has no Discord sink; remove [discord], its sinks are \"log\" and [[webhooks]]"),
     ("bots", "this build has no bots; remove [[bots]], its sinks are \"log\" and [[webhooks]]"),
-    (
-        "buffer.journal_bytes",
-        "this build has no journal; remove it, buffer.tier = \"memory\" is bounded by memory_rows and memory_bytes",
-    ),
     ("retention.idempotency_keys", "this build takes no messages, so it keeps no idempotency keys; remove it"),
     ("routes.recipients", "this build has no sink with recipients; remove it and name sinks only"),
     ("routes.labels", "this build selects by levels, kinds, names and subjects; use those"),

@@ -172,6 +172,15 @@ fn a_file_that_was_asked_for_must_be_there_and_one_that_is_looked_for_need_not()
 }
 
 #[test]
+fn the_journal_has_as_many_streams_as_the_database_takes_at_once() {
+    let streams = |text: &str| parse(text).expect("no fault").buffer.streams;
+    assert_eq!(streams(""), 1);
+    assert_eq!(streams("[store]\nurl = \"postgres://h/db\"\n"), 2);
+    assert_eq!(streams("[store]\nurl = \"postgres://h/db\"\n[buffer]\nstreams = 1\n"), 1);
+    assert_eq!(streams("[buffer]\nstreams = 3\n"), 3);
+}
+
+#[test]
 fn default_rules_hold_only_where_no_rule_is_given() {
     let names = |text: &str| parse(text).expect("no fault").rules.into_iter().map(|rule| rule.name).collect::<Vec<_>>();
     assert_eq!(names(""), ["overheat", "overspeed"]);
@@ -190,12 +199,13 @@ fn without_routes_everything_goes_to_the_log_and_every_webhook() {
 fn what_is_probably_not_meant_is_noted() {
     let dir = dir(
         "[[rules]]\nname = \"r\"\nmetric = \"temprature\"\nop = \">\"\nthreshold = 1\n[[webhooks]]\nname = \"w\"\nurl = \"http://h\"\n\
-         [[routes]]\nsinks = \"log\"\n",
+         [[routes]]\nsinks = \"log\"\n[buffer]\ntier = \"memory\"\nstreams = 2\n",
     );
     let notes = load(&options(dir.path(), &[], &[])).expect("no fault").notes;
     assert_eq!(
         notes,
         [
+            "buffer.streams means nothing with buffer.tier = \"memory\"",
             "rule \"r\" watches the extra metric \"temprature\"; did you mean \"temperature\"?",
             "webhook \"w\" is named by no route: nothing goes there"
         ]

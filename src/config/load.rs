@@ -142,7 +142,7 @@ fn build(text: &str, file: Option<PathBuf>, options: &LoadOptions, files: &dyn F
         return Err(sorted(report));
     }
     match assemble(&resolved) {
-        Ok(config) => Ok(Loaded { notes: relations::notes(&config), config, file }),
+        Ok(config) => Ok(Loaded { notes: relations::notes(&config, &resolved), config, file }),
         Err(key) => {
             report.add(&Place::Nowhere, key, "has no value; this is a fault of belayd's table of keys, please report it");
             Err(sorted(report))

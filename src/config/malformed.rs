@@ -56,10 +56,10 @@ fn what_this_build_cannot_serve_is_told_apart_from_what_is_unknown() {
             "belayd.toml:1:3: bots: not available in this build; this build has no bots; remove [[bots]], its sinks are \"log\" and [[webhooks]]",
         ),
         (
-            "[buffer]\njournal_bytes = \"2GB\"\n",
-            "belayd.toml:2:1: buffer.journal_bytes: not available in this build; this build has no journal; remove it, \
-             buffer.tier = \"memory\" is bounded by memory_rows and memory_bytes",
+            "[buffer]\njournal_bytes = \"1MB\"\n",
+            "belayd.toml:2:17: buffer.journal_bytes: \"1MB\" is out of range: \"8MB\" to \"1TB\"",
         ),
+        ("[buffer]\nstreams = 9\n", "belayd.toml:2:11: buffer.streams: 9 is out of range: 1 to 8"),
         ("[buffer]\ntier = \"disk\"\n", "belayd.toml:2:8: buffer.tier: unknown value \"disk\", expected one of \"memory\""),
         (
             "[buffer]\ntier = \"memroy\"\n",

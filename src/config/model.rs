@@ -95,6 +95,8 @@ pub struct StoreConfig {
 pub enum Tier {
     /// In memory: fast, and lost if the process dies.
     Memory,
+    /// In files of the data directory, synced before anything is acknowledged.
+    Journal,
 }
 
 /// `[buffer]`
@@ -110,6 +112,11 @@ pub struct BufferConfig {
     pub memory_rows: u32,
     /// Most bytes in memory.
     pub memory_bytes: u64,
+    /// Most bytes of journal on disk, read or not (tier journal).
+    pub journal_bytes: u64,
+    /// Numbered sequences in the journal, 1 to 8, each with a database connection of its own (tier journal); where the file does
+    /// not say, as many as the database takes at once.
+    pub streams: usize,
     /// Longest wait for the ack level that a sender asked for.
     pub ack_timeout: Duration,
     /// Most bytes of request bodies being read and parsed at once; beyond that 429.

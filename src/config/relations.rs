@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::{
-    model::Config,
+    model::{Config, Tier},
     resolve::{Entry, Report, Resolved},
     texts::{metric_slip, nearest},
     units::format_duration,
@@ -156,8 +156,8 @@ fn sinks(resolved: &Resolved, report: &mut Report) {
 }
 
 /// What is allowed and yet probably not meant.
-pub(super) fn notes(config: &Config) -> Vec<String> {
-    let mut notes = Vec::new();
+pub(super) fn notes(config: &Config, resolved: &Resolved) -> Vec<String> {
+    let mut notes = buffer_notes(config, resolved);
     for rule in &config.rules {
         if let Some(near) = metric_slip(&rule.metric) {
             notes.push(format!("rule \"{}\" watches the extra metric \"{}\"; did you mean \"{near}\"?", rule.name, rule.metric));
@@ -166,6 +166,20 @@ pub(super) fn notes(config: &Config) -> Vec<String> {
     let routed: BTreeSet<&str> = config.routes.iter().flat_map(|route| &route.sinks).map(String::as_str).collect();
     for hook in config.webhooks.iter().filter(|hook| !routed.contains(hook.name.as_str())) {
         notes.push(format!("webhook \"{}\" is named by no route: nothing goes there", hook.name));
+    }
+    notes
+}
+
+/// The same about the buffer.
+fn buffer_notes(config: &Config, resolved: &Resolved) -> Vec<String> {
+    let given = |key| resolved.one("buffer").is_some_and(|entry| entry.is_given(key));
+    let mut notes = Vec::new();
+    if config.buffer.tier == Tier::Memory {
+        let idle = ["journal_bytes", "streams"].into_iter().filter(|key| given(key));
+        notes.extend(idle.map(|key| format!("buffer.{key} means nothing with buffer.tier = \"memory\"")));
+    } else if config.buffer.streams > 1 && config.store.url.starts_with("sqlite:") {
+        let streams = config.buffer.streams;
+        notes.push(format!("buffer.streams = {streams} makes SQLite no faster: it has one writer; leave it out"));
     }
     notes
 }

@@ -67,13 +67,17 @@ pub(super) fn store(c: &StoreConfig) -> Json {
 }
 
 fn buffer(c: &BufferConfig) -> Json {
-    let Tier::Memory = c.tier;
     json!({
-        "tier": "memory",
+        "tier": match c.tier {
+            Tier::Memory => "memory",
+            Tier::Journal => "journal",
+        },
         "batch_rows": c.batch_rows,
         "flush_interval": format_duration(c.flush_interval),
         "memory_rows": c.memory_rows,
         "memory_bytes": format_size(c.memory_bytes),
+        "journal_bytes": format_size(c.journal_bytes),
+        "streams": c.streams,
         "ack_timeout": format_duration(c.ack_timeout),
         "admission_bytes": format_size(c.admission_bytes),
     })

@@ -73,7 +73,7 @@ impl Daemon {
         let sources = Arc::new(SourceBoard::default());
         let board = Arc::new(Board::default());
         let health = Arc::new(StoreHealth::default());
-        let buffer = open_buffer(&settings);
+        let buffer = open_buffer(&settings).map_err(StartFailed)?;
         let supervisor = Supervisor::new(settings.supervision.clone());
         let registry = supervisor.registry().clone();
         let start = while_doing("actors");

@@ -122,9 +122,10 @@ pub(super) fn store_is_up(health: &Arc<StoreHealth>) -> Box<dyn Fn() -> bool + S
     Box::new(move || health.is_up())
 }
 
-pub(super) fn open_buffer(settings: &Config) -> Arc<dyn Buffer> {
+pub(super) fn open_buffer(settings: &Config) -> Result<Arc<dyn Buffer>, String> {
     match settings.buffer.tier {
-        Tier::Memory => Arc::new(MemoryBuffer::new(settings.buffer.memory_rows, settings.buffer.memory_bytes)),
+        Tier::Memory => Ok(Arc::new(MemoryBuffer::new(settings.buffer.memory_rows, settings.buffer.memory_bytes))),
+        Tier::Journal => Err("this build has no journal yet; set buffer.tier = \"memory\"".to_owned()),
     }
 }
 

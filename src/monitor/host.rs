@@ -76,7 +76,7 @@ impl HostProbe {
         HostFigures {
             cpu_percent,
             memory: memory(&read("/proc/meminfo")),
-            disk: disk(&self.data_dir),
+            disk: disk_of(&self.data_dir),
             process: process(&read("/proc/self/status")),
         }
     }
@@ -116,7 +116,8 @@ fn process(status: &str) -> ProcessFigures {
     ProcessFigures { rss_bytes: kilobytes(status, "VmRSS").unwrap_or(0), private_bytes: kilobytes(status, "RssAnon").unwrap_or(0) }
 }
 
-fn disk(path: &Path) -> Usage {
+/// The file system of `path`, as `df` shows it to an ordinary user; zeros where it cannot be asked.
+pub fn disk_of(path: &Path) -> Usage {
     let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return Usage::default() };
     // SAFETY: an all-zero statvfs is a valid value, the path ends in a zero byte, and the pointer is valid for the call.
     let figures = unsafe {

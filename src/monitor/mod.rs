@@ -13,6 +13,6 @@ mod views;
 pub use actor::{MonitorActor, MonitorParts, RaiseFn};
 pub use board::{Board, Readiness, Stage};
 pub use conditions::{Condition, Conditions};
-pub use host::{HostFigures, HostProbe, ProcessFigures, Usage};
+pub use host::{HostFigures, HostProbe, ProcessFigures, Usage, disk_of};
 pub use snapshot::*;
 pub use views::{ALERTS_SHOWN, Look, Measured, Views, sum};

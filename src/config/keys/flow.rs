@@ -38,6 +38,18 @@ pub(super) static BUFFER: Section = Section {
         ),
         key("memory_bytes", Size("100kB", "100GB"), Is(r#""10MB""#), "Most bytes in memory."),
         key(
+            "journal_bytes",
+            Size("8MB", "1TB"),
+            Is(r#""2GB""#),
+            "Tier journal: most bytes of journal in server.data_dir, read or not. Beyond it senders get 503 until the database has caught up; an alert tells before.",
+        ),
+        key(
+            "streams",
+            Int(1, 8),
+            Example("2"),
+            "Tier journal: how many numbered sequences share the journal, each drained through a database connection of its own. Left out: 1 with SQLite, which has one writer, and 2 with PostgreSQL.",
+        ),
+        key(
             "ack_timeout",
             Duration("100ms", "5m"),
             Is(r#""10s""#),
