@@ -82,7 +82,7 @@ fn frames(next_seq: u64, rows: u64, engines: &[String]) -> Vec<Frame> {
                 extra: None,
             });
         }
-        frames.push(Frame { first_seq, batch: builder.finish(1_700_000_000_000_000) });
+        frames.push(Frame { first_seq, batch: builder.finish(1_700_000_000_000_000), chain_before: 0, chain: 0 });
         first_seq += FRAME_ROWS;
     }
     frames

@@ -19,6 +19,8 @@ use crate::{
 const MAILBOX: usize = 4_096;
 /// How often an orderly stop looks whether everything is written.
 const DRAIN_LOOK: Duration = Duration::from_millis(10);
+/// How long a stop waits for a database that takes nothing, where what waits outlives the process.
+const DURABLE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What the actor works with; it outlives every restart.
 #[derive(Debug)]
@@ -124,11 +126,21 @@ impl Handler<Drain> for BatchBufferActor {
         self.parts.drain.flush();
         let parts = self.parts.clone();
         let wait = async move {
-            while parts.buffer.stats().rows > 0 && std::time::Instant::now() < drain.deadline {
+            let (mut left, mut moved) = (parts.buffer.stats().rows, std::time::Instant::now());
+            while left > 0 && std::time::Instant::now() < drain.deadline {
+                // What outlives the process may wait for the next start, so a database that takes nothing does not hold up the stop.
+                if parts.buffer.outlives_process() && moved.elapsed() > DURABLE_PATIENCE {
+                    break;
+                }
                 tokio::time::sleep(DRAIN_LOOK).await;
                 parts.drain.flush();
+                let now_left = parts.buffer.stats().rows;
+                if now_left < left {
+                    moved = std::time::Instant::now();
+                }
+                left = now_left;
             }
-            if parts.buffer.stats().rows == 0 {
+            if left == 0 || parts.buffer.outlives_process() {
                 // Nobody listens where the deadline has passed; the daemon looks at the buffer itself then.
                 let _ = drain.done.send(());
             }
@@ -146,12 +158,13 @@ mod tests {
     use super::*;
     use crate::{
         buffer::{
-            DrainOutcome, Frame,
-            drain::{DrainSettings, HealthChange, Observer, WriteFailed, Writer},
+            Attached, DrainOutcome, Frame, Gap, Position,
+            drain::{DrainSettings, Observer, WriteFailed, Writer, outage::HealthChange},
             memory::MemoryBuffer,
         },
         domain::{
             batch::{Batch, BatchBuilder},
+            breaker::CircuitState,
             reading::ReadingRef,
             receipt::StreamId,
         },
@@ -162,8 +175,12 @@ mod tests {
     struct Always;
 
     impl Writer for Always {
-        fn open(&mut self, _: StreamId) -> Result<(), WriteFailed> {
-            Ok(())
+        fn open(&mut self, _: StreamId) -> Result<Position, WriteFailed> {
+            Ok(Position::default())
+        }
+
+        fn pass_over(&mut self, _: StreamId, gap: &Gap) -> Result<DrainOutcome, WriteFailed> {
+            Ok(DrainOutcome::of_gap(gap))
         }
 
         fn write(&mut self, _: StreamId, frames: &[Frame]) -> Result<DrainOutcome, WriteFailed> {
@@ -177,7 +194,10 @@ mod tests {
     struct Sizes(Mutex<Vec<u64>>);
 
     impl Observer for Sizes {
-        fn alive(&self) {}
+        fn alive(&self, _: usize) {}
+        fn attached(&self, _: &Attached) {}
+        fn medium_failed(&self, _: &std::io::Error) {}
+        fn circuit(&self, _: CircuitState) {}
         fn settled(&self, outcome: &DrainOutcome, _: Duration) {
             self.0.lock().expect("no panic here").push(outcome.stored);
         }
@@ -206,7 +226,7 @@ mod tests {
         let buffer = Arc::new(MemoryBuffer::new(10_000, 1_000_000));
         let sizes = Arc::new(Sizes::default());
         let settings = DrainSettings { batch_rows: 100 };
-        let (drain, _) = DrainHandle::start(buffer.clone(), Box::new(Always), sizes.clone(), settings).expect("a thread");
+        let (drain, _) = DrainHandle::start(buffer.clone(), |_| Box::new(Always), sizes.clone(), settings).expect("a thread");
         let parts = Arc::new(BufferParts { buffer: buffer.clone(), drain, batch_rows: 100, flush_interval });
         (BatchBufferActor::new(parts).start(), buffer, sizes)
     }

@@ -1,15 +1,15 @@
 //! The call to the database that the drain is in, seen from outside: a call that has no end is an outage of the database, not a
 //! hang of ours, and nobody else could tell, because the drain's own thread is inside it.
 //!
-//! In: begin and end of each call. Out: [`HealthChange::Down`] when a call takes too long, and signs of life meanwhile. A crash
-//! loses nothing here.
+//! In: begin and end of each call. Out: word of an outage when a call takes too long, and signs of life meanwhile. A crash loses
+//! nothing here.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use super::drain::{HealthChange, Observer, WriteFailed};
+use super::drain::{Verdict, WriteFailed};
 
 /// A database that has not answered for this long counts as away. Longer than SQLite's wait for a lock and any healthy batch.
 pub(super) const SILENCE: Duration = Duration::from_secs(10);
@@ -21,8 +21,8 @@ pub(super) struct Call(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     since: Option<Instant>,
-    /// When this call was told of as an outage.
-    told: Option<Instant>,
+    /// Whether this call was told of as an outage.
+    told: bool,
 }
 
 impl Call {
@@ -30,28 +30,29 @@ impl Call {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs `call` under watch. The moment is given at which it was told of as an outage, where it was.
-    pub(super) fn watched<T>(&self, call: impl FnOnce() -> T) -> (T, Option<Instant>) {
-        *self.lock() = State { since: Some(Instant::now()), told: None };
+    /// Runs `call` under watch.
+    pub(super) fn watched<T>(&self, call: impl FnOnce() -> T) -> T {
+        *self.lock() = State { since: Some(Instant::now()), told: false };
         let result = call();
-        (result, std::mem::take(&mut *self.lock()).told)
+        self.forget();
+        result
     }
 
-    /// Forgets a call that ended in a panic; the moment is given at which it was told of as an outage, where it was.
-    pub(super) fn forget(&self) -> Option<Instant> {
-        std::mem::take(&mut *self.lock()).told
+    /// No call is under way.
+    pub(super) fn forget(&self) {
+        *self.lock() = State::default();
     }
 
-    /// One look at the call in flight, if there is one. The lock is held while it is told of, so that the end of the call comes after.
-    pub(super) fn look(&self, observer: &dyn Observer, silence: Duration, waiting: impl FnOnce() -> u64) {
+    /// One look at the call in flight, if there is one: it is a sign of life, and once it has been silent for `silence` an outage. The
+    /// lock is held while that is told, so that what the end of the call tells comes after.
+    pub(super) fn look(&self, silence: Duration, alive: impl FnOnce(), outage: impl FnOnce(Instant, WriteFailed)) {
         let mut state = self.lock();
         let Some(since) = state.since else { return };
-        observer.alive();
-        if state.told.is_none() && since.elapsed() >= silence {
-            state.told = Some(since);
+        alive();
+        if !state.told && since.elapsed() >= silence {
+            state.told = true;
             let message = format!("no answer for {} s; it may be stopped or stuck", silence.as_secs());
-            let cause = WriteFailed { transient: true, code: None, message };
-            observer.health(&HealthChange::Down { cause, waiting: waiting() });
+            outage(since, WriteFailed { verdict: Verdict::Outage, code: None, message });
         }
     }
 }
@@ -59,39 +60,18 @@ impl Call {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::buffer::DrainOutcome;
-
-    #[derive(Default)]
-    struct Seen {
-        alive: Mutex<u32>,
-        down: Mutex<Vec<u64>>,
-    }
-
-    impl Observer for Seen {
-        fn alive(&self) {
-            *self.alive.lock().expect("no panic") += 1;
-        }
-        fn settled(&self, _: &DrainOutcome, _: Duration) {}
-        fn health(&self, change: &HealthChange) {
-            if let HealthChange::Down { waiting, .. } = change {
-                self.down.lock().expect("no panic").push(*waiting);
-            }
-        }
-    }
 
     #[test]
     fn a_call_without_an_end_is_an_outage_told_once_and_no_hang() {
-        let (call, seen) = (Call::default(), Seen::default());
-        call.look(&seen, Duration::ZERO, || 7);
-        assert_eq!(*seen.alive.lock().expect("no panic"), 0, "a drain that is in no call speaks for itself");
-        let ((), told) = call.watched(|| {
-            call.look(&seen, Duration::from_secs(60), || 7);
-            assert!(seen.down.lock().expect("no panic").is_empty(), "not yet");
-            call.look(&seen, Duration::ZERO, || 7);
-            call.look(&seen, Duration::ZERO, || 8);
+        let (call, mut alive, mut outages) = (Call::default(), 0, 0);
+        let mut look = |call: &Call, silence| call.look(silence, || alive += 1, |_, _| outages += 1);
+        look(&call, Duration::ZERO);
+        call.watched(|| {
+            look(&call, Duration::from_secs(60));
+            look(&call, Duration::ZERO);
+            look(&call, Duration::ZERO);
         });
-        assert_eq!((*seen.alive.lock().expect("no panic"), told.is_some()), (3, true));
-        assert_eq!(*seen.down.lock().expect("no panic"), [7]);
-        assert!(call.watched(|| ()).1.is_none(), "the next call begins anew");
+        look(&call, Duration::ZERO);
+        assert_eq!((alive, outages), (3, 1), "a drain that is in no call speaks for itself");
     }
 }

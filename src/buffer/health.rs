@@ -2,6 +2,8 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use crate::domain::breaker::CircuitState;
+
 /// Shared; the drain's observer writes, everyone reads.
 #[derive(Debug, Default)]
 pub struct StoreHealth(Mutex<HealthView>);
@@ -15,6 +17,8 @@ pub struct HealthView {
     pub down_since_us: Option<i64>,
     /// Why, without secrets.
     pub cause: Option<String>,
+    /// The circuit breaker around it.
+    pub circuit: CircuitState,
     /// How long the last outage took, microseconds.
     pub last_outage_us: Option<i64>,
 }
@@ -42,7 +46,13 @@ impl StoreHealth {
     pub fn came_up(&self, now_us: i64) {
         let mut view = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let outage = view.down_since_us.map(|since| now_us - since);
-        *view = HealthView { up: true, down_since_us: None, cause: None, last_outage_us: outage.or(view.last_outage_us) };
+        let last_outage_us = outage.or(view.last_outage_us);
+        *view = HealthView { up: true, down_since_us: None, cause: None, circuit: view.circuit, last_outage_us };
+    }
+
+    /// Its circuit breaker turned.
+    pub fn turned(&self, circuit: CircuitState) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).circuit = circuit;
     }
 }
 
@@ -58,6 +68,7 @@ mod tests {
         health.went_down(20, "refused".into());
         assert_eq!(health.view().down_since_us, Some(10));
         health.came_up(50);
-        assert_eq!(health.view(), HealthView { up: true, down_since_us: None, cause: None, last_outage_us: Some(40) });
+        let healthy = HealthView { up: true, last_outage_us: Some(40), ..HealthView::default() };
+        assert_eq!(health.view(), healthy);
     }
 }

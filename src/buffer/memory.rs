@@ -12,7 +12,7 @@ use std::{
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::{Account, Buffer, BufferStats, DrainOutcome, Frame};
+use super::{Account, Attached, Buffer, BufferStats, DrainOutcome, Frame, Position, Work};
 use crate::{
     domain::{
         ack::AckLevel,
@@ -110,7 +110,7 @@ impl Inner {
             self.seal();
             self.bytes += FRAME_BYTES;
             if batch.bytes().len() * 2 > GATHER_BYTES {
-                self.frames.push_back(Held { frame: Frame { first_seq, batch }, since: Instant::now() });
+                self.frames.push_back(Held { frame: numbered(first_seq, batch), since: Instant::now() });
                 return;
             }
             let received_at_us = batch.received_at_us();
@@ -121,10 +121,31 @@ impl Inner {
         }
     }
 
+    /// Forgets what the database has; its waiters are given back to be told.
+    fn settled_up_to(&mut self, last_seq: u64) -> Vec<oneshot::Sender<AckLevel>> {
+        if self.open.as_ref().is_some_and(|open| open.first_seq <= last_seq) {
+            self.seal();
+        }
+        while self.frames.front().is_some_and(|held| held.frame.last_seq() <= last_seq) {
+            let Some(held) = self.frames.pop_front() else { break };
+            self.bytes = self.bytes.saturating_sub(held.frame.batch.bytes().len() as u64 + FRAME_BYTES);
+            self.account.buffered -= u64::from(held.frame.batch.len());
+        }
+        if self.frames.is_empty() && self.frames.capacity() > 1024 {
+            // A queue that has been long once need not hold its memory for ever.
+            self.frames.shrink_to(64);
+        }
+        let mut reached = Vec::new();
+        while self.waiters.front().is_some_and(|(waits_for, _)| *waits_for <= last_seq) {
+            reached.extend(self.waiters.pop_front().map(|(_, waiter)| waiter));
+        }
+        reached
+    }
+
     fn seal(&mut self) {
         if let Some(open) = self.open.take() {
             let batch = open.builder.finish(open.received_at_us);
-            self.frames.push_back(Held { frame: Frame { first_seq: open.first_seq, batch }, since: open.since });
+            self.frames.push_back(Held { frame: numbered(open.first_seq, batch), since: open.since });
         }
     }
 
@@ -133,12 +154,32 @@ impl Inner {
     }
 }
 
+fn tell(reached: Vec<oneshot::Sender<AckLevel>>) {
+    for waiter in reached {
+        // A sender that has gone needs no answer.
+        let _ = waiter.send(AckLevel::Store);
+    }
+}
+
+/// A stream of this tier begins with its process, so nobody else can have written other readings under its numbers: no chain.
+fn numbered(first_seq: u64, batch: Batch) -> Frame {
+    Frame { first_seq, batch, chain_before: 0, chain: 0 }
+}
+
 impl Buffer for MemoryBuffer {
+    fn tier(&self) -> &'static str {
+        "memory"
+    }
+
+    fn lanes(&self) -> usize {
+        1
+    }
+
     fn level(&self) -> AckLevel {
         AckLevel::Memory
     }
 
-    fn stream(&self) -> StreamId {
+    fn stream(&self, _: usize) -> StreamId {
         self.stream
     }
 
@@ -171,13 +212,26 @@ impl Buffer for MemoryBuffer {
         self.refuses_with(&self.lock(), batch)
     }
 
-    fn pending(&self, max_rows: u32) -> Vec<Frame> {
+    fn waiting(&self, _: usize) -> u64 {
+        self.lock().account.buffered
+    }
+
+    fn attach(&self, _: usize, position: &Position) -> std::io::Result<Attached> {
+        let mut inner = self.lock();
+        let reached = inner.settled_up_to(position.cursor_seq);
+        inner.account.set_totals(&position.totals);
+        drop(inner);
+        tell(reached);
+        Ok(Attached::Resumed)
+    }
+
+    fn next(&self, _: usize, max_rows: u32) -> std::io::Result<Work> {
         let mut inner = self.lock();
         let mut rows = 0;
         let mut frames = Vec::new();
         for held in &inner.frames {
             if rows >= max_rows {
-                return frames;
+                return Ok(Work::Frames(frames));
             }
             rows += held.frame.batch.len();
             frames.push(held.frame.clone());
@@ -186,32 +240,15 @@ impl Buffer for MemoryBuffer {
             inner.seal();
             frames.extend(inner.frames.back().map(|held| held.frame.clone()));
         }
-        frames
+        Ok(if frames.is_empty() { Work::Nothing } else { Work::Frames(frames) })
     }
 
-    fn settle(&self, outcome: &DrainOutcome) {
-        let mut reached = Vec::new();
+    fn settle(&self, _: usize, outcome: &DrainOutcome) {
         let mut inner = self.lock();
-        while inner.frames.front().is_some_and(|held| held.frame.last_seq() <= outcome.last_seq) {
-            let Some(held) = inner.frames.pop_front() else { break };
-            inner.bytes = inner.bytes.saturating_sub(held.frame.batch.bytes().len() as u64 + FRAME_BYTES);
-            inner.account.buffered -= u64::from(held.frame.batch.len());
-        }
-        inner.account.stored += outcome.stored;
-        inner.account.duplicate += outcome.duplicate;
-        inner.account.conflict += outcome.conflict;
-        inner.account.dead += outcome.dead;
-        while inner.waiters.front().is_some_and(|(last_seq, _)| *last_seq <= outcome.last_seq) {
-            reached.extend(inner.waiters.pop_front());
-        }
-        if inner.frames.is_empty() && inner.frames.capacity() > 1024 {
-            // A queue that has been long once need not hold its memory for ever.
-            inner.frames.shrink_to(64);
-        }
+        let reached = inner.settled_up_to(outcome.last_seq);
+        inner.account.settle(outcome);
         drop(inner);
-        for (_, waiter) in reached {
-            let _ = waiter.send(AckLevel::Store);
-        }
+        tell(reached);
     }
 
     fn close(&self) {
@@ -250,7 +287,7 @@ impl Buffer for MemoryBuffer {
             tier: "memory",
             ack: AckLevel::Memory,
             may_lose: "a crash or power cut loses the readings that wait here; ask for ack=store to wait for the database",
-            stream: self.stream,
+            streams: vec![self.stream],
             rows: inner.account.buffered,
             rows_bound: self.rows_bound,
             bytes: inner.bytes,
@@ -266,7 +303,7 @@ impl Buffer for MemoryBuffer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::reading::ReadingRef;
+    use crate::{buffer::Totals, domain::reading::ReadingRef};
 
     fn batch(rows: u32, received_at_us: i64) -> Batch {
         let mut builder = BatchBuilder::default();
@@ -291,6 +328,13 @@ mod tests {
         answer.try_recv().expect("the memory tier answers at once")
     }
 
+    fn pending(buffer: &MemoryBuffer, max_rows: u32) -> Vec<Frame> {
+        match buffer.next(0, max_rows).expect("memory does not fail") {
+            Work::Frames(frames) => frames,
+            _ => Vec::new(),
+        }
+    }
+
     fn drained(frames: &[Frame]) -> DrainOutcome {
         let rows = frames.iter().map(|frame| u64::from(frame.batch.len())).sum();
         DrainOutcome {
@@ -310,7 +354,7 @@ mod tests {
             assert_eq!((accepted.receipt.first_seq, accepted.receipt.last_seq), (next, next + u64::from(rows) - 1));
             next += u64::from(rows);
         }
-        let frames = buffer.pending(u32::MAX);
+        let frames = pending(&buffer, u32::MAX);
         assert_eq!(frames[0].batch.len(), 5, "pushes within the window share a frame");
         let mut seq = 1;
         for frame in &frames {
@@ -318,7 +362,7 @@ mod tests {
             seq += u64::from(frame.batch.len());
         }
         assert_eq!(seq, next);
-        buffer.settle(&drained(&frames));
+        buffer.settle(0, &drained(&frames));
         assert_eq!(buffer.stats().rows, 0);
         assert_eq!(buffer.stats().bytes, 0);
         assert_eq!(buffer.stats().difference, 0);
@@ -341,34 +385,48 @@ mod tests {
         let buffer = MemoryBuffer::new(100, 1_000_000);
         let mut first = submit(&buffer, 2, 0, AckLevel::Store).expect("there is room").upgrade.expect("a waiter");
         let mut second = submit(&buffer, 1, 50_000, AckLevel::Store).expect("there is room").upgrade.expect("a waiter");
-        let frames = buffer.pending(1);
-        buffer.settle(&drained(&frames));
+        let frames = pending(&buffer, 1);
+        buffer.settle(0, &drained(&frames));
         assert_eq!(first.try_recv(), Ok(AckLevel::Store));
         assert!(second.try_recv().is_err());
-        buffer.settle(&drained(&buffer.pending(10)));
+        buffer.settle(0, &drained(&pending(&buffer, 10)));
         assert_eq!(second.try_recv(), Ok(AckLevel::Store));
     }
 
     #[test]
     fn a_receipt_is_buffered_until_it_is_settled() {
         let buffer = MemoryBuffer::new(100, 1_000_000);
-        let stream = buffer.stream();
+        let stream = buffer.stream(0);
         assert_eq!(buffer.state_of(stream, 1), Some(ReceiptState::Unknown));
         submit(&buffer, 2, 0, AckLevel::Memory).expect("there is room");
         assert_eq!(buffer.state_of(stream, 2), Some(ReceiptState::Buffered));
         assert_eq!(buffer.state_of(stream, 3), Some(ReceiptState::Unknown));
-        buffer.settle(&drained(&buffer.pending(10)));
+        buffer.settle(0, &drained(&pending(&buffer, 10)));
         assert_eq!(buffer.state_of(stream, 2), None);
         assert_eq!(buffer.state_of(Uuid::nil(), 2), None);
+    }
+
+    #[test]
+    fn a_commit_whose_answer_never_came_is_settled_when_the_database_is_opened_again() {
+        let buffer = MemoryBuffer::new(100, 1_000_000);
+        let mut first = submit(&buffer, 2, 0, AckLevel::Store).expect("there is room").upgrade.expect("a waiter");
+        submit(&buffer, 3, 50_000, AckLevel::Memory).expect("there is room");
+        assert_eq!(pending(&buffer, 1).len(), 1);
+        let totals = Totals { stored: 1, duplicate: 1, ..Default::default() };
+        let position = Position { cursor_seq: 2, cursor_chain: 0, totals };
+        assert_eq!(buffer.attach(0, &position).expect("attached"), Attached::Resumed);
+        assert_eq!(first.try_recv(), Ok(AckLevel::Store));
+        assert_eq!((buffer.waiting(0), buffer.stats().difference), (3, 0));
+        assert_eq!(pending(&buffer, 10)[0].first_seq, 3);
     }
 
     #[test]
     fn a_row_that_the_database_never_saw_shows_as_a_difference() {
         let buffer = MemoryBuffer::new(100, 1_000_000);
         submit(&buffer, 5, 0, AckLevel::Memory).expect("there is room");
-        let mut outcome = drained(&buffer.pending(10));
+        let mut outcome = drained(&pending(&buffer, 10));
         outcome.stored -= 1;
-        buffer.settle(&outcome);
+        buffer.settle(0, &outcome);
         assert_eq!(buffer.stats().difference, 1);
     }
 

@@ -7,65 +7,81 @@ use std::{
 
 use crate::{
     buffer::{
-        DrainOutcome, Frame,
-        drain::{HealthChange, Observer, WriteFailed, Writer},
+        Attached, DrainOutcome, Frame, Gap, Position,
+        drain::{Observer, Verdict, WriteFailed, Writer, outage::HealthChange},
         health::StoreHealth,
     },
     clock::SharedClock,
     domain::{
         alert::{AlertKind, Level, Transition},
+        breaker::CircuitState,
         receipt::StreamId,
     },
     event::{Metrics, Recovered, StoreCameBack, StoreWentDown},
     ingest::raiser::Raiser,
-    store::{self, Store, StoreError},
+    store::{self, Store, StoreError, StoreErrorKind, ledger::Closing},
     supervise::LoopStamp,
 };
 
 /// Called each time the database has been opened, with a connection that works: loads what waited for it.
-pub(super) type OnOpen = Box<dyn FnMut(&mut store::Conn) -> store::StoreResult<()> + Send>;
+pub(super) type OnOpen = Box<dyn FnMut(&mut store::Conn, StreamId) -> store::StoreResult<()> + Send>;
 
 /// Writes frames through a connection of its own.
 pub(super) struct StoreWriter {
     store: Store,
     writer: store::Writer,
     clock: SharedClock,
+    tier: &'static str,
     instance: String,
     migrated: bool,
+    /// The stream that was opened last.
+    stream: Option<StreamId>,
     on_open: OnOpen,
 }
 
 impl StoreWriter {
-    pub(super) fn new(store: Store, clock: SharedClock, instance: String, on_open: OnOpen) -> Self {
-        Self { writer: store.writer(), store, clock, instance, migrated: false, on_open }
+    pub(super) fn new(store: Store, clock: SharedClock, tier: &'static str, instance: String, on_open: OnOpen) -> Self {
+        Self { writer: store.writer(), store, clock, tier, instance, migrated: false, stream: None, on_open }
     }
 }
 
 impl From<StoreError> for WriteFailed {
     fn from(error: StoreError) -> Self {
-        Self { transient: error.is_transient(), code: error.code.clone(), message: error.message }
+        let verdict = if error.kind == StoreErrorKind::Moved { Verdict::Moved } else { Verdict::Outage };
+        Self { verdict, code: error.code, message: error.message }
     }
 }
 
 impl Writer for StoreWriter {
-    fn open(&mut self, stream: StreamId) -> Result<(), WriteFailed> {
+    fn open(&mut self, stream: StreamId) -> Result<Position, WriteFailed> {
         if !self.migrated {
             for name in self.store.migrate()? {
                 log::info!(target: "belayd::store", migration = name.as_str(); "migration run");
             }
             self.migrated = true;
         }
-        let (now_us, instance, on_open) = (self.clock.now_us(), &self.instance, &mut self.on_open);
-        self.writer.with(|conn| {
-            store::ledger::register_stream(conn, stream, "memory", instance, now_us)?;
-            on_open(conn)
+        let (now_us, tier, instance, on_open) = (self.clock.now_us(), self.tier, &self.instance, &mut self.on_open);
+        let before = self.stream.filter(|before| *before != stream);
+        let position = self.writer.with(|conn| {
+            let position = store::ledger::register_stream(conn, stream, tier, instance, now_us)?;
+            if let Some(before) = before {
+                store::ledger::close_stream(conn, before, Closing::Forked, now_us)?;
+            }
+            on_open(conn, stream)?;
+            Ok(position)
         })?;
-        Ok(())
+        self.stream = Some(stream);
+        Ok(position)
     }
 
     fn write(&mut self, stream: StreamId, frames: &[Frame]) -> Result<DrainOutcome, WriteFailed> {
         let now_us = self.clock.now_us();
         Ok(self.writer.with(|conn| store::readings::store_frames(conn, stream, frames, now_us))?)
+    }
+
+    fn pass_over(&mut self, stream: StreamId, gap: &Gap) -> Result<DrainOutcome, WriteFailed> {
+        let now_us = self.clock.now_us();
+        Ok(self.writer.with(|conn| store::readings::pass_over(conn, stream, gap, now_us))?)
     }
 }
 
@@ -75,7 +91,8 @@ pub(super) struct DrainObserver {
     pub(super) health: Arc<StoreHealth>,
     pub(super) raiser: Raiser,
     pub(super) clock: SharedClock,
-    pub(super) stamp: LoopStamp,
+    /// One a lane.
+    pub(super) stamps: Vec<LoopStamp>,
     pub(super) recovery: Mutex<Option<Recovery>>,
     pub(super) waiting: Box<dyn Fn() -> u64 + Send + Sync>,
 }
@@ -87,13 +104,19 @@ pub(super) struct Recovery {
 }
 
 impl DrainObserver {
-    fn transition(&self, firing: bool, text: String) {
+    /// An alert of the daemon's own that a person has to look at; it stays open until the daemon is started again.
+    fn tell(&self, name: &str, subject: &str, text: String) {
+        log::error!(target: "belayd::buffer", "{text}");
+        self.transition((name, subject), true, text);
+    }
+
+    fn transition(&self, (name, subject): (&str, &str), firing: bool, text: String) {
         let now_us = self.clock.now_us();
         // Nobody waits for this commit; the raiser repeats it until it is done.
         drop(self.raiser.raise(vec![Transition {
             kind: AlertKind::System,
-            name: "database-down".into(),
-            subject: "database".into(),
+            name: name.into(),
+            subject: subject.into(),
             level: Level::Critical,
             firing,
             observed_at_us: now_us,
@@ -105,9 +128,46 @@ impl DrainObserver {
     }
 }
 
+/// Name and subject of the alert about an outage of the database.
+const DATABASE_DOWN: (&str, &str) = ("database-down", "database");
+
 impl Observer for DrainObserver {
-    fn alive(&self) {
-        self.stamp.beat();
+    fn alive(&self, lane: usize) {
+        if let Some(stamp) = self.stamps.get(lane) {
+            stamp.beat();
+        }
+    }
+
+    fn attached(&self, attached: &Attached) {
+        match attached {
+            Attached::Resumed => {}
+            Attached::StoreRestored { missing } => self.tell(
+                "store-restored",
+                "database",
+                format!(
+                    "the database stands behind what this directory has stored: an older one was put in its place; \
+                     {missing} readings that it had are lost (see \"Backup and restore\" in the operations manual)"
+                ),
+            ),
+            Attached::DirectoryRestored { from, to } => self.tell(
+                "directory-restored",
+                "daemon",
+                format!(
+                    "the database knows another history of stream {from}: an older data directory was put in place, or a copy of it runs \
+                     elsewhere; what waits goes on as stream {to}, and what is in the database already is counted as duplicate"
+                ),
+            ),
+        }
+    }
+
+    fn medium_failed(&self, error: &std::io::Error) {
+        log::error!(target: "belayd::buffer", error:% = error, errorType = "medium"; "the buffer's medium could not be read; tried again");
+    }
+
+    fn circuit(&self, state: CircuitState) {
+        self.metrics.circuit_state.with_label_values(&["store"]).set(state.as_metric());
+        self.health.turned(state);
+        log::debug!(target: "belayd::buffer", party = "store", circuit = state.as_str(); "circuit breaker turned");
     }
 
     fn settled(&self, outcome: &DrainOutcome, took: Duration) {
@@ -136,7 +196,11 @@ impl Observer for DrainObserver {
                 StoreWentDown { error_type: cause.code.as_deref().unwrap_or("unavailable"), message: &cause.message }
                     .emit(&self.metrics);
                 self.health.went_down(self.clock.now_us(), cause.to_string());
-                self.transition(true, format!("the database does not answer: {cause}; {waiting} readings wait in the buffer"));
+                self.transition(
+                    DATABASE_DOWN,
+                    true,
+                    format!("the database does not answer: {cause}; {waiting} readings wait in the buffer"),
+                );
             }
             HealthChange::Up { away, waiting } => {
                 let was_down = self.health.view().down_since_us.is_some();
@@ -149,11 +213,11 @@ impl Observer for DrainObserver {
                         "the database answers again after {:.1} s; {waiting} readings are being written",
                         away.as_secs_f64()
                     );
-                    self.transition(false, text);
+                    self.transition(DATABASE_DOWN, false, text);
                 } else {
                     self.metrics.circuit_state.with_label_values(&["store"]).set(0);
                     // An alert that an earlier run left open is over too.
-                    self.transition(false, "the database answers".into());
+                    self.transition(DATABASE_DOWN, false, "the database answers".into());
                 }
             }
         }

@@ -73,7 +73,7 @@ pub struct Daemon {
     board: Arc<Board>,
     buffer: Arc<dyn Buffer>,
     drain: DrainHandle,
-    drain_thread: std::thread::JoinHandle<()>,
+    drain_threads: Vec<std::thread::JoinHandle<()>>,
     store: Store,
     supervisor: Supervisor,
     overseer: Overseer,

@@ -18,7 +18,7 @@ use crate::{
     alert::{AlertActor, AlertBoard, AlertDesk, AlertParts},
     buffer::{
         actor::{BatchBufferActor, BufferParts},
-        drain::{DrainHandle, DrainSettings},
+        drain::{DrainHandle, DrainSettings, Writer},
         health::StoreHealth,
     },
     clock::{ArrivalClock, SharedClock, SystemClock},
@@ -153,13 +153,12 @@ impl Daemon {
             });
         }
 
-        let writer = StoreWriter::new(store.clone(), clock.clone(), identity.directory_id.to_string(), on_open(&views, &buffer));
         let observer = DrainObserver {
             metrics: metrics.clone(),
             health: health.clone(),
             raiser: raiser.clone(),
             clock: clock.clone(),
-            stamp: registry.register_loop("drain", DRAIN_SILENCE),
+            stamps: (0..buffer.lanes()).map(|lane| registry.register_loop(format!("drain-{lane}"), DRAIN_SILENCE)).collect(),
             recovery: Mutex::new(None),
             waiting: Box::new({
                 let buffer = buffer.clone();
@@ -167,7 +166,12 @@ impl Daemon {
             }),
         };
         let drain_settings = DrainSettings { batch_rows: settings.buffer.batch_rows };
-        let (drain, drain_thread) = DrainHandle::start(buffer.clone(), Box::new(writer), Arc::new(observer), drain_settings)
+        let instance = identity.directory_id.to_string();
+        let writer = |_| -> Box<dyn Writer> {
+            let on_open = on_open(&views, &buffer, &instance);
+            Box::new(StoreWriter::new(store.clone(), clock.clone(), buffer.tier(), instance.clone(), on_open))
+        };
+        let (drain, drain_threads) = DrainHandle::start(buffer.clone(), writer, Arc::new(observer), drain_settings)
             .map_err(while_doing("the drain's thread"))?;
 
         let buffer_parts = Arc::new(BufferParts {
@@ -235,7 +239,7 @@ impl Daemon {
             board,
             buffer,
             drain,
-            drain_thread,
+            drain_threads,
             store,
             supervisor,
             overseer,

@@ -30,8 +30,8 @@ impl Daemon {
         let stuck = self.supervisor.stop(THREADS_END).await;
         if stuck.is_empty() {
             // The drain looks at its orders several times a second; a thread inside a hung statement is left to the process's end.
-            let thread = self.drain_thread;
-            let joined = tokio::task::spawn_blocking(move || thread.join());
+            let threads = self.drain_threads;
+            let joined = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
             let _ = tokio::time::timeout(THREADS_END, joined).await;
         }
         drop(self.overseer);
@@ -50,9 +50,16 @@ impl Daemon {
         if lost > 0 {
             log::error!(target: "belayd::buffer", readings = lost, reason = "stop"; "readings lost: the database did not take them before the stop");
         }
-        let (stream, now_us) = (self.buffer.stream(), self.clock.now_us());
+        if self.buffer.outlives_process() {
+            // Its streams go on at the next start.
+            return lost;
+        }
+        let streams: Vec<_> = (0..self.buffer.lanes()).map(|lane| self.buffer.stream(lane)).collect();
+        let now_us = self.clock.now_us();
         let closing = if lost > 0 { Closing::Cut } else { Closing::Drained };
-        let closed = self.store.call(move |conn| store::ledger::close_stream(conn, stream, closing, now_us));
+        let closed = self.store.call(move |conn| {
+            streams.into_iter().try_for_each(|stream| store::ledger::close_stream(conn, stream, closing, now_us))
+        });
         match tokio::time::timeout(Duration::from_secs(2), closed).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => {

@@ -8,14 +8,13 @@ use std::{
 use super::drain::OnOpen;
 use crate::{
     alert::AlertBoard,
-    buffer::{Account, Buffer, health::StoreHealth, memory::MemoryBuffer},
+    buffer::{Account, Buffer, Totals, health::StoreHealth, memory::MemoryBuffer},
     clock::{ArrivalClock, Clock, SharedClock, SystemClock},
     config::{Config, Tier},
     domain::{
         ack::AckLevel,
         alert::{AlertKind, Level, Transition},
         delivery::DeliveryState,
-        receipt::StreamId,
         rule::Phase,
     },
     event::{Metrics, ReadingsRejected},
@@ -149,14 +148,15 @@ pub(super) fn load_alerts(conn: &mut store::Conn, board: &AlertBoard) -> StoreRe
 }
 
 /// What is loaded each time the database has been opened: the account of earlier streams and, once, the newest readings.
-pub(super) fn on_open(views: &Arc<Views>, buffer: &Arc<dyn Buffer>) -> OnOpen {
-    let (views, buffer) = (Arc::downgrade(views), buffer.clone());
+pub(super) fn on_open(views: &Arc<Views>, buffer: &Arc<dyn Buffer>, instance: &str) -> OnOpen {
+    let (views, buffer, instance) = (Arc::downgrade(views), buffer.clone(), instance.to_owned());
     let mut loaded = false;
-    Box::new(move |conn| {
+    Box::new(move |conn, stream| {
         let Some(views) = views.upgrade() else { return Ok(()) };
+        // The sums that the medium takes over now hold every decision so far.
+        views.forget_decisions(stream);
+        views.set_earlier(earlier_streams(conn, buffer.as_ref(), &instance)?);
         if !loaded {
-            // Once: from then on the sums follow what this process does.
-            views.set_earlier(earlier_streams(conn, buffer.stream())?);
             let limit = u32::try_from(views.config.load().readings.max_engines).unwrap_or(u32::MAX);
             let newest = store::readings::latest_per_engine(conn, limit)?;
             views.engines.remember(newest.iter().map(store::readings::StoredReading::as_ref));
@@ -169,18 +169,17 @@ pub(super) fn on_open(views: &Arc<Views>, buffer: &Arc<dyn Buffer>) -> OnOpen {
     })
 }
 
-/// The account of the streams of earlier runs, as the ledger has it.
-pub(super) fn earlier_streams(conn: &mut store::Conn, current: StreamId) -> StoreResult<Account> {
-    let mut earlier = Account::default();
-    for stream in store::ledger::stream_totals(conn, i64::MAX)?.iter().filter(|stream| stream.stream != current) {
-        let totals = stream.totals;
-        earlier.stored += totals.stored;
-        earlier.duplicate += totals.duplicate;
-        earlier.conflict += totals.conflict;
-        earlier.dead += totals.dead;
-        earlier.discarded += totals.discarded;
+/// The account of this directory's streams that are not written any more, as the ledger has it.
+pub(super) fn earlier_streams(conn: &mut store::Conn, buffer: &dyn Buffer, instance: &str) -> StoreResult<Account> {
+    let mut totals = Totals::default();
+    for stream in store::ledger::stream_totals(conn, i64::MAX)?
+        .iter()
+        .filter(|stream| stream.instance == instance && !buffer.writes(stream.stream))
+    {
+        totals.add(&stream.totals);
     }
-    earlier.accepted = earlier.stored + earlier.duplicate + earlier.conflict + earlier.dead + earlier.discarded;
+    let mut earlier = Account { accepted: totals.sum(), ..Account::default() };
+    earlier.set_totals(&totals);
     Ok(earlier)
 }
 

@@ -5,6 +5,7 @@
 pub mod ack;
 pub mod alert;
 pub mod batch;
+pub mod breaker;
 pub mod delivery;
 pub mod reading;
 pub mod receipt;

@@ -209,7 +209,7 @@ mod tests {
             tier: "memory",
             ack: AckLevel::Memory,
             may_lose: "",
-            stream: uuid::Uuid::nil(),
+            streams: vec![uuid::Uuid::nil()],
             rows: 90,
             rows_bound: 100,
             bytes: 1,

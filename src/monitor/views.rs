@@ -1,6 +1,7 @@
 //! Everything that can be looked at, in one place: the boards of the stages, and how a snapshot is made of them.
 
 use std::{
+    collections::HashMap,
     fmt,
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
@@ -16,7 +17,7 @@ use crate::{
     buffer::{Account, Buffer, BufferStats, health::StoreHealth},
     clock::SharedClock,
     config::Config,
-    domain::{alert::Alert, time::rfc3339_us},
+    domain::{alert::Alert, receipt::StreamId, time::rfc3339_us},
     event::Metrics,
     ingest::{board::SourceBoard, engines::EngineTable},
     store::{Store, failures::Delta},
@@ -82,18 +83,8 @@ pub struct Measured {
     host: Mutex<HostFigures>,
     rate_per_s: Mutex<f64>,
     store_facts: Mutex<StoreFacts>,
-    /// By how much decisions of people moved the account of the stream being written.
-    decided: Mutex<Decided>,
-}
-
-/// Signed, because a decision takes from one sum what it gives to another.
-#[derive(Clone, Copy, Debug, Default)]
-struct Decided {
-    stored: i64,
-    duplicate: i64,
-    conflict: i64,
-    dead: i64,
-    discarded: i64,
+    /// By how much decisions of people moved the accounts of the streams being written, since their sums were read.
+    decided: Mutex<HashMap<StreamId, Delta>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -112,25 +103,30 @@ impl Views {
     pub fn account(&self) -> (BufferStats, Account) {
         let stats = self.buffer.stats();
         let account = sum(&lock(&self.measured.store_facts).earlier, &stats.account);
-        let Decided { stored, duplicate, conflict, dead, discarded } = *lock(&self.measured.decided);
-        let decided = Delta { stream: stats.stream, stored, duplicate, conflict, dead, discarded };
-        (stats, shifted(&account, &decided))
+        let account = lock(&self.measured.decided).values().fold(account, |account, delta| shifted(&account, delta));
+        (stats, account)
     }
 
     /// A person decided about a failed reading: the sums follow.
     pub fn follow_decision(&self, delta: &Delta) {
-        if delta.stream != self.buffer.stream() {
+        if !self.buffer.writes(delta.stream) {
             // Sums of earlier streams come from the ledger, which has it already, at the next opening; until then from here.
             let mut facts = lock(&self.measured.store_facts);
             facts.earlier = shifted(&facts.earlier, delta);
             return;
         }
         let mut decided = lock(&self.measured.decided);
-        decided.stored += delta.stored;
-        decided.duplicate += delta.duplicate;
-        decided.conflict += delta.conflict;
-        decided.dead += delta.dead;
-        decided.discarded += delta.discarded;
+        let sums = decided.entry(delta.stream).or_insert_with(|| Delta::none(delta.stream));
+        sums.stored += delta.stored;
+        sums.duplicate += delta.duplicate;
+        sums.conflict += delta.conflict;
+        sums.dead += delta.dead;
+        sums.discarded += delta.discarded;
+    }
+
+    /// The sums of this stream have been read from the database anew, and hold every decision so far.
+    pub fn forget_decisions(&self, stream: StreamId) {
+        lock(&self.measured.decided).remove(&stream);
     }
 
     /// The account of this directory's earlier streams is known; told once, when the database first answers.

@@ -10,12 +10,12 @@ use futures_util::FutureExt;
 
 use super::{
     backoff,
-    breaker::Turn,
     state::{CONTROL, Outbox, Side, lock},
 };
 use crate::{
     config::OnUnknown,
     domain::alert::{AlertKind, Level, Transition},
+    domain::breaker::Turn,
     event::{DeliverySent, SendFailed},
     sinks::{self, ErrorClass, Letter, SendError, Sent, Sink},
     store::deliveries::{self, DeliveryRow, Outcome, Settlement},

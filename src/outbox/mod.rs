@@ -13,7 +13,6 @@
 mod actor;
 mod attempt;
 mod backoff;
-mod breaker;
 mod dispatcher;
 mod state;
 #[cfg(test)]
@@ -22,7 +21,6 @@ mod watch;
 
 pub use self::{
     actor::OutboxActor,
-    breaker::CircuitState,
     state::{Outbox, OutboxParts, RaiseFn},
     watch::{OutboxCounts, SinkCounts},
 };

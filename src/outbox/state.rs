@@ -13,14 +13,14 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
-use super::{
-    breaker::{Breaker, CircuitState},
-    watch::Watch,
-};
+use super::watch::Watch;
 use crate::{
     clock::SharedClock,
     config::Config,
-    domain::alert::Transition,
+    domain::{
+        alert::Transition,
+        breaker::{Breaker, BreakerSettings, CircuitState},
+    },
     event::Metrics,
     sinks::Sink,
     store::{
@@ -173,7 +173,8 @@ impl Outbox {
         let mut before = std::mem::take(&mut *ways);
         for sink in sinks {
             let old = before.remove(sink.name());
-            let (breaker, in_flight) = old.map(|way| (way.breaker, way.in_flight)).unwrap_or_default();
+            let fresh = || (Breaker::new(BreakerSettings::SINK), Default::default());
+            let (breaker, in_flight) = old.map_or_else(fresh, |way| (way.breaker, way.in_flight));
             ways.insert(sink.name().to_owned(), Way { sink, breaker, in_flight });
         }
     }

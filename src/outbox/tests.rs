@@ -14,7 +14,7 @@ use super::*;
 use crate::{
     clock::{ManualClock, SystemClock},
     config::{Config, OnUnknown, OutboxConfig},
-    domain::{alert::Transition, delivery::DeliveryState},
+    domain::{alert::Transition, breaker::CircuitState, delivery::DeliveryState},
     event::Metrics,
     protocol::{Drain, Wake},
     sinks::{

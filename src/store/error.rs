@@ -20,6 +20,8 @@ pub enum StoreErrorKind {
     Conflict,
     /// The database refuses this value, now and later.
     Invalid,
+    /// The stream's cursor is not where this writer thinks; nothing was stored. Its position has to be asked for.
+    Moved,
     /// There is no such row.
     NotFound,
     /// The database's files are damaged.
@@ -54,6 +56,11 @@ impl StoreError {
     /// Another row, state or writer is in the way.
     pub fn conflict(message: impl Into<String>) -> Self {
         Self::new(StoreErrorKind::Conflict, message)
+    }
+
+    /// The stream's cursor stands elsewhere.
+    pub fn moved(message: impl Into<String>) -> Self {
+        Self::new(StoreErrorKind::Moved, message)
     }
 
     /// A value that can never be taken.

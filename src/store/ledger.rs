@@ -13,7 +13,7 @@ mod receipt;
 pub use receipt::receipt_state;
 
 pub(super) use {
-    batch::{NewBatch, checksum, cursor, replayed},
+    batch::{NewBatch, cursor},
     ranges::Ranges,
 };
 
@@ -21,16 +21,8 @@ use super::{
     Conn, StoreError, StoreResult,
     schema::{batches, streams},
 };
-use crate::{domain::receipt::StreamId, on_backend};
-
-/// A registered stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Registered {
-    /// Its number in this database; `readings.stream_no` refers to it.
-    pub no: i64,
-    /// Number of the last settled reading; 0 where none is.
-    pub cursor_seq: u64,
-}
+pub use crate::buffer::Totals;
+use crate::{buffer::Position, domain::receipt::StreamId, on_backend};
 
 /// How a stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +31,8 @@ pub enum Closing {
     Drained,
     /// The process ended while readings were only in its memory: numbers beyond the cursor are lost.
     Cut,
+    /// What waited went on under a new stream, because the database knew another history of this one.
+    Forked,
 }
 
 impl Closing {
@@ -46,33 +40,8 @@ impl Closing {
         match self {
             Self::Drained => "drained",
             Self::Cut => "cut",
+            Self::Forked => "forked",
         }
-    }
-}
-
-/// Sums over ledger rows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Totals {
-    /// Inserted.
-    pub stored: u64,
-    /// Were there with the same values.
-    pub duplicate: u64,
-    /// Were there with other values, and wait for a person.
-    pub conflict: u64,
-    /// The database can never take them; they wait for a person.
-    pub dead: u64,
-    /// Given up by a person.
-    pub discarded: u64,
-}
-
-impl Totals {
-    fn add(&mut self, more: &Self) {
-        self.stored += more.stored;
-        self.duplicate += more.duplicate;
-        self.conflict += more.conflict;
-        self.dead += more.dead;
-        self.discarded += more.discarded;
     }
 }
 
@@ -97,12 +66,12 @@ pub struct StreamTotals {
     pub totals: Totals,
 }
 
-/// Makes a stream known, once: again and after a reconnection it changes nothing. Streams of tier `memory` that the same instance
+/// Makes a stream known, once, and says where it stands: again and after a reconnection it changes nothing. Streams of tier `memory` that the same instance
 /// left open are closed as cut: what they held went with their process.
 ///
 /// # Errors
 /// Those of the database.
-pub fn register_stream(conn: &mut Conn, stream: StreamId, tier: &str, instance: &str, now_us: i64) -> StoreResult<Registered> {
+pub fn register_stream(conn: &mut Conn, stream: StreamId, tier: &str, instance: &str, now_us: i64) -> StoreResult<Position> {
     let text = stream.to_string();
     conn.write(|conn| {
         let new =
@@ -122,10 +91,50 @@ pub fn register_stream(conn: &mut Conn, stream: StreamId, tier: &str, instance: 
                 .set((streams::closed_at_us.eq(now_us), streams::closing.eq(Closing::Cut.as_str())))
                 .execute(conn)?;
         }
-        let (no, cursor): (i64, i64) =
-            streams::table.filter(streams::stream.eq(&text)).select((streams::no, streams::cursor_seq)).first(conn)?;
-        Ok(Registered { no, cursor_seq: cursor.unsigned_abs() })
+        let (cursor, chain) = streams::table
+            .filter(streams::stream.eq(&text))
+            .select((streams::cursor_seq, streams::cursor_chain))
+            .first::<(i64, i64)>(conn)?;
+        let sums: Sums = streams::table.filter(streams::stream.eq(&text)).select(SUMS).first(conn)?;
+        Ok(Position { cursor_seq: cursor.unsigned_abs(), cursor_chain: chain.cast_unsigned(), totals: totals_of(sums) })
     })
+}
+
+type Sums = (i64, i64, i64, i64, i64, i64, i64, i64);
+
+/// The sums of a stream, in the order of [`Totals`].
+const SUMS: (
+    streams::stored,
+    streams::duplicate,
+    streams::conflict,
+    streams::dead,
+    streams::discarded,
+    streams::quarantined,
+    streams::void,
+    streams::lost,
+) = (
+    streams::stored,
+    streams::duplicate,
+    streams::conflict,
+    streams::dead,
+    streams::discarded,
+    streams::quarantined,
+    streams::void,
+    streams::lost,
+);
+
+fn totals_of((stored, duplicate, conflict, dead, discarded, quarantined, void, lost): Sums) -> Totals {
+    let count = i64::unsigned_abs;
+    Totals {
+        stored: count(stored),
+        duplicate: count(duplicate),
+        conflict: count(conflict),
+        dead: count(dead),
+        discarded: count(discarded),
+        quarantined: count(quarantined),
+        void: count(void),
+        lost: count(lost),
+    }
 }
 
 /// Records how a stream ended; a stream that has ended stays as it is.
@@ -156,7 +165,7 @@ pub fn totals(conn: &mut Conn) -> StoreResult<Totals> {
 /// # Errors
 /// Those of the database.
 pub fn stream_totals(conn: &mut Conn, limit: i64) -> StoreResult<Vec<StreamTotals>> {
-    type Columns = (String, String, String, i64, i64, Option<i64>, i64, i64, i64, i64, i64);
+    type Columns = (String, String, String, i64, i64, Option<i64>, Sums);
     let rows: Vec<Columns> = streams::table
         .select((
             streams::stream,
@@ -165,32 +174,20 @@ pub fn stream_totals(conn: &mut Conn, limit: i64) -> StoreResult<Vec<StreamTotal
             streams::cursor_seq,
             streams::opened_at_us,
             streams::closed_at_us,
-            streams::stored,
-            streams::duplicate,
-            streams::conflict,
-            streams::dead,
-            streams::discarded,
+            SUMS,
         ))
         .order(streams::no.desc())
         .limit(limit)
         .load(conn)?;
-    let stream = |row: Columns| {
-        let (stream, tier, instance, cursor, opened_at_us, closed_at_us, stored, duplicate, conflict, dead, discarded) = row;
-        let count = i64::unsigned_abs;
+    let stream = |(stream, tier, instance, cursor, opened_at_us, closed_at_us, sums): Columns| {
         Ok(StreamTotals {
             stream: parse_stream(&stream)?,
             tier,
             instance,
-            cursor_seq: count(cursor),
+            cursor_seq: cursor.unsigned_abs(),
             opened_at_us,
             closed_at_us,
-            totals: Totals {
-                stored: count(stored),
-                duplicate: count(duplicate),
-                conflict: count(conflict),
-                dead: count(dead),
-                discarded: count(discarded),
-            },
+            totals: totals_of(sums),
         })
     };
     rows.into_iter().map(stream).collect()

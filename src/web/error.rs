@@ -300,7 +300,7 @@ impl From<StoreError> for ApiError {
             StoreErrorKind::NotFound => Self::new(ErrorCode::NotFound, error.message),
             StoreErrorKind::Conflict => Self::new(ErrorCode::Conflict, error.message),
             StoreErrorKind::Invalid => Self::new(ErrorCode::InvalidField, error.message),
-            StoreErrorKind::Corrupt | StoreErrorKind::Other => {
+            StoreErrorKind::Corrupt | StoreErrorKind::Moved | StoreErrorKind::Other => {
                 log::error!(target: "belayd::web", errorType = error.code.as_deref().unwrap_or("-"), error = error.message.as_str(); "query failed");
                 Self::new(ErrorCode::Internal, "the database refused the query")
             }

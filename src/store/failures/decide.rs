@@ -33,7 +33,8 @@ pub struct Delta {
 }
 
 impl Delta {
-    fn none(stream: StreamId) -> Self {
+    /// No change.
+    pub fn none(stream: StreamId) -> Self {
         Self { stream, stored: 0, duplicate: 0, conflict: 0, dead: 0, discarded: 0 }
     }
 

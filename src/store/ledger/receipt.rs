@@ -61,15 +61,20 @@ fn failed_state(conn: &mut Conn, stream: &str, seq: i64) -> StoreResult<Option<R
 }
 
 fn settled_state(conn: &mut Conn, stream: &str, seq: i64) -> StoreResult<ReceiptState> {
-    let row: Option<(i64, i64, Option<String>)> = batches::table
+    let row: Option<(i64, i64, Option<String>, Option<String>)> = batches::table
         .filter(batches::stream.eq(stream))
         .filter(batches::first_seq.le(seq))
         .order(batches::first_seq.desc())
-        .select((batches::first_seq, batches::last_seq, batches::exceptions))
+        .select((batches::first_seq, batches::last_seq, batches::exceptions, batches::gap))
         .first(conn)
         .optional()?;
     Ok(match row {
-        Some((first, last, exceptions)) if seq <= last => {
+        Some((_, last, _, Some(gap))) if seq <= last => match gap.as_str() {
+            "quarantined" => ReceiptState::Quarantined,
+            "void" => ReceiptState::Void,
+            _ => ReceiptState::Lost,
+        },
+        Some((first, last, exceptions, None)) if seq <= last => {
             let duplicates = Ranges::parse(exceptions.as_deref().unwrap_or_default());
             if duplicates.contains(seq - first) { ReceiptState::Duplicate } else { ReceiptState::Stored }
         }

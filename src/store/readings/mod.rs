@@ -18,7 +18,7 @@ pub use buckets::{Bucket, BucketMetric, buckets};
 pub use query::{ListFilter, PAGE_MAX, Page, latest_per_engine, list};
 pub use retention::{count, prune, size_bytes};
 pub use row::StoredReading;
-pub use settle::store_frames;
+pub use settle::{pass_over, store_frames};
 
 use insert::insert_rows;
 pub(super) use {

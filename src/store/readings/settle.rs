@@ -1,7 +1,8 @@
 //! Frames become rows: rows, ledger row and cursor in one transaction.
 //!
-//! The cursor is moved first, by compare-and-set. It locks the stream, so of two writers one waits and then finds the cursor
-//! moved; and a replay of what has been settled finds it moved too, and is answered from the ledger.
+//! The cursor is moved first, by compare-and-set of number and chain. It locks the stream, so of two writers one waits and then finds
+//! the cursor moved; and a repeat of what has been settled finds it moved too. The writer then asks for the position, which tells it
+//! what is settled.
 
 use diesel::prelude::*;
 use uuid::Uuid;
@@ -13,7 +14,7 @@ use super::{
     row::Payload,
 };
 use crate::{
-    buffer::{DrainOutcome, Frame},
+    buffer::{DrainOutcome, Frame, Gap},
     domain::receipt::StreamId,
     on_backend,
     store::{
@@ -27,15 +28,15 @@ use crate::{
 /// Rows that are inserted before the counts are compared: where some of them were taken, only these are looked at.
 const LOOK_ROWS: usize = 1_024;
 
-/// Stores consecutive frames of one stream: rows, ledger row and cursor in one transaction, the cursor by compare-and-set. Frames
-/// that were settled before are recognised and answered from the ledger; nothing is stored twice. A row that the database can
-/// never take is set aside as dead, without its neighbours.
+/// Stores consecutive frames of one stream: rows, ledger row and cursor in one transaction, the cursor by compare-and-set; nothing is
+/// stored twice. A row that the database can never take is set aside as dead, without its neighbours.
 ///
 /// # Errors
 /// - [`StoreErrorKind::Unavailable`] and other transient ones: nothing was stored, or the commit's outcome is unknown; call again
 ///   with the same frames.
 /// - [`StoreErrorKind::NotFound`]: the stream is not registered ([`ledger::register_stream`]).
-/// - [`StoreErrorKind::Conflict`]: the cursor stands elsewhere, or another writer has settled other readings under these numbers.
+/// - [`StoreErrorKind::Moved`]: the cursor stands elsewhere, or stands there with another history ([`ledger::register_stream`] tells
+///   where): these frames, or others under their numbers, were settled before.
 /// - [`StoreErrorKind::Invalid`]: there are no frames, or their numbers have holes.
 pub fn store_frames(conn: &mut Conn, stream: StreamId, frames: &[Frame], now_us: i64) -> StoreResult<DrainOutcome> {
     check_numbers(frames)?;
@@ -82,45 +83,45 @@ fn sql_seq(seq: u64) -> i64 {
 }
 
 fn settle(conn: &mut Conn, stream: &str, frames: &[Frame], now_us: i64, care: Care) -> StoreResult<DrainOutcome> {
-    let first = sql_seq(frames[0].first_seq);
-    let last = sql_seq(frames[frames.len() - 1].last_seq());
-    if let Some(no) = move_cursor(conn, stream, first - 1, last)? {
-        return store_new(conn, stream, no, frames, now_us, care);
-    }
-    let cursor = ledger::cursor(conn, stream)?;
-    if cursor < first {
-        return Err(StoreError::conflict(format!(
-            "stream {stream} stands at {cursor}, the readings begin at {first}: those between are missing"
-        )));
-    }
-    let settled = frames.partition_point(|frame| sql_seq(frame.first_seq) <= cursor);
-    let (replayed, fresh) = frames.split_at(settled);
-    let mut outcome = ledger::replayed(conn, stream, replayed, cursor)?;
-    if !fresh.is_empty() {
-        let no = move_cursor(conn, stream, cursor, last)?
-            .ok_or_else(|| StoreError::conflict(format!("another writer moves the cursor of stream {stream}")))?;
-        add(&mut outcome, &store_new(conn, stream, no, fresh, now_us, care)?);
-    }
-    Ok(outcome)
+    let (first, end) = (&frames[0], &frames[frames.len() - 1]);
+    let no = move_cursor(conn, stream, (first.first_seq - 1, first.chain_before), (end.last_seq(), end.chain))?;
+    store_new(conn, stream, no, frames, now_us, care)
 }
 
-fn add(total: &mut DrainOutcome, more: &DrainOutcome) {
-    total.last_seq = more.last_seq;
-    total.stored += more.stored;
-    total.duplicate += more.duplicate;
-    total.conflict += more.conflict;
-    total.dead += more.dead;
+/// Writes down that numbers of a stream have no readings: ledger row and cursor in one transaction.
+///
+/// # Errors
+/// As [`store_frames`].
+pub fn pass_over(conn: &mut Conn, stream: StreamId, gap: &Gap, now_us: i64) -> StoreResult<DrainOutcome> {
+    if gap.first_seq < 1 || gap.last_seq < gap.first_seq || gap.acknowledged > gap.last_seq + 1 - gap.first_seq {
+        return Err(StoreError::invalid("the numbers of the gap are none"));
+    }
+    let stream = stream.to_string();
+    let outcome = DrainOutcome::of_gap(gap);
+    conn.write(|conn| {
+        move_cursor(conn, &stream, (gap.first_seq - 1, gap.chain_before), (gap.last_seq, gap.chain))?;
+        let batch = NewBatch { stream: &stream, outcome: &outcome, duplicates: Ranges::default(), gap: Some(gap.kind), now_us };
+        batch.insert(conn)?;
+        Ok(outcome)
+    })
 }
 
-/// Compare-and-set; the stream's number where it succeeded.
-fn move_cursor(conn: &mut Conn, stream: &str, from: i64, to: i64) -> StoreResult<Option<i64>> {
-    let target = streams::table.filter(streams::stream.eq(stream)).filter(streams::cursor_seq.eq(from));
+/// Compare-and-set of number and chain; returns the stream's number.
+fn move_cursor(conn: &mut Conn, stream: &str, from: (u64, u64), to: (u64, u64)) -> StoreResult<i64> {
+    let target = streams::table
+        .filter(streams::stream.eq(stream))
+        .filter(streams::cursor_seq.eq(sql_seq(from.0)))
+        .filter(streams::cursor_chain.eq(from.1.cast_signed()));
     let moved = on_backend!(conn, |c| diesel::update(target)
-        .set(streams::cursor_seq.eq(to))
+        .set((streams::cursor_seq.eq(sql_seq(to.0)), streams::cursor_chain.eq(to.1.cast_signed())))
         .returning(streams::no)
         .get_result::<i64>(c)
         .optional())?;
-    Ok(moved)
+    if let Some(no) = moved {
+        return Ok(no);
+    }
+    let cursor = ledger::cursor(conn, stream)?;
+    Err(StoreError::moved(format!("stream {stream} stands at {cursor}, the readings follow {}", from.0)))
 }
 
 /// The readings of `frames`, numbered, sorted by key: neighbours in the table are written together, writers take their locks in
@@ -161,7 +162,7 @@ fn store_new(
         stream,
         outcome: &outcome,
         duplicates: Ranges::from_sorted(sql_seq(outcome.first_seq), &duplicates),
-        checksum: ledger::checksum(frames),
+        gap: None,
         now_us,
     };
     batch.insert(conn)?;

@@ -1,7 +1,7 @@
 //! Frames become rows, once.
 
 use belayd::{
-    buffer::DrainOutcome,
+    buffer::{DrainOutcome, Gap, GapKind, Position},
     domain::{
         reading::ReadingRef,
         receipt::{ReceiptState, StreamId},
@@ -15,14 +15,14 @@ use belayd::{
 };
 use diesel::connection::SimpleConnection;
 
-use super::{TestStore, frame, new_stream, on_both, reading};
+use super::{TestStore, chain, frame, new_stream, on_both, reading};
 
 on_both!(
     a_reading_comes_back_as_it_went_in,
     frames_are_stored_and_the_ledger_says_so,
-    a_replay_of_settled_frames_stores_nothing_twice,
-    a_replay_that_ends_in_new_frames_stores_only_those,
-    another_writer_under_the_same_numbers_is_refused,
+    frames_that_are_settled_are_refused_and_the_position_tells_why,
+    another_history_under_the_next_numbers_is_refused,
+    numbers_without_readings_are_passed_over_and_remembered,
     numbers_that_skip_some_are_refused,
     an_unknown_stream_is_refused,
     the_same_values_are_a_duplicate_and_others_a_conflict,
@@ -32,7 +32,7 @@ on_both!(
 );
 
 fn outcome(first_seq: u64, last_seq: u64, stored: u64, duplicate: u64, conflict: u64, dead: u64) -> DrainOutcome {
-    DrainOutcome { first_seq, last_seq, stored, duplicate, conflict, dead }
+    DrainOutcome { first_seq, last_seq, stored, duplicate, conflict, dead, ..Default::default() }
 }
 
 fn all_rows(store: &TestStore) -> Vec<readings::StoredReading> {
@@ -82,40 +82,65 @@ fn frames_are_stored_and_the_ledger_says_so(store: &TestStore) {
     );
 }
 
-fn a_replay_of_settled_frames_stores_nothing_twice(store: &TestStore) {
+fn position(store: &TestStore, stream: StreamId) -> Position {
+    store.with(|conn| ledger::register_stream(conn, stream, "memory", "test", 2)).expect("a position")
+}
+
+fn frames_that_are_settled_are_refused_and_the_position_tells_why(store: &TestStore) {
     let stream = new_stream(store);
+    assert_eq!(position(store, stream), Position::default());
     let frames = [frame(1, &[reading("a", 1, 1.0), reading("a", 1, 1.0)]), frame(3, &[reading("a", 2, 1.0)])];
-    let first = store.with(|conn| readings::store_frames(conn, stream, &frames, 1)).expect("stored");
-    let again = store.with(|conn| readings::store_frames(conn, stream, &frames, 2)).expect("recognised");
-    assert_eq!(first, again);
+    store.with(|conn| readings::store_frames(conn, stream, &frames, 1)).expect("stored");
+    for again in [&frames[..], &frames[..1], &frames[1..]] {
+        let error = store.with(|conn| readings::store_frames(conn, stream, again, 2)).expect_err("settled before");
+        assert_eq!(error.kind, StoreErrorKind::Moved);
+    }
     assert_eq!(all_rows(store).len(), 2);
-    assert_eq!(store.with(ledger::totals).expect("totals"), Totals { stored: 2, duplicate: 1, ..Default::default() });
+    let totals = Totals { stored: 2, duplicate: 1, ..Default::default() };
+    assert_eq!(position(store, stream), Position { cursor_seq: 3, cursor_chain: chain(3), totals });
 }
 
-fn a_replay_that_ends_in_new_frames_stores_only_those(store: &TestStore) {
-    let stream = new_stream(store);
-    let frames: Vec<_> = (1..=4).map(|seq| frame(seq, &[reading("a", seq as i64, 1.0)])).collect();
-    store.with(|conn| readings::store_frames(conn, stream, &frames[..2], 1)).expect("stored");
-    let got = store.with(|conn| readings::store_frames(conn, stream, &frames, 2)).expect("stored");
-    assert_eq!(got, outcome(1, 4, 4, 0, 0, 0));
-    assert_eq!(all_rows(store).len(), 4);
-}
-
-fn another_writer_under_the_same_numbers_is_refused(store: &TestStore) {
+fn another_history_under_the_next_numbers_is_refused(store: &TestStore) {
     let stream = new_stream(store);
     store.with(|conn| readings::store_frames(conn, stream, &[frame(1, &[reading("a", 1, 1.0)])], 1)).expect("stored");
-    let twin = frame(1, &[reading("b", 1, 1.0)]);
+    let mut twin = frame(2, &[reading("b", 1, 1.0)]);
+    twin.chain_before += 1;
     let error = store.with(|conn| readings::store_frames(conn, stream, &[twin], 1)).expect_err("another writer");
-    assert_eq!(error.kind, StoreErrorKind::Conflict);
+    assert_eq!(error.kind, StoreErrorKind::Moved);
     assert!(!error.is_transient());
     assert_eq!(all_rows(store).len(), 1);
+}
+
+fn numbers_without_readings_are_passed_over_and_remembered(store: &TestStore) {
+    let stream = new_stream(store);
+    store.with(|conn| readings::store_frames(conn, stream, &[frame(1, &[reading("a", 1, 1.0)])], 1)).expect("stored");
+    let mut seq = 1;
+    for (kind, count, acknowledged) in [(GapKind::Quarantined, 4, 4), (GapKind::Void, 3, 1), (GapKind::Lost, 2, 2)] {
+        let (first_seq, last_seq) = (seq + 1, seq + count);
+        let gap = Gap { first_seq, last_seq, kind, acknowledged, chain_before: chain(seq), chain: chain(last_seq) };
+        let got = store.with(|conn| readings::pass_over(conn, stream, &gap, 2)).expect("passed over");
+        assert_eq!(got, DrainOutcome::of_gap(&gap));
+        let error = store.with(|conn| readings::pass_over(conn, stream, &gap, 2)).expect_err("once");
+        assert_eq!(error.kind, StoreErrorKind::Moved);
+        seq = last_seq;
+    }
+    let after = frame(11, &[reading("a", 2, 1.0)]);
+    store.with(|conn| readings::store_frames(conn, stream, &[after], 1)).expect("it goes on behind them");
+    let state = |seq| store.with(|conn| ledger::receipt_state(conn, stream, seq)).expect("a state");
+    use ReceiptState::{Lost, Quarantined, Stored, Void};
+    assert_eq!([1, 2, 5, 6, 8, 9, 10, 11].map(state), [Stored, Quarantined, Quarantined, Void, Void, Lost, Lost, Stored]);
+    let totals = Totals { stored: 2, quarantined: 4, void: 1, lost: 2, ..Default::default() };
+    assert_eq!(position(store, stream).totals, totals);
+    let none = Gap { first_seq: 12, last_seq: 11, kind: GapKind::Void, acknowledged: 0, chain_before: chain(11), chain: 0 };
+    let error = store.with(|conn| readings::pass_over(conn, stream, &none, 2)).expect_err("no numbers");
+    assert_eq!(error.kind, StoreErrorKind::Invalid);
 }
 
 fn numbers_that_skip_some_are_refused(store: &TestStore) {
     let stream = new_stream(store);
     let gap = frame(5, &[reading("a", 1, 1.0)]);
     let error = store.with(|conn| readings::store_frames(conn, stream, &[gap], 1)).expect_err("a gap before it");
-    assert_eq!(error.kind, StoreErrorKind::Conflict);
+    assert_eq!(error.kind, StoreErrorKind::Moved);
     let holes = [frame(1, &[reading("a", 1, 1.0)]), frame(3, &[reading("a", 2, 1.0)])];
     let error = store.with(|conn| readings::store_frames(conn, stream, &holes, 1)).expect_err("a hole within");
     assert_eq!(error.kind, StoreErrorKind::Invalid);

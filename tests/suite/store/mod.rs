@@ -120,11 +120,17 @@ pub(crate) fn reading(engine_id: &str, observed_at_us: i64, temperature: f64) ->
     }
 }
 
+/// The chain value after `seq` readings of the history that these tests write.
+pub(crate) fn chain(seq: u64) -> u64 {
+    seq.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
 /// Numbered readings that came together.
 pub(crate) fn frame(first_seq: u64, readings: &[ReadingRef<'_>]) -> Frame {
     let mut builder = BatchBuilder::default();
     for reading in readings {
         builder.push(reading);
     }
-    Frame { first_seq, batch: builder.finish(5_000) }
+    let last_seq = first_seq + readings.len() as u64 - 1;
+    Frame { first_seq, batch: builder.finish(5_000), chain_before: chain(first_seq - 1), chain: chain(last_seq) }
 }

@@ -1,0 +1,10 @@
+UPDATE streams SET closing = 'cut' WHERE closing = 'forked';
+ALTER TABLE streams DROP CONSTRAINT streams_closing_check;
+ALTER TABLE streams ADD CONSTRAINT streams_closing_check CHECK (closing IN ('drained', 'cut'));
+ALTER TABLE batches DROP COLUMN gap;
+ALTER TABLE batches DROP COLUMN missing;
+ALTER TABLE batches ADD COLUMN checksum BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE streams DROP COLUMN cursor_chain;
+ALTER TABLE streams DROP COLUMN quarantined;
+ALTER TABLE streams DROP COLUMN void;
+ALTER TABLE streams DROP COLUMN lost;

@@ -1,0 +1,248 @@
+//! One lane of the drain: its thread's loop.
+//!
+//! ```text
+//!   open (connect, register) -> attach -> [ wait for an order or a full batch -> next -> write -> settle ]…
+//!      ^                                                       |
+//!      '------------ pause of the circuit <------- failure ----'
+//! ```
+
+use std::{
+    sync::{
+        Arc, Condvar, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use super::{
+    DrainSettings, IDLE_STEP, MAX_BATCH_ROWS, Observer, Verdict, WriteFailed, Writer,
+    outage::{Circuit, Permit},
+};
+use crate::buffer::{Attached, Buffer, DrainOutcome, Work, call::Call};
+
+/// A transaction that takes longer halves the next one's ceiling, so that a slow database is not asked for ever more at once.
+const SLOW_WRITE: Duration = Duration::from_millis(500);
+/// Tries in a row to attach before the database counts as failing: each renumbering costs a stream.
+const ATTACHES_MAX: u32 = 3;
+/// Pause after the medium could not be read.
+const MEDIUM_PAUSE: Duration = Duration::from_millis(200);
+
+pub(super) struct Lane {
+    lane: usize,
+    buffer: Arc<dyn Buffer>,
+    observer: Arc<dyn Observer>,
+    settings: DrainSettings,
+    circuit: Arc<Circuit>,
+    flush: AtomicBool,
+    stop: AtomicBool,
+    asleep: Mutex<bool>,
+    signal: Condvar,
+    call: Call,
+}
+
+/// Why a lane's loop leaves what it does.
+enum Interrupted {
+    Write(WriteFailed),
+    Medium(std::io::Error),
+}
+
+impl From<WriteFailed> for Interrupted {
+    fn from(failed: WriteFailed) -> Self {
+        Self::Write(failed)
+    }
+}
+
+impl From<std::io::Error> for Interrupted {
+    fn from(error: std::io::Error) -> Self {
+        Self::Medium(error)
+    }
+}
+
+impl Lane {
+    pub(super) fn new(
+        lane: usize,
+        buffer: Arc<dyn Buffer>,
+        observer: Arc<dyn Observer>,
+        settings: DrainSettings,
+        circuit: Arc<Circuit>,
+    ) -> Self {
+        Self {
+            lane,
+            buffer,
+            observer,
+            settings,
+            circuit,
+            flush: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            asleep: Mutex::new(false),
+            signal: Condvar::new(),
+            call: Call::default(),
+        }
+    }
+
+    pub(super) fn flush(&self) {
+        if !self.flush.swap(true, Ordering::AcqRel) {
+            self.wake();
+        }
+    }
+
+    pub(super) fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    pub(super) fn stopping(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    /// The watch's look at the call that this lane is in.
+    pub(super) fn look_at_call(&self, silence: Duration) {
+        let waiting = || self.buffer.stats().rows;
+        self.call.look(
+            silence,
+            || self.observer.alive(self.lane),
+            |since, cause| {
+                self.circuit.silent(self.observer.as_ref(), since, cause, waiting());
+            },
+        );
+    }
+
+    /// A call that ended in a panic has ended.
+    pub(super) fn forget_call(&self) {
+        self.call.forget();
+    }
+
+    fn wake(&self) {
+        let asleep = self.asleep.lock().unwrap_or_else(PoisonError::into_inner);
+        if *asleep {
+            self.signal.notify_one();
+        }
+    }
+
+    /// Sleeps until there is an order or `limit` has passed.
+    fn sleep(&self, limit: Duration, until_order: bool) {
+        let mut asleep = self.asleep.lock().unwrap_or_else(PoisonError::into_inner);
+        let ordered = || self.stopping() || (until_order && self.flush.load(Ordering::Acquire));
+        if !ordered() {
+            *asleep = true;
+            let (guard, _) = self.signal.wait_timeout(asleep, limit).unwrap_or_else(PoisonError::into_inner);
+            asleep = guard;
+        }
+        *asleep = false;
+    }
+
+    fn pause(&self, limit: Duration) {
+        let until = Instant::now() + limit;
+        while !self.stopping() && Instant::now() < until {
+            self.sleep(until.saturating_duration_since(Instant::now()).min(IDLE_STEP), false);
+            self.observer.alive(self.lane);
+        }
+    }
+
+    pub(super) fn run(&self, writer: &mut dyn Writer) {
+        let mut ceiling = MAX_BATCH_ROWS;
+        let mut open = false;
+        let mut moved = 0;
+        while !self.stopping() {
+            self.observer.alive(self.lane);
+            if !open {
+                match self.circuit.permit(self.observer.as_ref(), self.lane, Instant::now()) {
+                    Permit::Wait(limit) => {
+                        self.pause(limit.min(IDLE_STEP));
+                        continue;
+                    }
+                    Permit::Go => {}
+                }
+            }
+            let done = if !open {
+                self.open(writer).map(|()| {
+                    open = true;
+                    self.flush.store(true, Ordering::Release);
+                })
+            } else if self.flush.swap(false, Ordering::AcqRel) {
+                self.drain(writer, &mut ceiling)
+            } else {
+                self.sleep(IDLE_STEP, true);
+                Ok(())
+            };
+            match done {
+                Ok(()) => moved = if open && self.buffer.waiting(self.lane) == 0 { 0 } else { moved },
+                Err(Interrupted::Medium(error)) => {
+                    self.observer.medium_failed(&error);
+                    self.flush.store(true, Ordering::Release);
+                    self.pause(MEDIUM_PAUSE);
+                }
+                Err(Interrupted::Write(failed)) => {
+                    open = false;
+                    moved += 1;
+                    // A cursor that keeps moving under a writer who has just asked for it is no news but a fault.
+                    if failed.verdict == Verdict::Outage || moved > ATTACHES_MAX {
+                        let waiting = self.buffer.stats().rows;
+                        self.circuit.failed(self.observer.as_ref(), self.lane, failed, waiting);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Connects, and lets the medium compare its frames with where the database stands.
+    fn open(&self, writer: &mut dyn Writer) -> Result<(), Interrupted> {
+        for _ in 0..ATTACHES_MAX {
+            let position = self.call.watched(|| writer.open(self.buffer.stream(self.lane)))?;
+            let attached = self.buffer.attach(self.lane, &position)?;
+            if attached != Attached::Resumed {
+                self.observer.attached(&attached);
+            }
+            if !matches!(attached, Attached::DirectoryRestored { .. }) {
+                return Ok(());
+            }
+        }
+        let message = "the database knows another history of every stream that is begun".to_owned();
+        Err(WriteFailed { verdict: Verdict::Outage, code: None, message }.into())
+    }
+
+    fn write(&self, writer: &mut dyn Writer, work: &Work) -> Result<DrainOutcome, WriteFailed> {
+        let stream = self.buffer.stream(self.lane);
+        match work {
+            Work::Frames(frames) => writer.write(stream, frames),
+            Work::Gap(gap) => writer.pass_over(stream, gap),
+            Work::Nothing => Ok(DrainOutcome::default()),
+        }
+    }
+
+    /// Writes until less than a batch is left that nobody waits for. The database works once it has taken what waits: one that can be
+    /// opened and refuses to write (a full disk, a missing right) would otherwise be up and down twenty times a second.
+    fn drain(&self, writer: &mut dyn Writer, ceiling: &mut u32) -> Result<(), Interrupted> {
+        let batch_rows = u64::from(self.settings.batch_rows);
+        // Everything that was there when the order came is written, then whole batches for as long as they come.
+        let mut ordered = self.buffer.waiting(self.lane);
+        while !self.stopping() {
+            let waiting = self.buffer.waiting(self.lane);
+            if ordered == 0 && waiting < batch_rows {
+                break;
+            }
+            let limit = waiting.clamp(batch_rows, u64::from(MAX_BATCH_ROWS)) as u32;
+            let work = self.buffer.next(self.lane, limit.min(*ceiling))?;
+            if matches!(work, Work::Nothing) {
+                break;
+            }
+            let started = Instant::now();
+            let outcome = self.call.watched(|| self.write(writer, &work))?;
+            let took = started.elapsed();
+            self.circuit.succeeded(self.observer.as_ref(), self.lane, || self.buffer.stats().rows);
+            self.buffer.settle(self.lane, &outcome);
+            self.observer.settled(&outcome, took);
+            self.observer.alive(self.lane);
+            *ceiling =
+                if took > SLOW_WRITE { (*ceiling / 2).max(self.settings.batch_rows) } else { (*ceiling * 2).min(MAX_BATCH_ROWS) };
+            ordered = ordered.saturating_sub(outcome.last_seq + 1 - outcome.first_seq);
+            if self.flush.swap(false, Ordering::AcqRel) {
+                ordered = self.buffer.waiting(self.lane);
+            }
+        }
+        if self.buffer.waiting(self.lane) == 0 {
+            self.circuit.succeeded(self.observer.as_ref(), self.lane, || self.buffer.stats().rows);
+        }
+        Ok(())
+    }
+}

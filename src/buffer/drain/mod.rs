@@ -1,0 +1,166 @@
+//! The drain: one OS thread a lane that writes what waits in the buffer to the database, a transaction at a time.
+//!
+//! In: orders to flush from `BatchBufferActor`. Out: frames to a [`Writer`], outcomes back to the buffer. It is no actor because a
+//! transaction blocks. A crash loses nothing here: frames leave the buffer only when the database has committed them, and cursor
+//! and rows are one transaction, so that a repeat stores nothing twice. While the database is away one lane at a time tries it with a
+//! growing pause ([`outage`]), and the buffer fills up to its bound.
+
+mod lane;
+pub mod outage;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use self::{
+    lane::Lane,
+    outage::{Circuit, HealthChange},
+};
+use super::{Attached, Buffer, DrainOutcome, Frame, Gap, Position, call::SILENCE};
+use crate::domain::{breaker::CircuitState, receipt::StreamId};
+
+/// Most readings in one transaction.
+pub const MAX_BATCH_ROWS: u32 = 10_000;
+/// Longest sleep without a sign of life.
+const IDLE_STEP: Duration = Duration::from_millis(250);
+/// Pause after a panic in a driver.
+const PANIC_PAUSE: Duration = Duration::from_millis(50);
+
+/// Why a write failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WriteFailed {
+    /// What to do about it.
+    pub verdict: Verdict,
+    /// The database's own code, where it gave one.
+    pub code: Option<String>,
+    /// For a person; no secrets.
+    pub message: String,
+}
+
+/// What a failed write asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The database is away or refuses: try again later.
+    Outage,
+    /// The cursor stands elsewhere than the frames begin: ask for the position and attach again.
+    Moved,
+}
+
+impl fmt::Display for WriteFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.code {
+            Some(code) => write!(f, "{} ({code})", self.message),
+            None => f.write_str(&self.message),
+        }
+    }
+}
+
+/// The database as one lane sees it. The calls may block.
+pub trait Writer: Send {
+    /// Called until it succeeds, before the first write and again after each failure: connects, migrates, registers the stream, and
+    /// says where the database stands in it.
+    ///
+    /// # Errors
+    /// Whatever keeps the database from being used now.
+    fn open(&mut self, stream: StreamId) -> Result<Position, WriteFailed>;
+
+    /// Writes rows, ledger and cursor in one transaction.
+    ///
+    /// # Errors
+    /// Nothing has been written then, or the outcome is unknown and the next [`Writer::open`] tells.
+    fn write(&mut self, stream: StreamId, frames: &[Frame]) -> Result<DrainOutcome, WriteFailed>;
+
+    /// Writes down that numbers have no readings, and moves the cursor past them.
+    ///
+    /// # Errors
+    /// As [`Writer::write`].
+    fn pass_over(&mut self, stream: StreamId, gap: &Gap) -> Result<DrainOutcome, WriteFailed>;
+}
+
+/// What the drain tells as it happens. Several lanes may tell at once.
+pub trait Observer: Send + Sync {
+    /// Every lane turns, or is inside a call to the database; called at least every second by each.
+    fn alive(&self, lane: usize);
+    /// A transaction was committed.
+    fn settled(&self, outcome: &DrainOutcome, took: Duration);
+    /// A lane compared its frames with the database; told where that was not as expected.
+    fn attached(&self, attached: &Attached);
+    /// The medium could not be read; tried again.
+    fn medium_failed(&self, error: &std::io::Error);
+    /// The database ceased to answer, or does again.
+    fn health(&self, change: &HealthChange);
+    /// The circuit of the database turned.
+    fn circuit(&self, state: CircuitState);
+}
+
+/// What may be set.
+#[derive(Clone, Copy, Debug)]
+pub struct DrainSettings {
+    /// Readings that make a batch when the load is light.
+    pub batch_rows: u32,
+}
+
+/// Orders to the drain's threads. Cheap to clone.
+#[derive(Clone)]
+pub struct DrainHandle {
+    lanes: Arc<[Arc<Lane>]>,
+}
+
+impl fmt::Debug for DrainHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DrainHandle").field("lanes", &self.lanes.len()).finish_non_exhaustive()
+    }
+}
+
+impl DrainHandle {
+    /// Starts a thread for each lane of the buffer; `writer` makes the connection of one.
+    ///
+    /// # Errors
+    /// The operating system refused a thread.
+    pub fn start(
+        buffer: Arc<dyn Buffer>,
+        mut writer: impl FnMut(usize) -> Box<dyn Writer>,
+        observer: Arc<dyn Observer>,
+        settings: DrainSettings,
+    ) -> std::io::Result<(Self, Vec<thread::JoinHandle<()>>)> {
+        let circuit = Arc::new(Circuit::default());
+        let make = |lane| Arc::new(Lane::new(lane, buffer.clone(), observer.clone(), settings, circuit.clone()));
+        let lanes: Arc<[_]> = (0..buffer.lanes()).map(make).collect();
+        let mut threads = Vec::with_capacity(lanes.len());
+        for (number, lane) in lanes.iter().enumerate() {
+            let (mine, mut writer) = (lane.clone(), writer(number));
+            threads.push(thread::Builder::new().name(format!("drain-{number}")).spawn(move || {
+                // The thread outlives a panic in a driver: what was in hand is still in the buffer.
+                while catch_unwind(AssertUnwindSafe(|| mine.run(writer.as_mut()))).is_err() {
+                    log::error!(target: "belayd::buffer", errorType = "panic"; "the drain panicked and goes on");
+                    mine.forget_call();
+                    thread::sleep(PANIC_PAUSE);
+                }
+            })?);
+        }
+        let watched = lanes.clone();
+        thread::Builder::new().name("drain-watch".into()).spawn(move || {
+            while !watched.iter().all(|lane| lane.stopping()) {
+                watched.iter().for_each(|lane| lane.look_at_call(SILENCE));
+                thread::sleep(IDLE_STEP);
+            }
+        })?;
+        Ok((Self { lanes }, threads))
+    }
+
+    /// Writes everything that waits, soon.
+    pub fn flush(&self) {
+        self.lanes.iter().for_each(|lane| lane.flush());
+    }
+
+    /// Ends the threads after what they do now. Ask [`Buffer::stats`] for what is left.
+    pub fn stop(&self) {
+        self.lanes.iter().for_each(|lane| lane.stop());
+    }
+}

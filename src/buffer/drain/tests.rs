@@ -1,0 +1,130 @@
+//! The drain against a scripted database.
+
+use std::sync::{Mutex, PoisonError};
+
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::{
+    buffer::memory::MemoryBuffer,
+    domain::{ack::AckLevel, batch::BatchBuilder, reading::ReadingRef},
+};
+
+#[derive(Default)]
+struct Script {
+    failures: u32,
+    panics: u32,
+    batches: Vec<u64>,
+    /// As an `open` reports it.
+    position: Position,
+}
+
+struct Scripted(Arc<Mutex<Script>>);
+
+impl Writer for Scripted {
+    fn open(&mut self, _: StreamId) -> Result<Position, WriteFailed> {
+        Ok(self.0.lock().unwrap_or_else(PoisonError::into_inner).position)
+    }
+
+    fn pass_over(&mut self, _: StreamId, gap: &Gap) -> Result<DrainOutcome, WriteFailed> {
+        Ok(DrainOutcome::of_gap(gap))
+    }
+
+    fn write(&mut self, _: StreamId, frames: &[Frame]) -> Result<DrainOutcome, WriteFailed> {
+        let mut script = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if script.panics > 0 {
+            script.panics -= 1;
+            panic!("planned");
+        }
+        if script.failures > 0 {
+            script.failures -= 1;
+            return Err(WriteFailed { verdict: Verdict::Outage, code: None, message: "planned".into() });
+        }
+        let rows = frames.iter().map(|frame| u64::from(frame.batch.len())).sum();
+        script.batches.push(rows);
+        let last_seq = frames.last().expect("never empty").last_seq();
+        script.position.cursor_seq = last_seq;
+        script.position.totals.stored += rows;
+        Ok(DrainOutcome { first_seq: frames[0].first_seq, last_seq, stored: rows, ..Default::default() })
+    }
+}
+
+#[derive(Default)]
+struct Seen(Mutex<Vec<bool>>);
+
+impl Observer for Seen {
+    fn alive(&self, _: usize) {}
+    fn attached(&self, _: &Attached) {}
+    fn medium_failed(&self, _: &std::io::Error) {}
+    fn circuit(&self, _: CircuitState) {}
+    fn settled(&self, _: &DrainOutcome, _: Duration) {}
+    fn health(&self, change: &HealthChange) {
+        self.0.lock().expect("no panic here").push(matches!(change, HealthChange::Up { .. }));
+    }
+}
+
+fn submit(buffer: &dyn Buffer, rows: u32) -> oneshot::Receiver<AckLevel> {
+    let mut builder = BatchBuilder::default();
+    for n in 0..rows {
+        builder.push(&ReadingRef {
+            engine_id: "e",
+            observed_at_us: i64::from(n),
+            status: None,
+            temperature: Some(1.0),
+            rpm: None,
+            pressure: None,
+            fuel_flow: None,
+            extra: None,
+        });
+    }
+    let (reply, mut answer) = oneshot::channel();
+    buffer.submit(builder.finish(0), AckLevel::Store, None, reply);
+    answer.try_recv().expect("answered at once").expect("there is room").upgrade.expect("a waiter")
+}
+
+fn run(script: Script) -> (Arc<Mutex<Script>>, Arc<Seen>, Arc<MemoryBuffer>) {
+    let script = Arc::new(Mutex::new(script));
+    let seen = Arc::new(Seen::default());
+    let buffer = Arc::new(MemoryBuffer::new(100_000, 10_000_000));
+    let waiters: Vec<_> = (0..5).map(|_| submit(buffer.as_ref(), 700)).collect();
+    let settings = DrainSettings { batch_rows: 100 };
+    let (handle, thread) =
+        DrainHandle::start(buffer.clone(), |_| Box::new(Scripted(script.clone())), seen.clone(), settings).expect("a thread");
+    handle.flush();
+    for waiter in waiters {
+        assert_eq!(waiter.blocking_recv(), Ok(AckLevel::Store));
+    }
+    handle.stop();
+    thread.into_iter().for_each(|thread| thread.join().expect("the thread ends"));
+    (script, seen, buffer)
+}
+
+#[test]
+fn everything_that_waits_is_written_in_few_large_batches() {
+    let (script, seen, buffer) = run(Script::default());
+    assert_eq!(script.lock().expect("no panic").batches.iter().sum::<u64>(), 3_500);
+    assert!(script.lock().expect("no panic").batches.len() <= 2);
+    assert_eq!(*seen.0.lock().expect("no panic"), [true]);
+    assert_eq!(buffer.stats().difference, 0);
+}
+
+#[test]
+fn a_failing_database_is_tried_again_and_told_of_once() {
+    let (_, seen, buffer) = run(Script { failures: 1, ..Script::default() });
+    assert_eq!(*seen.0.lock().expect("no panic"), [false, true]);
+    assert_eq!(buffer.stats().account.stored, 3_500);
+}
+
+#[test]
+fn a_database_that_opens_and_refuses_to_write_is_down_until_it_writes() {
+    let (_, seen, buffer) = run(Script { failures: 4, ..Script::default() });
+    assert_eq!(*seen.0.lock().expect("no panic"), [false, true], "told once, not at each try");
+    assert_eq!(buffer.stats().account.stored, 3_500);
+}
+
+#[test]
+fn a_panic_in_a_driver_loses_nothing() {
+    let (_, _, buffer) = run(Script { panics: 2, ..Script::default() });
+    assert_eq!(buffer.stats().account.stored, 3_500);
+    assert_eq!(buffer.stats().rows, 0);
+}
