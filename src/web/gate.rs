@@ -2,8 +2,8 @@
 //!
 //! In: any request. It checks the Host header (an answer under a foreign name would let another site's page read ours after a DNS
 //! trick). Out: the answer with its security headers, the request id, and every failure in the one form of [`super::error`], those
-//! of actix included. It holds no state. Only what is refused before there is a request at all (a head that cannot be parsed, comes
-//! too slowly, is larger than 128 KB or has more than 96 fields) is answered by actix itself, with its status and no body.
+//! of actix included. It holds no state. What is refused before there is a request at all (a head that cannot be parsed, comes too
+//! slowly, is larger than 128 KB or has more than 96 fields) never comes here: [`super::bare`] gives that its form.
 
 use actix_web::{
     Error, HttpRequest, HttpResponse,
@@ -33,7 +33,7 @@ const URI_MAX_BYTES: usize = 8 * 1024;
 const HEAD_MAX_BYTES: usize = 32 * 1024;
 
 /// Headers of every answer that does not bring its own.
-const STANDARD: [(HeaderName, HeaderValue); 4] = [
+pub(super) const STANDARD: [(HeaderName, HeaderValue); 4] = [
     (CACHE_CONTROL, HeaderValue::from_static("no-store")),
     (CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'; base-uri 'none'")),
     (X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),

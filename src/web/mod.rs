@@ -7,6 +7,7 @@ pub mod admin;
 pub mod alerts;
 pub mod audit;
 pub mod auth;
+mod bare;
 pub mod body;
 pub mod error;
 pub mod gate;
@@ -24,6 +25,7 @@ pub mod stream;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod ui;
+pub mod wire;
 
 pub use server::{Running, ServeError, serve};
 pub use state::{Parts, WebState};

@@ -1,12 +1,10 @@
 //! Who is at the other end of the connection: the control socket, a believed proxy, or a client; and whether the way is secured.
 
-use std::{
-    any::Any,
-    net::{IpAddr, Ipv4Addr},
-};
+use std::net::{IpAddr, Ipv4Addr};
 
 use actix_web::{HttpRequest, dev::Extensions, http::header::HeaderName};
 
+use super::wire::{Cutter, Medium, Wire};
 use crate::config::ServerConfig;
 
 /// Marks a connection that came in through the control socket.
@@ -16,11 +14,24 @@ pub struct ControlPeer;
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// Called for each connection: marks those of the control socket.
-pub fn mark(io: &dyn Any, extensions: &mut Extensions) {
-    if io.is::<actix_web::rt::net::UnixStream>() {
+/// Marks a connection that we encrypt ourselves.
+#[derive(Clone, Copy, Debug)]
+struct EncryptedPeer;
+
+/// Called for each connection: notes what its requests will want to know.
+pub(super) fn mark<IO: Medium>(wire: &Wire<IO>, extensions: &mut Extensions) {
+    extensions.insert(wire.cutter());
+    if wire.is_control() {
         extensions.insert(ControlPeer);
     }
+    if IO::ENCRYPTED {
+        extensions.insert(EncryptedPeer);
+    }
+}
+
+/// What ends the connection that the request came over; one that ends nothing outside a served application.
+pub fn cutter(request: &HttpRequest) -> Cutter {
+    request.conn_data::<Cutter>().cloned().unwrap_or_default()
 }
 
 /// Whether the request came in through the control socket, which only the owner of the data directory can open.
@@ -49,7 +60,7 @@ pub fn client_address(request: &HttpRequest, config: &ServerConfig) -> IpAddr {
 
 /// Whether the client's way to us is encrypted: our own TLS, or a believed proxy's word.
 pub fn is_secure(request: &HttpRequest, config: &ServerConfig) -> bool {
-    if request.app_config().secure() {
+    if request.conn_data::<EncryptedPeer>().is_some() {
         return true;
     }
     let believed = request.peer_addr().is_some_and(|address| config.behind_proxy.contains(&address.ip().to_canonical()));

@@ -2,20 +2,35 @@
 
 use std::{
     fmt, fs, io,
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener},
     os::unix::{fs::PermissionsExt, net::UnixListener},
     path::Path,
+    time::Duration,
 };
 
+use actix_http::{HttpService, Protocol, error::DispatchError};
+use actix_service::{IntoServiceFactory, ServiceFactory, ServiceFactoryExt, fn_service, map_config};
+use actix_tls::accept::{
+    TlsError,
+    rustls_0_23::{Acceptor, TlsStream},
+};
 use actix_web::{
-    App, HttpServer,
-    dev::{Server, ServerHandle},
+    App,
+    dev::{AppConfig, Server, ServerHandle},
     middleware::from_fn,
+    rt::net::{TcpStream, UnixStream},
     web::Data,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
-use super::{gate::gate, peer, state::WebState};
+use tokio::net::TcpSocket;
+
+use super::{
+    gate::gate,
+    peer,
+    state::WebState,
+    wire::{Medium, Wire},
+};
 use crate::config::ServerConfig;
 
 /// Connections that may wait to be accepted.
@@ -75,33 +90,102 @@ pub fn serve(state: WebState) -> Result<Running, ServeError> {
     let control_socket = state.control_socket.clone();
     let state = Data::new(state);
     let workers = settings.workers.max(1);
-    let server =
-        HttpServer::new(move || App::new().app_data(state.clone()).wrap(from_fn(gate)).configure(super::routes::configure))
-            .workers(workers)
-            .max_connections(settings.max_connections.div_ceil(workers))
-            .backlog(BACKLOG)
-            .client_request_timeout(settings.client_timeout)
-            .client_disconnect_timeout(settings.client_timeout)
-            .tls_handshake_timeout(settings.client_timeout)
-            .keep_alive(std::time::Duration::from_secs(75))
-            .worker_max_blocking_threads(4)
-            // A client that has gone gives its room back at once, not at the end of its time-out.
-            .h1_allow_half_closed(false)
-            .on_connect(peer::mark)
-            .shutdown_timeout(settings.stop_timeout.as_secs().max(1))
-            .disable_signals();
-    let (server, scheme) = match tls(settings)? {
-        Some(tls) => (server.bind_rustls_0_23(settings.listen, tls), "https"),
-        None => (server.bind(settings.listen), "http"),
+    let patience = settings.client_timeout;
+    let builder = actix_server::Server::build()
+        .workers(workers)
+        .max_concurrent_connections(settings.max_connections.div_ceil(workers))
+        .backlog(BACKLOG)
+        .worker_max_blocking_threads(4)
+        .shutdown_timeout(settings.stop_timeout.as_secs().max(1))
+        .disable_signals();
+    let stopping = builder.graceful_shutdown_signal();
+    let serving = Serving { state, patience, stopping };
+    let cannot_listen = |error| ServeError::Listen(settings.listen, error);
+    let listener = tcp_listener(settings.listen).map_err(cannot_listen)?;
+    let address = listener.local_addr().map_err(cannot_listen)?;
+    let (builder, scheme) = match tls(settings)? {
+        Some(tls) => {
+            let serving = serving.clone();
+            let secured = move || {
+                let mut acceptor = Acceptor::new(tls.clone());
+                acceptor.set_handshake_timeout(patience);
+                let accepted = acceptor.map_init_err(|_| ()).map_err(TlsError::into_service_error);
+                accepted.and_then(serving.http(protocol).map_err(TlsError::Service))
+            };
+            (builder.listen("https", listener, secured), "https")
+        }
+        None => {
+            let serving = serving.clone();
+            (builder.listen("http", listener, move || serving.http::<TcpStream>(|_| Protocol::Http1)), "http")
+        }
     };
-    let mut server = server.map_err(|error| ServeError::Listen(settings.listen, error))?;
-    let address = server.addrs().first().copied().unwrap_or(settings.listen);
+    let mut builder = builder.map_err(cannot_listen)?;
     if let Some(path) = control_socket {
         let listener = control_listener(&path).map_err(|error| ServeError::ControlSocket(path.clone(), error))?;
-        server = server.listen_uds(listener).map_err(|error| ServeError::ControlSocket(path, error))?;
+        builder = builder
+            .listen_uds("control", listener, move || serving.http::<UnixStream>(|_| Protocol::Http1))
+            .map_err(|error| ServeError::ControlSocket(path, error))?;
     }
-    let server = server.run();
+    let server = builder.run();
     Ok(Running { handle: server.handle(), server, address, url: format!("{scheme}://{address}") })
+}
+
+/// What each worker makes its services of.
+#[derive(Clone)]
+struct Serving {
+    state: Data<WebState>,
+    patience: Duration,
+    stopping: actix_server::GracefulShutdownSignal,
+}
+
+impl Serving {
+    /// The service of one kind of connection: the connection becomes a [`Wire`], and the application serves what comes over it. This is
+    /// what `actix_web::HttpServer` does, but for the wire, which it has no place for.
+    fn http<IO: Medium>(
+        &self,
+        protocol: fn(&IO) -> Protocol,
+    ) -> impl ServiceFactory<IO, Config = (), Response = (), Error = DispatchError, InitError = ()> + use<IO> {
+        let (state, patience, stopping) = (self.state.clone(), self.patience, self.stopping.clone());
+        let app = App::new().app_data(state).wrap(from_fn(gate)).configure(super::routes::configure);
+        let app = app.into_factory().map_err(|error: actix_web::Error| error.error_response());
+        let service = HttpService::build()
+            .graceful_shutdown_signal(move || {
+                let stopping = stopping.clone();
+                async move { stopping.notified().await }
+            })
+            .keep_alive(Duration::from_secs(75))
+            .client_request_timeout(patience)
+            .client_disconnect_timeout(patience)
+            // A client that has gone gives its room back at once, not at the end of its time-out.
+            .h1_allow_half_closed(false)
+            .on_connect_ext(peer::mark::<IO>)
+            .finish(map_config(app, |()| AppConfig::default()));
+        fn_service(move |io: IO| async move {
+            let protocol = protocol(&io);
+            let wire = Wire::new(io, patience);
+            let peer = wire.peer();
+            Ok((wire, protocol, peer))
+        })
+        .and_then(service)
+    }
+}
+
+/// What was agreed on in the handshake.
+fn protocol(tls: &TlsStream<TcpStream>) -> Protocol {
+    match tls.get_ref().1.alpn_protocol() {
+        Some(b"h2") => Protocol::Http2,
+        _ => Protocol::Http1,
+    }
+}
+
+fn tcp_listener(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)?.into_std()
 }
 
 /// A socket that only its owner can open. The data directory is 0700, so there is no moment in which others could.
@@ -130,6 +214,9 @@ fn tls(settings: &ServerConfig) -> Result<Option<rustls::ServerConfig>, ServeErr
     rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, private))
-        .map(Some)
+        .map(|mut config| {
+            config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+            Some(config)
+        })
         .map_err(|error| fault(key, &error))
 }

@@ -63,6 +63,20 @@ impl Setup {
 
     /// Starts the daemon and waits until it answers `/readyz` with 200.
     pub fn start(&self) -> Daemon {
+        let mut daemon = self.lay_out();
+        daemon.start_again();
+        daemon
+    }
+
+    /// Starts the daemon and waits for nothing.
+    pub fn start_unready(&self) -> Daemon {
+        let mut daemon = self.lay_out();
+        daemon.spawn();
+        daemon
+    }
+
+    /// A directory with configuration and control store, and no process yet.
+    pub fn lay_out(&self) -> Daemon {
         let dir = tempfile::Builder::new().prefix("belayd-test").tempdir().expect("a temporary directory");
         let address = free_address();
         let config = dir.path().join("belayd.toml");
@@ -73,7 +87,6 @@ impl Setup {
         fs::write(&config, text).expect("the configuration can be written");
         let mut daemon = Daemon { child: None, dir, config, address, token: String::new(), setup: self.clone() };
         daemon.token = daemon.create_token("test", "admin");
-        daemon.start_again();
         daemon
     }
 }

@@ -48,7 +48,7 @@ pub(super) static SERVER: Section = Section {
             "client_timeout",
             Duration("100ms", "5m"),
             Is(r#""10s""#),
-            "How long a client may take to send its headers, and to send each part of its body.",
+            "How long a client may take to send its headers, to send each part of its body, and to take any of what is sent to it.",
         ),
         key("session_lifetime", Duration("1m", "30d"), Is(r#""12h""#), "How long a sign-in on the page lasts."),
         key("max_streams", Int(1, 10_000), Is("64"), "Most live pages and log tails at once; further ones get 503."),

@@ -1,13 +1,15 @@
 //! The log: its last lines, a live tail, and what is logged.
 
-use actix_web::{HttpResponse, web::Data};
+use std::sync::Arc;
+
+use actix_web::{HttpRequest, HttpResponse, web::Data};
 use log::LevelFilter;
 use serde::Deserialize;
 use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
-    logging::{LogFilter, LogTail, RING_LINES, TailEvent},
+    logging::{LogEntry, LogFilter, LogTail, RING_LINES, TailEvent},
     web::{
         audit::audit,
         auth::{Admin, Operator},
@@ -40,7 +42,12 @@ pub struct LogsQuery {
 /// 400 for parameters that mean nothing; 503 where every place is taken.
 #[utoipa::path(get, path = "/admin/logs", tag = "admin", params(LogsQuery),
     responses((status = 200, description = "Server-sent events: `line`, `missed`", content_type = "text/event-stream"), Failure))]
-pub async fn tail(who: Operator, query: Query<LogsQuery>, state: Data<WebState>) -> Result<HttpResponse, ApiError> {
+pub async fn tail(
+    who: Operator,
+    query: Query<LogsQuery>,
+    request: HttpRequest,
+    state: Data<WebState>,
+) -> Result<HttpResponse, ApiError> {
     let LogsQuery { level, target, limit, follow } = query.0;
     let level = match level.as_deref() {
         None => LevelFilter::Trace,
@@ -54,20 +61,23 @@ pub async fn tail(who: Operator, query: Query<LogsQuery>, state: Data<WebState>)
     if follow == Some(false) {
         return Ok(HttpResponse::Ok().json(json!({"items": state.logging.ring.snapshot(&filter), "nextCursor": null})));
     }
-    let place = Place::take(state.clone(), who.0)?;
+    let place = Place::take(&request, state.clone(), who.0)?;
     let (lines, tail) = state.logging.ring.follow(filter);
-    let kept =
-        futures_util::stream::iter(lines.into_iter().filter_map(|line| Some(event("line", &serde_json::to_string(&*line).ok()?))));
-    let live = futures_util::stream::unfold((place, tail), |(mut place, mut tail)| async move {
-        let piece = place.next(&mut tail).await?;
-        Some((piece, (place, tail)))
-    });
-    Ok(stream::answer(futures_util::StreamExt::chain(kept, live)))
+    Ok(stream::answer(place, Lines { kept: lines.into_iter(), tail }))
 }
 
-impl Source for LogTail {
+/// The kept lines, then each new one.
+struct Lines<I> {
+    kept: I,
+    tail: LogTail,
+}
+
+impl<I: Iterator<Item = Arc<LogEntry>>> Source for Lines<I> {
     async fn next(&mut self) -> Option<bytes::Bytes> {
-        match LogTail::next(self).await? {
+        if let Some(line) = self.kept.next() {
+            return Some(event("line", &serde_json::to_string(&*line).ok()?));
+        }
+        match self.tail.next().await? {
             TailEvent::Line(line) => Some(event("line", &serde_json::to_string(&*line).ok()?)),
             TailEvent::Missed(missed) => Some(event("missed", &json!({"missed": missed}).to_string())),
         }

@@ -115,7 +115,9 @@ fn crashes_at_random_moments_store_every_reading_once() {
     });
     let (settled, retries) = settled;
     assert!(retries > 0, "the crashes were felt");
-    assert_eq!(store.with(count).expect("a count"), settled);
+    // The last crash may have taken a connection that the pool has not missed yet: whoever asks repeats it, as after any outage.
+    let counted = (0..5).find_map(|_| store.with(count).map_err(|error| assert!(error.is_transient(), "{error:?}")).ok());
+    assert_eq!(counted, Some(settled));
     assert_eq!(store.with(ledger::totals).expect("totals").stored, settled);
 }
 

@@ -4,4 +4,5 @@ mod metrics;
 mod requests;
 mod roles;
 mod sessions;
+mod stalled;
 mod streams;

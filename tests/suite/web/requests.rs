@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::support::daemon::{Daemon, Setup};
+use crate::support::daemon::{Answer, Daemon, Setup};
 
 const JSON: (&str, &str) = ("Content-Type", "application/json");
 
@@ -14,7 +14,7 @@ const JSON: (&str, &str) = ("Content-Type", "application/json");
 type Case<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a [u8], u16);
 
 /// Asserts that a failure has the form of the interface.
-fn is_told(answer: &crate::support::daemon::Answer, what: &str) {
+fn is_told(answer: &Answer, what: &str) {
     let error = &answer.json()["error"];
     for field in ["code", "message", "hint", "requestId"] {
         assert!(error[field].as_str().is_some_and(|text| !text.is_empty()), "{what}: no {field}: {answer:?}");
@@ -163,8 +163,49 @@ fn a_client_that_is_too_slow_is_cut_off_in_its_head_and_in_its_body() {
         let _ = socket.read_to_string(&mut answer);
         assert!(began.elapsed() < Duration::from_secs(6), "{what}: {:?}", began.elapsed());
         assert!(answer.starts_with("HTTP/1.1 408"), "{what}: {answer}");
+        is_told(&last_answer(&answer), what);
+        assert_eq!(last_answer(&answer).code(), "request_timeout", "{what}");
     }
     assert_eq!(daemon.get("/healthz").status, 200);
+}
+
+/// The last of the answers in what a connection brought.
+fn last_answer(text: &str) -> Answer {
+    let at = text.rfind("HTTP/1.1 ").expect("an answer");
+    let (head, body) = text[at..].split_once("\r\n\r\n").expect("head and body");
+    Answer { status: head[9..12].parse().expect("a status"), head: head.to_ascii_lowercase(), body: body.to_owned() }
+}
+
+#[test]
+fn what_is_no_request_at_all_gets_its_reason_in_the_same_form() {
+    let daemon = Setup { server: "client_timeout = \"1s\"".into(), ..Setup::default() }.start();
+    let good = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let many = format!("GET / HTTP/1.1\r\n{}\r\n", (0..120).map(|n| format!("x-{n}: 1\r\n")).collect::<String>());
+    let large = format!("GET / HTTP/1.1\r\nx: {}\r\n\r\n", "x".repeat(200_000));
+    for (sent, status, code) in [
+        ("nonsense\r\n\r\n".to_owned(), 400, "bad_request"),
+        ("\u{16}\u{3}\u{1}\u{2}\u{0}\u{1}\u{0}".to_owned(), 400, "bad_request"),
+        ("GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: x\r\n\r\n".to_owned(), 400, "bad_request"),
+        (many, 431, "head_too_large"),
+        (large, 431, "head_too_large"),
+        ("GET / HTT".to_owned(), 408, "request_timeout"),
+        (format!("{good}nonsense\r\n\r\n"), 400, "bad_request"),
+        (format!("{good}{good}GET /healthz HTTP/9.9\r\n\r\n"), 400, "bad_request"),
+    ] {
+        let mut socket = open(&daemon);
+        // The answer to a head that is too large may come before all of it is sent.
+        let _ = socket.write_all(sent.as_bytes());
+        let mut answers = Vec::new();
+        let _ = socket.read_to_end(&mut answers);
+        let answers = String::from_utf8(answers).expect("is text");
+        let what = &sent[..sent.len().min(60)];
+        assert_eq!(answers.matches("HTTP/1.1 ").count(), 1 + sent.matches("/healthz HTTP/1.1").count(), "{what}: {answers}");
+        let last = last_answer(&answers);
+        assert_eq!((last.status, last.code().as_str()), (status, code), "{what}: {last:?}");
+        is_told(&last, what);
+        assert!(last.head.contains("connection: close"), "{what}: {last:?}");
+        assert!(last.head.contains(&format!("content-length: {}", last.body.len())), "{what}: {last:?}");
+    }
 }
 
 #[test]
