@@ -1,4 +1,6 @@
-//! What is measured of the machine itself, because a figure without it says little.
+//! What is measured of the machine and of other processes, because a figure without it says little.
+
+#![allow(dead_code, reason = "each benchmark uses its own part")]
 
 use std::{
     fs,
@@ -27,4 +29,20 @@ pub fn cpu_model() -> String {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let line = info.lines().find(|line| line.starts_with("model name")).unwrap_or_default();
     line.split(": ").nth(1).unwrap_or("unknown processor").to_owned()
+}
+
+/// Processor time that a process has used so far, its own and, where it has waited for them, that of children that ended.
+pub fn cpu_of(pid: u32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields: Vec<_> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
+    let ticks: u64 = (11..=14).filter_map(|n| fields.get(n)?.parse::<u64>().ok()).sum();
+    // USER_HZ is 100 on every Linux that Rust runs on.
+    Duration::from_millis(ticks * 10)
+}
+
+/// The same of a process and all that it has started, as PostgreSQL's.
+pub fn cpu_of_all(pid: u32) -> Duration {
+    let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    let children = list.split_whitespace().filter_map(|word| word.parse().ok());
+    cpu_of(pid) + children.map(cpu_of).sum::<Duration>()
 }

@@ -6,6 +6,7 @@
 
 mod buckets;
 mod compare;
+mod copy;
 mod dead;
 mod insert;
 mod one;
@@ -20,6 +21,7 @@ pub use retention::{count, prune, size_bytes};
 pub use row::StoredReading;
 pub use settle::{pass_over, store_frames};
 
+use copy::copy_all;
 use insert::insert_rows;
 pub(super) use {
     one::{Fate, insert_one},

@@ -1,5 +1,6 @@
 //! One conformance suite for both databases: every function of the store does the same on each.
 
+mod bulk;
 mod deliveries;
 mod draining;
 mod failures;
