@@ -172,11 +172,11 @@ pub(super) fn notes(config: &Config, resolved: &Resolved) -> Vec<String> {
 
 /// The same about the buffer.
 fn buffer_notes(config: &Config, resolved: &Resolved) -> Vec<String> {
-    let given = |key| resolved.one("buffer").is_some_and(|entry| entry.is_given(key));
+    // journal_bytes stands in the example, and means no harm.
+    let given = resolved.one("buffer").is_some_and(|entry| entry.is_given("streams"));
     let mut notes = Vec::new();
-    if config.buffer.tier == Tier::Memory {
-        let idle = ["journal_bytes", "streams"].into_iter().filter(|key| given(key));
-        notes.extend(idle.map(|key| format!("buffer.{key} means nothing with buffer.tier = \"memory\"")));
+    if config.buffer.tier == Tier::Memory && given {
+        notes.push("buffer.streams means nothing with buffer.tier = \"memory\"".to_owned());
     } else if config.buffer.streams > 1 && config.store.url.starts_with("sqlite:") {
         let streams = config.buffer.streams;
         notes.push(format!("buffer.streams = {streams} makes SQLite no faster: it has one writer; leave it out"));
