@@ -206,6 +206,14 @@ fn find_user() -> Option<(u32, u32)> {
     })
 }
 
+/// Gives a file to the user that servers run as, where that is not the caller.
+pub fn give(path: &Path) {
+    if unsafe { libc::geteuid() } == 0 {
+        let (uid, gid) = find_user().expect("a user postgres or nobody");
+        chown(path, Some(uid), Some(gid)).expect("to own the file");
+    }
+}
+
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
 }

@@ -9,6 +9,8 @@ mod ledger;
 mod migrations;
 mod outage;
 mod queries;
+#[cfg(feature = "postgres-tls")]
+mod tls;
 
 use std::time::Duration;
 
