@@ -88,9 +88,13 @@ pub(super) fn block_on<T>(future: impl Future<Output = Result<T, Failed>>) -> Re
 impl ControlClient {
     /// A client for the daemon on `dir`; connects when it is first used.
     pub(super) fn new(dir: &Path) -> Result<Self, Failed> {
-        // reqwest wants to know how TLS would be done, though no TLS passes this socket.
+        // reqwest wants to know how TLS would be done, though no TLS passes this socket; the system's CA certificates, which a small
+        // machine may not have, must not be asked for.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let builder = reqwest::Client::builder().unix_socket(dir.join(CONTROL_SOCKET)).connect_timeout(Duration::from_secs(5));
+        let builder = reqwest::Client::builder()
+            .unix_socket(dir.join(CONTROL_SOCKET))
+            .tls_certs_only([])
+            .connect_timeout(Duration::from_secs(5));
         let http = builder.build().map_err(|error| Failed::Other(format!("cannot make a client: {error}")))?;
         Ok(Self { http, dir: dir.to_owned() })
     }

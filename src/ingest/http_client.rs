@@ -25,6 +25,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long an idle connection is kept: longer than the usual poll interval, shorter than the usual server's patience.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
+const NO_AUTHORITIES: &str =
+    "the system's CA certificates cannot be loaded: install the package ca-certificates, or name a CA file where the URL stands";
+
 /// What a client may do, fixed when it is made.
 #[derive(Clone, Debug, Default)]
 pub struct ClientPolicy {
@@ -243,7 +246,7 @@ async fn build(tls: Option<Option<PathBuf>>, policy: &ClientPolicy) -> Result<Cl
     let Some(ca) = tls else { return finish(builder.tls_certs_only([])) };
     let job = tokio::task::spawn_blocking(move || match ca {
         Some(path) => finish(builder.tls_certs_merge(certificates(&path)?)),
-        None => finish(builder),
+        None => builder.build().map_err(|_| ClientError::new(FailureKind::Connect, NO_AUTHORITIES)),
     });
     job.await.unwrap_or_else(|_| Err(ClientError::new(FailureKind::Connect, "the client could not be made")))
 }

@@ -50,6 +50,18 @@ fn what_cannot_be_reached_is_a_failure_and_no_fault() {
     assert!(text(&check.stdout).contains("source \"s\": FAILED, 127.0.0.1:1: "), "{}", text(&check.stdout));
 }
 
+/// A small machine may have none, and the control socket needs none.
+#[test]
+fn commands_work_where_the_system_has_no_ca_certificates() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut status = Command::new(env!("CARGO_BIN_EXE_belayd"));
+    status.args(["status"]).current_dir(dir.path()).env_clear();
+    status.env("SSL_CERT_FILE", dir.path().join("none.pem")).env("SSL_CERT_DIR", dir.path().join("none"));
+    let output = status.output().expect("it starts");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("no daemon is running on"), "{}", text(&output.stderr));
+}
+
 #[test]
 fn wrong_usage_is_2_and_help_and_version_are_0() {
     let dir = tempfile::tempdir().expect("a directory");
