@@ -128,9 +128,10 @@ impl Answer {
 }
 
 impl Daemon {
-    /// The binary under test.
+    /// The binary under test: the one built with the tests, or the one that `BELAYD_TEST_BINARY` names.
     pub fn binary() -> &'static str {
-        env!("CARGO_BIN_EXE_belayd")
+        static NAMED: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
+        NAMED.get_or_init(|| std::env::var("BELAYD_TEST_BINARY").ok()).as_deref().unwrap_or(env!("CARGO_BIN_EXE_belayd"))
     }
 
     /// Runs a command of the command line beside the daemon.
@@ -150,6 +151,12 @@ impl Daemon {
     pub fn start_again(&mut self) {
         self.spawn();
         self.wait_for("ready", Duration::from_secs(20), |daemon| daemon.get("/readyz").status == 200);
+    }
+
+    /// Sets one variable of the environment for later starts.
+    pub fn set_env(&mut self, name: &str, value: &str) {
+        self.setup.env.retain(|(known, _)| known != name);
+        self.setup.env.push((name.into(), value.into()));
     }
 
     /// Starts the process and waits for nothing.

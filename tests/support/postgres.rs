@@ -73,6 +73,17 @@ impl Postgres {
         format!("postgres://belayd@127.0.0.1:{}/{database}", self.port)
     }
 
+    /// Makes a database and returns its URL.
+    ///
+    /// # Panics
+    /// It refuses.
+    pub fn new_database(&self, name: &str) -> String {
+        use diesel::{Connection, RunQueryDsl};
+        let mut conn = diesel::PgConnection::establish(&self.url("postgres")).expect("the server answers");
+        diesel::sql_query(format!("CREATE DATABASE {name}")).execute(&mut conn).expect("a database of this name is new");
+        self.url(name)
+    }
+
     /// The port it listens on while it runs.
     pub fn port(&self) -> u16 {
         self.port

@@ -1,0 +1,102 @@
+//! The reliability campaign: what was acknowledged is on disk, is stored once, and no fault makes a person act.
+//!
+//! ```text
+//! cargo test --features fault-injection --test campaign -- short           about 5 minutes
+//! cargo test --features fault-injection --test campaign -- long            the whole, hours; writes docs/RELIABILITY.md
+//! cargo test --features fault-injection --test campaign -- short --only kill,power --seed 7
+//! ```
+//!
+//! A part of the campaign commits one kind of fault over and over on the real daemon while senders push; an oracle in this process
+//! writes down what was sent and what was acknowledged, and compares it with the database (SQLite, and a real PostgreSQL). Everything
+//! random follows from the seed. `BELAYD_TEST_BINARY` names another build of the daemon.
+
+#![allow(unreachable_pub, clippy::print_stdout, reason = "a program of the tests")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod compare;
+mod database;
+mod dice;
+mod kill;
+mod mutants;
+mod oracle;
+mod outage;
+mod part;
+mod power;
+mod proxy;
+mod report;
+mod sender;
+mod world;
+
+use std::{process::ExitCode, sync::OnceLock, time::Duration};
+
+use part::{Campaign, Part};
+use serde_json::json;
+use world::Tier;
+
+/// A part by its name: what it does, and how often and how long at most in the short and in the long campaign.
+struct Entry {
+    name: &'static str,
+    run: fn(&Campaign, &mut Part),
+    short: (u64, u64),
+    long: (u64, u64),
+}
+
+/// Times in seconds.
+const PARTS: &[Entry] = &[
+    Entry { name: "kill", run: kill::run, short: (100, 60), long: (1_000, 3_600) },
+    Entry { name: "power", run: power::run, short: (60, 60), long: (1_000, 3_600) },
+    Entry { name: "postgres", run: outage::postgres, short: (12, 40), long: (200, 1_200) },
+    Entry { name: "network", run: outage::network, short: (24, 40), long: (400, 1_200) },
+    Entry { name: "pause", run: outage::pause, short: (12, 20), long: (100, 600) },
+    Entry { name: "mutants", run: mutants::run, short: (8, 120), long: (8, 900) },
+];
+
+static TIER: OnceLock<Tier> = OnceLock::new();
+
+/// The tier that is tried.
+fn tier() -> Tier {
+    *TIER.get_or_init(|| Tier::named(&json!("journal")))
+}
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let value = |name: &str| args.iter().position(|arg| arg == name).and_then(|at| args.get(at + 1)).cloned();
+    let long = args.iter().any(|arg| arg == "long");
+    if !long && !args.iter().any(|arg| arg == "short") {
+        println!("left out: the reliability campaign, because nobody asked for it (-- short, or -- long)");
+        return ExitCode::SUCCESS;
+    }
+    let seed = value("--seed").and_then(|seed| seed.parse().ok()).unwrap_or_else(|| {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        now.as_secs() % 1_000_000
+    });
+    let scale: f64 = value("--scale").and_then(|scale| scale.parse().ok()).unwrap_or(1.0);
+    let only = value("--only");
+    let _ = TIER.set(Tier::named(&json!(value("--tier").unwrap_or_else(|| "journal".into()))));
+    let campaign = Campaign { seed };
+    println!("campaign: seed {seed}, tier {}, binary {}", tier().name, support::daemon::Daemon::binary());
+
+    let mut parts = Vec::new();
+    for entry in PARTS.iter().filter(|entry| only.as_ref().is_none_or(|only| only.split(',').any(|name| name == entry.name))) {
+        let (count, limit) = if long { entry.long } else { entry.short };
+        let count = ((count as f64 * scale).ceil() as u64).max(1);
+        let mut part = Part::new(entry.name, count, Duration::from_secs(limit));
+        part.attempt("the part itself", |part| {
+            (entry.run)(&campaign, part);
+            Ok(())
+        });
+        part.finish();
+        parts.push(part);
+    }
+    let text = report::markdown(seed, &parts);
+    println!("{text}");
+    if let Some(path) = value("--report").or_else(|| (long && only.is_none()).then(|| "docs/RELIABILITY.md".into())) {
+        if let Err(error) = std::fs::write(&path, &text) {
+            println!("the report could not be written to {path}: {error}");
+            return ExitCode::FAILURE;
+        }
+    }
+    if parts.iter().all(|part| part.failures.is_empty()) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

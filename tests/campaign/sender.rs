@@ -1,0 +1,225 @@
+//! Senders: threads that push, write down what they do with the oracle, and repeat the same body until it is acknowledged.
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use super::oracle::Oracle;
+
+/// Longest wait for an answer: longer than the daemon's own `ack_timeout` in the campaign.
+const ANSWER: Duration = Duration::from_secs(4);
+/// Longest pause that a sender takes on being told to come again later. `Retry-After` counts whole seconds; more tries find more faults.
+const PAUSE_MAX: Duration = Duration::from_millis(100);
+
+/// Where to send to, and what counts as acknowledged.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// `127.0.0.1:port`
+    pub address: String,
+    /// A token with the role ingest.
+    pub token: String,
+    /// The lowest level that counts.
+    pub level: &'static str,
+}
+
+/// What came of one send.
+#[derive(Debug)]
+pub enum Outcome {
+    /// 202.
+    Taken { level: String, stream: String, first_seq: u64 },
+    /// Not sent at all.
+    Unsent,
+    /// Refused before anything was done: 429.
+    Refused,
+    /// Nobody knows.
+    Unknown,
+    /// An answer that should never come.
+    Wrong(String),
+}
+
+/// A connection that is made anew after each failure.
+#[derive(Debug)]
+pub struct Connection {
+    address: SocketAddr,
+    head: String,
+    socket: Option<TcpStream>,
+}
+
+impl Connection {
+    /// Asks for `ack` where it is given.
+    pub fn new(target: &Target, ack: Option<&str>) -> Self {
+        let query = ack.map(|level| format!("?ack={level}")).unwrap_or_default();
+        Self {
+            address: target.address.parse().expect("an address"),
+            head: format!(
+                "POST /api/readings{query} HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\n",
+                target.address, target.token
+            ),
+            socket: None,
+        }
+    }
+
+    /// Sends one body and waits for the answer.
+    pub fn push(&mut self, body: &str, rows: u64) -> Outcome {
+        if self.socket.is_none() {
+            let Ok(socket) = TcpStream::connect_timeout(&self.address, Duration::from_secs(1)) else { return Outcome::Unsent };
+            let _ = socket.set_nodelay(true);
+            let _ = socket.set_read_timeout(Some(ANSWER));
+            let _ = socket.set_write_timeout(Some(ANSWER));
+            self.socket = Some(socket);
+        }
+        let answer = self.exchange(body);
+        let Some((status, body)) = answer else {
+            self.socket = None;
+            return Outcome::Unknown;
+        };
+        match status {
+            202 => {
+                let json: Value = serde_json::from_str(&body).unwrap_or(Value::Null);
+                let (stream, first) = (json["receipt"]["stream"].as_str(), json["receipt"]["firstSeq"].as_u64());
+                let last = json["receipt"]["lastSeq"].as_u64();
+                match (json["ack"].as_str(), stream, first) {
+                    (Some(level), Some(stream), Some(first_seq))
+                        if json["accepted"] == rows && last == Some(first_seq + rows - 1) =>
+                    {
+                        Outcome::Taken { level: level.into(), stream: stream.into(), first_seq }
+                    }
+                    _ => Outcome::Wrong(format!("202 {body}")),
+                }
+            }
+            429 => Outcome::Refused,
+            // 408: the body came too slowly through a network that was throttled.
+            408 | 503 | 507 => Outcome::Unknown,
+            status => Outcome::Wrong(format!("{status} {body}")),
+        }
+    }
+
+    fn exchange(&mut self, body: &str) -> Option<(u16, String)> {
+        let socket = self.socket.as_mut()?;
+        let request = format!("{}Content-Length: {}\r\n\r\n{body}", self.head, body.len());
+        socket.write_all(request.as_bytes()).ok()?;
+        let mut answer = Vec::new();
+        let mut part = [0; 4096];
+        let until = Instant::now() + ANSWER;
+        loop {
+            let read = socket.read(&mut part).ok().filter(|read| *read > 0 && Instant::now() < until)?;
+            answer.extend_from_slice(&part[..read]);
+            let Some(split) = answer.windows(4).position(|four| four == b"\r\n\r\n") else { continue };
+            let head = String::from_utf8_lossy(&answer[..split]).to_ascii_lowercase();
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<usize>().ok());
+            if answer.len() >= split + 4 + length.unwrap_or(0) {
+                if head.contains("connection: close") {
+                    self.socket = None;
+                }
+                let body = String::from_utf8_lossy(&answer[split + 4..]).into_owned();
+                return Some((head.get(9..12)?.parse().ok()?, body));
+            }
+        }
+    }
+}
+
+/// Order of the levels.
+fn rank(level: &str) -> usize {
+    ["memory", "journal", "redis", "store", "relay"].iter().position(|known| *known == level).unwrap_or(0)
+}
+
+/// One sender after another until it is acknowledged; `false` where `go_on` said no before.
+pub fn deliver(
+    oracle: &Oracle,
+    connection: &mut Connection,
+    (sender, number, rows): (usize, u64, u64),
+    level: &str,
+    go_on: &dyn Fn() -> bool,
+) -> bool {
+    let body = oracle.body(sender, number, rows);
+    let mut pause = Duration::from_millis(2);
+    while go_on() {
+        match connection.push(&body, rows) {
+            Outcome::Taken { level: reached, stream, first_seq } if rank(&reached) >= rank(level) => {
+                oracle.acknowledge(sender, number, &reached, &stream, first_seq);
+                return true;
+            }
+            Outcome::Taken { .. } | Outcome::Unknown => oracle.unknown(sender, number),
+            Outcome::Unsent | Outcome::Refused => {}
+            Outcome::Wrong(answer) => {
+                oracle.refused(sender, number, &answer);
+                oracle.unknown(sender, number);
+            }
+        }
+        thread::sleep(pause);
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+    false
+}
+
+/// Senders at work; dropped, they stop.
+#[derive(Debug)]
+pub struct Load {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Load {
+    /// Starts a thread for each sender but the last, which is kept for fresh readings. Each waits `pause` between two pushes.
+    pub fn start(oracle: &Arc<Oracle>, target: &Target, pause: Duration) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let threads = (0..oracle.senders() - 1).map(|sender| {
+            let (oracle, target, stop) = (oracle.clone(), target.clone(), stop.clone());
+            thread::spawn(move || {
+                // Every third asks for the store's commit, the others for what the daemon gives by itself.
+                let ack = if target.level == "store" || sender % 3 == 2 { Some("store") } else { None };
+                let mut connection = Connection::new(&target, ack);
+                let go_on = || !stop.load(Ordering::Relaxed);
+                while go_on() {
+                    let (number, rows) = oracle.intend(sender, None);
+                    deliver(&oracle, &mut connection, (sender, number, rows), target.level, &go_on);
+                    thread::sleep(pause);
+                }
+            })
+        });
+        Self { threads: threads.collect(), stop }
+    }
+
+    /// Ends the senders; what they have in hand stays unacknowledged.
+    pub fn stop(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Fresh readings pass: 20 of them are stored within `limit`. Returns how long that took.
+///
+/// # Errors
+/// They did not.
+pub fn fresh(oracle: &Oracle, target: &Target, limit: Duration) -> Result<Duration, String> {
+    let started = Instant::now();
+    let sender = oracle.senders() - 1;
+    let mut connection = Connection::new(target, Some("store"));
+    let (number, rows) = oracle.intend(sender, Some(20));
+    let go_on = || started.elapsed() < limit;
+    if deliver(oracle, &mut connection, (sender, number, rows), "store", &go_on) {
+        return Ok(started.elapsed());
+    }
+    Err(format!("20 fresh readings were not stored within {limit:?}"))
+}
