@@ -90,7 +90,8 @@ pub fn compare(oracle: &Oracle, database: &Database) -> Result<Verdict, String> 
             let missing = record.rows.saturating_sub(found[sender][number]);
             if missing > 0 {
                 verdict.missing += missing;
-                verdict.say(format!("acknowledged and missing: {missing} readings of push {number} of sender {sender}, {record:?}"));
+                verdict
+                    .say(format!("acknowledged and missing: {missing} readings of push {number} of sender {sender}, {record:?}"));
             }
         }
     }

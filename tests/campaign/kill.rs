@@ -32,7 +32,7 @@ pub fn run(campaign: &Campaign, part: &mut Part) {
         }
         part.attempt(&format!("history {history}"), |part| {
             let mut world = World::start(dice.next(), &plan);
-            let result = cycles(&mut world, part, &mut dice);
+            let result = cycles(&mut world, HISTORY, part, &mut dice);
             result.unwrap_or_else(|what| part.failed(format!("history {history}: {what}"), Some(&world)));
             Ok(())
         });
@@ -43,9 +43,9 @@ pub fn run(campaign: &Campaign, part: &mut Part) {
 ///
 /// # Errors
 /// What was found, in words.
-pub fn cycles(world: &mut World, part: &mut Part, dice: &mut Dice) -> Result<(), String> {
+pub fn cycles(world: &mut World, count: u64, part: &mut Part, dice: &mut Dice) -> Result<(), String> {
     let load = world.load();
-    for _ in 0..HISTORY {
+    for _ in 0..count {
         if !part.goes_on() {
             break;
         }

@@ -112,7 +112,7 @@ fn hunt(campaign: &Campaign, part: &mut Part, number: u64, mutant: &Mutant, shim
             _ => {
                 let env = mutant.env.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
                 let mut world = World::start(dice.next(), &Plan { env, ..Plan::default() });
-                kill::cycles(&mut world, trial, &mut dice)
+                kill::cycles(&mut world, 10, trial, &mut dice)
             }
         });
     }
@@ -127,7 +127,8 @@ fn hunt(campaign: &Campaign, part: &mut Part, number: u64, mutant: &Mutant, shim
 
 /// Enough of a finding to see what it is.
 fn short(text: &str) -> String {
-    let line = text.lines().find(|line| ["missing:", "violated", "not stored", "ended by itself"].iter().any(|word| line.contains(word)));
+    let line =
+        text.lines().find(|line| ["missing:", "violated", "not stored", "ended by itself"].iter().any(|word| line.contains(word)));
     let line = line.or_else(|| text.lines().next()).unwrap_or_default();
     line.trim().chars().take(200).collect()
 }

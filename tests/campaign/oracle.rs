@@ -11,7 +11,7 @@ use std::{
     path::Path,
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -59,6 +59,7 @@ pub struct Oracle {
     /// Time of the first reading, microseconds since the epoch.
     pub base_us: i64,
     senders: Vec<Mutex<Vec<Record>>>,
+    kept: AtomicUsize,
     file: Mutex<BufWriter<File>>,
     /// Readings sent for the first time.
     pub sent: AtomicU64,
@@ -84,6 +85,7 @@ impl Oracle {
             base_us,
             senders: (0..senders).map(|_| Mutex::default()).collect(),
             file: Mutex::new(BufWriter::with_capacity(4096, File::create(file).expect("a file for the oracle's notes"))),
+            kept: AtomicUsize::new(0),
             sent: AtomicU64::new(0),
             acknowledged: AtomicU64::new(0),
             repeats: AtomicU64::new(0),
@@ -143,6 +145,21 @@ impl Oracle {
         let mut file = lock(&self.file);
         // Without its notes the oracle still knows; they are for the person who looks for a fault.
         let _ = writeln!(file, "{line}");
+    }
+
+    /// Everything noted so far is in the file.
+    pub fn flush(&self) {
+        let _ = lock(&self.file).flush();
+    }
+
+    /// What the last sender (fresh readings) has sent so far is part of what is copied.
+    pub fn keep_fresh(&self) {
+        self.kept.store(lock(&self.senders[self.senders.len() - 1]).len(), Ordering::Relaxed);
+    }
+
+    /// The copy has been put back: what the last sender sent after it was made is gone.
+    pub fn forget_fresh(&self) {
+        lock(&self.senders[self.senders.len() - 1]).truncate(self.kept.load(Ordering::Relaxed));
     }
 
     /// Engine and time of one reading.

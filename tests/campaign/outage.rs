@@ -56,7 +56,11 @@ pub fn postgres(campaign: &Campaign, part: &mut Part) {
                 thread::sleep(away);
                 let after = world.oracle.acknowledged.load(Ordering::Relaxed);
                 part.count("acknowledged while it was away", after - before);
-                if kind == 3 { server.freeze(false) } else { server.restart() }
+                if kind == 3 {
+                    server.freeze(false)
+                } else {
+                    server.restart()
+                }
                 part.fault(["PostgreSQL killed", "PostgreSQL crashed", "PostgreSQL stopped", "PostgreSQL frozen"][kind as usize]);
                 world.answers()?;
                 part.recoveries.push(world.fresh()?);
@@ -145,7 +149,7 @@ fn worsen(proxy: &Proxy, dice: &mut Dice) -> &'static str {
 /// The daemon is halted and goes on.
 pub fn pause(campaign: &Campaign, part: &mut Part) {
     histories(campaign, part, |part, dice, _| {
-        let world = World::start(dice.next(), &Plan::default());
+        let mut world = World::start(dice.next(), &Plan::default());
         let load = world.load();
         let mut act = || {
             for _ in 0..HISTORY {

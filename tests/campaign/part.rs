@@ -118,7 +118,8 @@ impl Part {
             self.failures.push(what);
             return;
         }
-        let kept = world.and_then(|world| world.keep(&format!("{}-{}", self.name, std::process::id() as usize + self.failures.len())));
+        let kept =
+            world.and_then(|world| world.keep(&format!("{}-{}", self.name, std::process::id() as usize + self.failures.len())));
         let kept = kept.map(|path| format!("\nkept: {}", path.display())).unwrap_or_default();
         let text = format!("{} after {} faults: {what}{kept}", self.name, self.done);
         self.bar.suspend(|| println!("FOUND {text}"));

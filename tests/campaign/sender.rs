@@ -40,8 +40,8 @@ pub enum Outcome {
     Unsent,
     /// Refused before anything was done: 429.
     Refused,
-    /// Nobody knows.
-    Unknown,
+    /// Nobody knows; the answer, where there was one.
+    Unknown(String),
     /// An answer that should never come.
     Wrong(String),
 }
@@ -80,7 +80,7 @@ impl Connection {
         let answer = self.exchange(body);
         let Some((status, body)) = answer else {
             self.socket = None;
-            return Outcome::Unknown;
+            return Outcome::Unknown("no answer".into());
         };
         match status {
             202 => {
@@ -98,7 +98,7 @@ impl Connection {
             }
             429 => Outcome::Refused,
             // 408: the body came too slowly through a network that was throttled.
-            408 | 503 | 507 => Outcome::Unknown,
+            408 | 503 | 507 => Outcome::Unknown(format!("{status} {body}")),
             status => Outcome::Wrong(format!("{status} {body}")),
         }
     }
@@ -132,23 +132,31 @@ fn rank(level: &str) -> usize {
     ["memory", "journal", "redis", "store", "relay"].iter().position(|known| *known == level).unwrap_or(0)
 }
 
-/// One sender after another until it is acknowledged; `false` where `go_on` said no before.
+/// Sends one push again and again until it is acknowledged.
+///
+/// # Errors
+/// `go_on` said no before; what came of the last send.
 pub fn deliver(
     oracle: &Oracle,
     connection: &mut Connection,
     (sender, number, rows): (usize, u64, u64),
     level: &str,
     go_on: &dyn Fn() -> bool,
-) -> bool {
+) -> Result<(), String> {
+    let mut last = String::from("never sent");
     let body = oracle.body(sender, number, rows);
     let mut pause = Duration::from_millis(2);
     while go_on() {
         match connection.push(&body, rows) {
             Outcome::Taken { level: reached, stream, first_seq } if rank(&reached) >= rank(level) => {
                 oracle.acknowledge(sender, number, &reached, &stream, first_seq);
-                return true;
+                return Ok(());
             }
-            Outcome::Taken { .. } | Outcome::Unknown => oracle.unknown(sender, number),
+            Outcome::Taken { .. } => oracle.unknown(sender, number),
+            Outcome::Unknown(answer) => {
+                last = answer;
+                oracle.unknown(sender, number);
+            }
             Outcome::Unsent | Outcome::Refused => {}
             Outcome::Wrong(answer) => {
                 oracle.refused(sender, number, &answer);
@@ -158,7 +166,7 @@ pub fn deliver(
         thread::sleep(pause);
         pause = (pause * 2).min(PAUSE_MAX);
     }
-    false
+    Err(last)
 }
 
 /// Senders at work; dropped, they stop.
@@ -181,7 +189,8 @@ impl Load {
                 let go_on = || !stop.load(Ordering::Relaxed);
                 while go_on() {
                     let (number, rows) = oracle.intend(sender, None);
-                    deliver(&oracle, &mut connection, (sender, number, rows), target.level, &go_on);
+                    // What is still open at the end stays open.
+                    let _ = deliver(&oracle, &mut connection, (sender, number, rows), target.level, &go_on);
                     thread::sleep(pause);
                 }
             })
@@ -218,8 +227,7 @@ pub fn fresh(oracle: &Oracle, target: &Target, limit: Duration) -> Result<Durati
     let mut connection = Connection::new(target, Some("store"));
     let (number, rows) = oracle.intend(sender, Some(20));
     let go_on = || started.elapsed() < limit;
-    if deliver(oracle, &mut connection, (sender, number, rows), "store", &go_on) {
-        return Ok(started.elapsed());
-    }
-    Err(format!("20 fresh readings were not stored within {limit:?}"))
+    let delivered = deliver(oracle, &mut connection, (sender, number, rows), "store", &go_on);
+    delivered.map_err(|last| format!("20 fresh readings were not stored within {limit:?}: {last}"))?;
+    Ok(started.elapsed())
 }

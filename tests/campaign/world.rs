@@ -73,8 +73,10 @@ impl World {
     /// Sets up and starts the daemon; nothing is sent yet.
     pub fn start(seed: u64, plan: &Plan) -> Self {
         let tier = super::tier();
+        // The smallest journal has the smallest segments: 1 MB, so that one ends and another begins often.
+        let size = if tier.name == "journal" { "journal_bytes = \"8MB\"\n" } else { "" };
         let more = format!(
-            "[buffer]\ntier = \"{}\"\nflush_interval = \"50ms\"\nack_timeout = \"2s\"\n{}\n[supervision]\nmax_restarts = 100\n",
+            "[buffer]\ntier = \"{}\"\nflush_interval = \"50ms\"\nack_timeout = \"2s\"\n{size}{}\n[supervision]\nmax_restarts = 100\n",
             tier.name, plan.buffer
         );
         let mut setup = Setup::with(&more).store(&plan.store_url);
@@ -98,8 +100,11 @@ impl World {
     ///
     /// # Errors
     /// They do not.
-    pub fn fresh(&self) -> Result<Duration, String> {
-        fresh(&self.oracle, &self.target, FRESH)
+    pub fn fresh(&mut self) -> Result<Duration, String> {
+        fresh(&self.oracle, &self.target, FRESH).map_err(|error| {
+            let state = if self.daemon.is_running() { "runs" } else { "has ended" };
+            format!("{error}; the daemon {state}; its log:\n{}", tail(&self.daemon.log()))
+        })
     }
 
     /// Everything has been drained, the daemon's own account holds and says that nothing was lost.
@@ -173,6 +178,7 @@ impl World {
 
     /// Where the evidence of a failure is kept: a copy of the directory outside.
     pub fn keep(&self, name: &str) -> Option<PathBuf> {
+        self.oracle.flush();
         let place = std::env::temp_dir().join(format!("belayd-campaign-{name}"));
         let done = std::process::Command::new("cp").arg("-a").arg(self.daemon.dir()).arg(&place).status();
         done.is_ok_and(|status| status.success()).then_some(place)

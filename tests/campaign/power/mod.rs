@@ -42,13 +42,7 @@ pub fn run(campaign: &Campaign, part: &mut Part) {
 }
 
 /// One directory through some cuts, and the comparison at the end.
-pub fn history_of(
-    shim: &Path,
-    env: &[(&str, &str)],
-    cuts: u64,
-    part: &mut Part,
-    dice: &mut Dice,
-) -> (World, Result<(), String>) {
+pub fn history_of(shim: &Path, env: &[(&str, &str)], cuts: u64, part: &mut Part, dice: &mut Dice) -> (World, Result<(), String>) {
     let plan = Plan { store_url: "sqlite://data/belayd.db".into(), ..Plan::default() };
     let mut world = World::start(dice.next(), &plan);
     world.database = super::database::Database::Sqlite(world.daemon.dir().join("data/belayd.db"));
