@@ -12,7 +12,6 @@
 
 #![allow(unreachable_pub, clippy::print_stdout, reason = "a program of the tests")]
 
-#[allow(dead_code, reason = "the benchmark measures more of the machine")]
 #[path = "../../benches/ingest/host.rs"]
 mod host;
 #[path = "../support/mod.rs"]
