@@ -3,7 +3,7 @@
 //! Nothing acknowledged is missing, nothing is there that was not sent or with other values, the ledger covers every number once and says
 //! of each what the table shows, and no reading that was sent once was drained twice.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, fmt};
 
 use serde_json::Value;
 
@@ -43,6 +43,18 @@ impl Verdict {
     /// Whether nothing acknowledged is missing and nothing is there twice or wrong.
     pub fn is_clean(&self) -> bool {
         self.missing == 0 && self.wrong == 0 && self.twice == 0
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { acknowledged, stored, missing, wrong, twice, given_up, streams, evidence } = self;
+        write!(
+            f,
+            "{missing} missing, {wrong} wrong, {twice} twice, {given_up} given up; {acknowledged} acknowledged, {stored} stored, \
+             {streams} streams"
+        )?;
+        evidence.iter().try_for_each(|line| write!(f, "\n  {line}"))
     }
 }
 

@@ -139,10 +139,10 @@ fn one(world: &mut World, what: &str, part: &mut Part) -> Result<(), String> {
     part.count("readings given up and announced", world.announced);
     part.count("readings compared", verdict.stored);
     if verdict.wrong > 0 || verdict.twice > 0 {
-        return Err(format!("{verdict:#?}"));
+        return Err(format!("{verdict}"));
     }
     if what == "bytes flipped" && (verdict.missing > world.announced || world.announced > FRAME_MAX) {
-        return Err(format!("{} missing, {} announced: {verdict:#?}", verdict.missing, world.announced));
+        return Err(format!("{} missing, {} announced: {verdict}", verdict.missing, world.announced));
     }
     // A tail that was cut off looks like one that was never written: nobody can know what stood there.
     part.count("missing behind a cut and not known to be", verdict.missing.saturating_sub(world.announced));

@@ -72,7 +72,7 @@ const MUTANTS: &[Mutant] = &[
         hunt: Hunt::Kill,
         env: &[("BELAYD_FAULT", "cursor-outside")],
         inside: true,
-        journal: true,
+        journal: false,
     },
     Mutant {
         name: "one row of each transaction is dropped (daemon)",

@@ -156,7 +156,7 @@ impl World {
     pub fn verify_clean(&mut self) -> Result<Verdict, String> {
         let verdict = self.verify()?;
         if !verdict.is_clean() || verdict.given_up > 0 || self.announced > 0 {
-            return Err(format!("{verdict:#?}, {} announced as lost", self.announced));
+            return Err(format!("{verdict}, {} announced as lost", self.announced));
         }
         Ok(verdict)
     }

@@ -41,6 +41,10 @@ const LOOK_ROWS: usize = 1_024;
 pub fn store_frames(conn: &mut Conn, stream: StreamId, frames: &[Frame], now_us: i64) -> StoreResult<DrainOutcome> {
     check_numbers(frames)?;
     let stream = stream.to_string();
+    #[cfg(feature = "fault-injection")]
+    if std::env::var_os("BELAYD_FAULT").is_some_and(|fault| fault == "cursor-outside") {
+        return settle_in_two_on_purpose(conn, &stream, frames, now_us);
+    }
     let result = conn.write(|conn| settle(conn, &stream, frames, now_us, Care::Quick));
     match result {
         Err(error) if may_be_one_row(&error) => conn.write(|conn| settle(conn, &stream, frames, now_us, Care::RowByRow)),
@@ -179,6 +183,15 @@ fn drop_a_row_on_purpose(rows: &mut Vec<Row<'_>>) {
     if std::env::var_os("BELAYD_FAULT").is_some_and(|fault| fault == "drop-row") {
         rows.pop();
     }
+}
+
+/// The mutant that kill -9 must find: the cursor is committed before the rows.
+#[cfg(feature = "fault-injection")]
+fn settle_in_two_on_purpose(conn: &mut Conn, stream: &str, frames: &[Frame], now_us: i64) -> StoreResult<DrainOutcome> {
+    let (first, end) = (&frames[0], &frames[frames.len() - 1]);
+    let no =
+        conn.write(|conn| move_cursor(conn, stream, (first.first_seq - 1, first.chain_before), (end.last_seq(), end.chain)))?;
+    conn.write(|conn| store_new(conn, stream, no, frames, now_us, Care::Quick))
 }
 
 /// The rows of one transaction on their way, and what became of those before.
