@@ -10,6 +10,7 @@
 //! Arrows only go right. A folder is a stage; a file is a noun.
 
 pub mod alert;
+pub mod backup;
 pub mod buffer;
 pub mod cli;
 pub mod clock;

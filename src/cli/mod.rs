@@ -13,6 +13,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::{LoadOptions, Loaded};
 
+pub mod backup;
 pub mod check;
 pub mod config;
 mod control_client;
@@ -111,6 +112,10 @@ pub enum Command {
     Token(token::TokenArgs),
     /// The schema of the store
     Migrate(migrate::MigrateArgs),
+    /// Put data directory and database into one file
+    Backup(backup::BackupArgs),
+    /// Put back what a backup holds
+    Restore(backup::RestoreArgs),
     /// Simulate engines, or replay a file: a source to poll, or a pusher
     Simulate(simulate::SimulateArgs),
 }
@@ -127,6 +132,8 @@ pub fn main() -> ExitCode {
         Command::Failures(args) => failures::execute(args, &cli.global),
         Command::Token(args) => token::execute(args, &cli.global),
         Command::Migrate(args) => migrate::execute(args, &cli.global),
+        Command::Backup(args) => backup::execute(args, &cli.global),
+        Command::Restore(args) => backup::execute_restore(args, &cli.global),
         Command::Demo(args) => demo::execute(args),
         Command::Simulate(args) => simulate::execute(args),
     }

@@ -9,6 +9,8 @@ use std::{
 
 /// The control socket's name in the directory.
 pub const CONTROL_SOCKET: &str = "control.sock";
+/// A folder that is in the directory from the first change of a restore to its last.
+pub const RESTORING: &str = "restoring";
 /// The lock's name in the directory.
 const LOCK: &str = "lock";
 /// Stands in the lock's text while a daemon runs.
@@ -29,6 +31,22 @@ impl DataDirectory {
     /// # Errors
     /// A sentence that says what to do.
     pub fn open(path: &Path) -> Result<Self, String> {
+        let directory = Self::open_to_restore(path)?;
+        if path.join(RESTORING).exists() {
+            // Half of one state and half of another: whatever ran on it would make it worse.
+            return Err(format!(
+                "a restore of {} has not come to its end; run it again: belayd restore FILE --replace",
+                path.display()
+            ));
+        }
+        Ok(directory)
+    }
+
+    /// As [`DataDirectory::open`], also where a restore has not come to its end.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_to_restore(path: &Path) -> Result<Self, String> {
         let fault =
             |error: io::Error| format!("{}: {error}; server.data_dir must be a directory that belayd may write", path.display());
         fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(fault)?;

@@ -21,7 +21,7 @@ use actix_web::dev::ServerHandle;
 use arc_swap::ArcSwap;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-pub use directory::{CONTROL_SOCKET, DataDirectory};
+pub use directory::{CONTROL_SOCKET, DataDirectory, RESTORING};
 
 use crate::{
     buffer::{Buffer, drain::DrainHandle},

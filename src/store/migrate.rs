@@ -16,7 +16,7 @@ const POSTGRES: EmbeddedMigrations = embed_migrations!("migrations/postgres");
 const CONTROL: EmbeddedMigrations = embed_migrations!("migrations/control");
 
 /// Key of the advisory lock under which instances migrate one after the other (the letters "belayd" and a 1).
-const LOCK: i64 = 0x0062_656c_6179_6401;
+pub(super) const LOCK: i64 = 0x0062_656c_6179_6401;
 
 /// Which line of migrations a store follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +66,59 @@ impl Migrations {
         })
     }
 
+    /// As [`Migrations::run`], within a transaction of the caller's, which holds the lock.
+    pub(super) fn run_nested(self, conn: &mut Conn) -> StoreResult<()> {
+        on_backend!(conn, |c| {
+            for migration in c.pending_migrations(self.source()).map_err(failed)? {
+                c.run_migration(&migration).map_err(failed)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Runs those of these versions that have not run, in order, within a transaction of the caller's.
+    pub(super) fn run_only(self, conn: &mut Conn, versions: &[String]) -> StoreResult<()> {
+        on_backend!(conn, |c| {
+            for migration in c.pending_migrations(self.source()).map_err(failed)? {
+                if versions.contains(&migration.name().version().to_string()) {
+                    c.run_migration(&migration).map_err(failed)?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Forgets that the known migrations have run, after what they made was dropped.
+    pub(super) fn forget(self, conn: &mut Conn) -> StoreResult<()> {
+        on_backend!(conn, |c| {
+            // Asking for them makes the table of migrations where it is missing.
+            c.applied_migrations().map_err(failed)?;
+            for version in self.known() {
+                diesel::sql_query(format!("DELETE FROM __diesel_schema_migrations WHERE version = '{version}'")).execute(c)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Versions that have run, oldest first. Writes nothing.
+    pub(super) fn applied(self, conn: &mut Conn) -> StoreResult<Vec<String>> {
+        let rows: Vec<Version> = on_backend!(conn, |c| {
+            diesel::sql_query("SELECT version FROM __diesel_schema_migrations ORDER BY version").load(c)
+        })?;
+        Ok(rows.into_iter().map(|row| row.version).collect())
+    }
+
+    /// Versions that this build has.
+    pub(super) fn known(self) -> Vec<String> {
+        let migrations = match self {
+            Self::Postgres => MigrationSource::<diesel::pg::Pg>::migrations(&self.source()).map(|all| versions(&all)),
+            Self::Sqlite | Self::Control => {
+                MigrationSource::<diesel::sqlite::Sqlite>::migrations(&self.source()).map(|all| versions(&all))
+            }
+        };
+        migrations.unwrap_or_default()
+    }
+
     pub(super) fn status(self, conn: &mut Conn) -> StoreResult<Vec<MigrationStatus>> {
         on_backend!(conn, |c| {
             let applied = c.applied_migrations().map_err(failed)?;
@@ -84,6 +137,16 @@ impl Migrations {
             })
         })
     }
+}
+
+fn versions<DB: diesel::backend::Backend>(all: &[Box<dyn diesel::migration::Migration<DB>>]) -> Vec<String> {
+    all.iter().map(|migration| migration.name().version().to_string()).collect()
+}
+
+#[derive(diesel::QueryableByName)]
+struct Version {
+    #[diesel(sql_type = diesel::sql_types::Text)]
+    version: String,
 }
 
 type Named = (String, MigrationVersion<'static>);

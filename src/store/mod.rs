@@ -25,6 +25,7 @@ pub mod readings;
 pub mod rule_state;
 pub mod schema;
 pub mod sessions;
+pub mod snapshot;
 pub mod tokens;
 pub mod url;
 

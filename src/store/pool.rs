@@ -103,6 +103,19 @@ impl Store {
         self.0.target.backend()
     }
 
+    /// The file of a SQLite database; `None` for a server.
+    pub fn file(&self) -> Option<&Path> {
+        match &self.0.target {
+            Target::Sqlite(path) => Some(path),
+            Target::Postgres(_) => None,
+        }
+    }
+
+    /// The line of migrations that it follows.
+    pub(super) fn line(&self) -> Migrations {
+        self.0.migrations
+    }
+
     /// The URL without secrets, for logs and answers.
     pub fn redacted_url(&self) -> String {
         self.0.target.redacted()

@@ -77,6 +77,13 @@ impl Setup {
 
     /// A directory with configuration and control store, and no process yet.
     pub fn lay_out(&self) -> Daemon {
+        let mut daemon = self.bare();
+        daemon.token = daemon.create_token("test", "admin");
+        daemon
+    }
+
+    /// A directory with configuration and nothing else.
+    pub fn bare(&self) -> Daemon {
         let dir = tempfile::Builder::new().prefix("belayd-test").tempdir().expect("a temporary directory");
         let address = free_address();
         let config = dir.path().join("belayd.toml");
@@ -85,9 +92,7 @@ impl Setup {
             self.server, self.store_url, self.log, self.more
         );
         fs::write(&config, text).expect("the configuration can be written");
-        let mut daemon = Daemon { child: None, dir, config, address, token: String::new(), setup: self.clone() };
-        daemon.token = daemon.create_token("test", "admin");
-        daemon
+        Daemon { child: None, dir, config, address, token: String::new(), setup: self.clone() }
     }
 }
 

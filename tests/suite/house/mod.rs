@@ -79,7 +79,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "web",
         ],
     ),
-    ("cli", &["clock", "config", "daemon", "domain", "ingest", "logging", "monitor", "sim", "store"]),
+    // A backup reads what the others keep, and a restore holds the directory's lock.
+    ("backup", &["buffer", "config", "daemon", "domain", "store"]),
+    ("cli", &["backup", "clock", "config", "daemon", "domain", "ingest", "logging", "monitor", "sim", "store"]),
 ];
 
 /// Nobody reads a longer file to its end.

@@ -1,0 +1,137 @@
+//! The journal's segments, held open so that they can be copied at leisure. See the module above for why in this order.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+/// The folder for what was damaged, below the journal's.
+const QUARANTINE: &str = "quarantine";
+/// How often a backup begins anew because segments came and went too fast.
+pub(super) const ATTEMPTS: u32 = 5;
+
+/// Open segments by number.
+#[derive(Debug, Default)]
+pub(super) struct Pinned {
+    dir: PathBuf,
+    segments: BTreeMap<u64, (String, File)>,
+}
+
+impl Pinned {
+    /// Opens all that are there; none where there is no journal.
+    pub(super) fn first(dir: &Path) -> io::Result<Self> {
+        let mut pinned = Self { dir: dir.to_owned(), segments: BTreeMap::new() };
+        pinned.more()?;
+        Ok(pinned)
+    }
+
+    /// Opens those that are new. Returns whether they follow the others without a gap; one that was there before is damage of old.
+    pub(super) fn more(&mut self) -> io::Result<bool> {
+        let newest = self.segments.keys().next_back().copied();
+        for name in names(&self.dir)? {
+            let Some(number) = segment_number(&name) else { continue };
+            if self.segments.contains_key(&number) {
+                continue;
+            }
+            match File::open(self.dir.join(&name)) {
+                Ok(file) if file.metadata()?.is_file() => {
+                    self.segments.insert(number, (name, file));
+                }
+                Ok(_) => {}
+                // Dropped between listing and opening: the database has it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let numbers: Vec<u64> = self.segments.range(newest.unwrap_or(0)..).map(|(number, _)| *number).collect();
+        Ok(newest.is_none() || numbers.windows(2).all(|pair| pair[1] == pair[0] + 1))
+    }
+
+    /// The segments, oldest first: name, file, and whether it is the one that may still be written.
+    pub(super) fn segments(&self) -> impl Iterator<Item = (&str, &File, bool)> {
+        let last = self.segments.keys().next_back().copied();
+        self.segments.iter().map(move |(number, (name, file))| (name.as_str(), file, Some(*number) == last))
+    }
+
+    /// How far the newest one is written: whole frames only, because the next one may be half there.
+    pub(super) fn end(&self) -> io::Result<u64> {
+        let Some((_, file)) = self.segments.values().next_back() else { return Ok(0) };
+        Ok(file.metadata()?.len())
+    }
+
+    /// Bytes of all of them.
+    pub(super) fn bytes(&self) -> u64 {
+        self.segments().filter_map(|(_, file, _)| file.metadata().ok()).map(|metadata| metadata.len()).sum()
+    }
+
+    /// What was put aside, by name below the journal's directory.
+    pub(super) fn quarantined(&self) -> io::Result<Vec<(String, PathBuf)>> {
+        let dir = self.dir.join(QUARANTINE);
+        Ok(names(&dir)?.into_iter().map(|name| (format!("{QUARANTINE}/{name}"), dir.join(&name))).collect())
+    }
+}
+
+/// A file's first `end` bytes, then zeros up to its length.
+pub(super) fn up_to(file: &File, end: u64, len: u64) -> io::Result<impl Read> {
+    use std::io::{Seek, SeekFrom};
+    let mut file = file.try_clone()?;
+    file.seek(SeekFrom::Start(0))?;
+    Ok(file.take(end).chain(io::repeat(0).take(len.saturating_sub(end))))
+}
+
+fn names(dir: &Path) -> io::Result<Vec<String>> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        // What has no plain name is none of ours.
+        if let Ok(name) = entry?.file_name().into_string() {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// The number in `0000000007.seg`.
+fn segment_number(name: &str) -> Option<u64> {
+    let digits =
+        name.strip_suffix(".seg").filter(|digits| digits.len() >= 10 && digits.bytes().all(|byte| byte.is_ascii_digit()))?;
+    digits.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_segment_that_is_dropped_meanwhile_is_still_copied_and_one_that_came_and_went_is_noticed() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = |number: u64| dir.path().join(format!("{number:010}.seg"));
+        fs::write(file(7), "seven").expect("a file");
+        fs::write(dir.path().join("0000000009.new"), "").expect("a file");
+        let mut pinned = Pinned::first(dir.path()).expect("opens");
+        fs::remove_file(file(7)).expect("removed");
+        fs::write(file(8), "eight").expect("a file");
+        assert!(pinned.more().expect("opens"), "7 and 8 follow each other");
+        let mut text = String::new();
+        for (_, file, _) in pinned.segments() {
+            up_to(file, 4, 5).and_then(|mut content| content.read_to_string(&mut text)).expect("reads");
+        }
+        assert_eq!(text, "seve\0eigh\0");
+        fs::write(file(10), "ten").expect("a file");
+        assert!(!pinned.more().expect("opens"), "9 is missing");
+    }
+
+    #[test]
+    fn without_a_journal_there_is_nothing_to_copy() {
+        let pinned = Pinned::first(Path::new("absent")).expect("no fault");
+        assert_eq!((pinned.segments().count(), pinned.bytes()), (0, 0));
+        assert!(pinned.quarantined().expect("no fault").is_empty());
+    }
+}
