@@ -90,7 +90,7 @@ pub fn restore(
     }
     let control = Store::open_control(&data_dir.join(control::FILE)).map_err(|error| error.to_string())?;
     store.knows(&about.store).and_then(|()| control.knows(&about.control)).map_err(|error| error.to_string())?;
-    let _lock = DataDirectory::open_to_restore(data_dir)?;
+    let _lock = DataDirectory::open_to_restore(data_dir).map_err(|denied| denied.to_string())?;
     if !replace {
         vacant(config, &store, directory, database)?;
     }

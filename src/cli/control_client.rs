@@ -69,11 +69,11 @@ pub(super) fn with_daemon<F>(global: &GlobalArgs, ask: impl FnOnce(ControlClient
 where
     F: Future<Output = Result<String, Failed>>,
 {
-    let loaded = match global.load() {
-        Ok(loaded) => loaded,
+    let dir = match global.data_dir() {
+        Ok(dir) => dir,
         Err(code) => return code,
     };
-    match block_on(async { ask(ControlClient::new(&loaded.config.server.data_dir)?).await }) {
+    match block_on(async { ask(ControlClient::new(&dir)?).await }) {
         Ok(text) => super::print(&text),
         Err(failed) => failed.complain(),
     }

@@ -1,6 +1,9 @@
 //! `belayd migrate`: the schema of the store.
 
-use std::process::ExitCode;
+use std::{
+    io::{self, BufRead, IsTerminal},
+    process::ExitCode,
+};
 
 use clap::Subcommand;
 
@@ -29,8 +32,12 @@ pub enum MigrateAction {
     #[command(after_help = "Example:\n  belayd migrate run")]
     Run,
     /// Take back the newest one, with its data; stop the daemon first
-    #[command(after_help = "Example:\n  belayd migrate revert")]
-    Revert,
+    #[command(after_help = "Example:\n  belayd migrate revert --yes")]
+    Revert {
+        /// Do not ask; needed where nobody can be asked
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 /// Works on the store that the configuration names. The daemon need not run; for `revert` it must not.
@@ -40,18 +47,38 @@ pub fn execute(args: &MigrateArgs, global: &GlobalArgs) -> ExitCode {
         Err(code) => return code,
     };
     let config = loaded.config;
-    let _lock = match (args.action == MigrateAction::Revert).then(|| DataDirectory::open(&config.server.data_dir)).transpose() {
+    let reverts = matches!(args.action, MigrateAction::Revert { .. });
+    let _lock = match reverts.then(|| DataDirectory::open(&config.server.data_dir)).transpose() {
         Ok(lock) => lock,
-        Err(reason) => return fail(&reason),
+        Err(reason) => return fail(&reason.to_string()),
     };
     let store = match Store::open(&config.store) {
         Ok(store) => store,
         Err(error) => return fail(&error.to_string()),
     };
+    if args.action == (MigrateAction::Revert { yes: false })
+        && let Err(reason) = confirm(&store, &mut io::stdin().lock(), io::stdin().is_terminal())
+    {
+        return fail(&reason);
+    }
     match run(&store, args.action) {
         Ok(text) => super::print(&text),
         Err(error) => fail(&format!("{}: {error}", store.redacted_url())),
     }
+}
+
+/// Asks on the terminal whether the newest migration's data may go.
+fn confirm(store: &Store, answers: &mut impl BufRead, is_terminal: bool) -> Result<(), String> {
+    let newest = store.migration_status().map_err(|error| format!("{}: {error}", store.redacted_url()))?;
+    let Some(newest) = newest.into_iter().rfind(|migration| migration.applied) else { return Ok(()) };
+    let what = format!("{} takes back {}: what its tables hold is dropped", store.redacted_url(), newest.name);
+    if !is_terminal {
+        return Err(format!("{what}; say --yes, since nobody can be asked here"));
+    }
+    complain(&format!("{what}. Type yes to go on:"));
+    let mut answer = String::new();
+    answers.read_line(&mut answer).map_err(|error| error.to_string())?;
+    if answer.trim() == "yes" { Ok(()) } else { Err("nothing was changed".to_owned()) }
 }
 
 fn fail(reason: &str) -> ExitCode {
@@ -76,7 +103,7 @@ fn run(store: &Store, action: MigrateAction) -> StoreResult<String> {
             [] => "nothing is pending\n".into(),
             names => names.iter().map(|name| format!("{name} applied\n")).collect(),
         },
-        MigrateAction::Revert => match store.revert_last_migration()? {
+        MigrateAction::Revert { .. } => match store.revert_last_migration()? {
             Some(name) => format!("{name} reverted\n"),
             None => "nothing is applied\n".into(),
         },
@@ -104,7 +131,11 @@ mod tests {
         assert!(told(MigrateAction::Status).contains("pending"));
         assert!(told(MigrateAction::Run).contains("applied"));
         assert_eq!(told(MigrateAction::Run), "nothing is pending\n");
-        assert!(told(MigrateAction::Revert).contains("reverted"));
+        let answer = |text: &str, is_terminal| confirm(&store, &mut text.as_bytes(), is_terminal);
+        assert!(answer("yes\n", false).expect_err("nobody to ask").contains("--yes"));
+        assert_eq!(answer("y\n", true), Err("nothing was changed".to_owned()));
+        assert_eq!(answer("yes\n", true), Ok(()));
+        assert!(told(MigrateAction::Revert { yes: true }).contains("reverted"));
         assert!(told(MigrateAction::Status).lines().last().expect("a line").ends_with("pending"));
     }
 }

@@ -77,6 +77,26 @@ impl GlobalArgs {
     pub fn load(&self) -> Result<Loaded, ExitCode> {
         load(&self.options())
     }
+
+    /// The data directory, for commands that need nothing else; faults elsewhere in the configuration are only mentioned.
+    ///
+    /// # Errors
+    /// The exit code to end with, after the faults are printed, where the directory cannot be told.
+    pub fn data_dir(&self) -> Result<PathBuf, ExitCode> {
+        match crate::config::data_dir(&self.options()) {
+            Ok((dir, faults)) => {
+                if faults.is_some() {
+                    complain("note: the configuration has faults, see belayd check; server.data_dir could be told all the same");
+                }
+                Ok(dir)
+            }
+            Err(faults) => {
+                complain(&faults.to_string());
+                complain("server.data_dir cannot be told from this; name it with --set server.data_dir=DIR");
+                Err(ExitCode::from(exit::CONFIG))
+            }
+        }
+    }
 }
 
 /// [`crate::config::load`] for a command: faults go to stderr, one a line.

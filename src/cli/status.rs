@@ -57,6 +57,15 @@ fn render(state: &Value) -> String {
         let error = source["error"].as_str().map(|error| format!(": {error}")).unwrap_or_default();
         line("source", format!("{} is {}{error}", word(&source["name"]), word(&source["state"])));
     }
+    for sink in outbox["sinks"].as_array().into_iter().flatten() {
+        let state = match word(&sink["state"]).as_str() {
+            "closed" => "up".to_owned(),
+            "open" => "down (circuit open)".to_owned(),
+            "half-open" => "down (trying again)".to_owned(),
+            other => other.to_owned(),
+        };
+        line("sink", format!("{} is {state}, {} wait", word(&sink["name"]), sink["backlog"]));
+    }
     for actor in state["actors"].as_array().into_iter().flatten() {
         line(
             "actor",
@@ -86,14 +95,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn open_alerts_and_actors_are_shown_and_resolved_alerts_are_not() {
+    fn open_alerts_sinks_and_actors_are_shown_and_resolved_alerts_are_not() {
         let text = render(&json!({
             "version": "0.1.0", "instance": "host", "startedAt": "t", "readiness": "buffering",
             "actors": [{"name": "IngestActor", "state": "running", "restarts": 2, "mailboxDepth": 0}],
+            "outbox": {"sinks": [{"name": "log", "state": "closed", "backlog": 0}, {"name": "pager", "state": "open", "backlog": 3}]},
             "alerts": [{"level": "CRITICAL", "name": "overheat", "state": "firing", "text": "too hot"},
                 {"level": "INFO", "name": "old", "state": "resolved", "text": "over"}],
         }));
         assert!(text.contains("state     buffering"), "{text}");
+        assert!(text.contains("sink      log is up, 0 wait") && text.contains("pager is down (circuit open), 3 wait"), "{text}");
         assert!(text.contains("IngestActor") && text.contains("2 restarts"), "{text}");
         assert!(text.contains("overheat") && !text.contains("old"), "{text}");
     }

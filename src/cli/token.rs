@@ -1,6 +1,11 @@
 //! `belayd token`: tokens for people and senders, over the daemon's control socket, or on the control store while it does not run.
 
-use std::{fmt::Write, path::Path, process::ExitCode, time::Duration};
+use std::{
+    fmt::Write,
+    path::Path,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use clap::Subcommand;
 use reqwest::Method;
@@ -13,7 +18,7 @@ use super::{
 use crate::{
     clock::{Clock, SystemClock},
     config::units::{format_duration, parse_duration},
-    daemon::DataDirectory,
+    daemon::{DataDirectory, Denied},
     domain::role::Role,
     ingest::timestamp::from_rfc3339,
     store::{
@@ -23,6 +28,10 @@ use crate::{
     },
 };
 
+/// How long a daemon that has the directory gets to open its socket.
+const SOCKET_WAIT: Duration = Duration::from_secs(5);
+/// From one look for the socket to the next.
+const SOCKET_LOOK: Duration = Duration::from_millis(100);
 /// Who the audit names where no daemon stood between.
 const WHO: &str = "command-line";
 
@@ -67,18 +76,29 @@ pub enum TokenAction {
 
 /// Runs the command: asks the daemon where one runs, else opens the control store itself.
 pub fn execute(args: &TokenArgs, global: &GlobalArgs) -> ExitCode {
-    let loaded = match global.load() {
-        Ok(loaded) => loaded,
+    let dir = match global.data_dir() {
+        Ok(dir) => dir,
         Err(code) => return code,
     };
-    let dir = &loaded.config.server.data_dir;
-    let done = match block_on(ask(dir, &args.action)) {
-        Err(Failed::NotRunning(_)) => directly(dir, &args.action),
-        other => other,
-    };
-    match done {
+    match ask_or_open(&dir, &args.action, SOCKET_WAIT) {
         Ok(text) => super::print(&text),
         Err(failed) => failed.complain(),
+    }
+}
+
+/// A daemon locks the directory some moments before it listens, and one that stops holds it some moments longer: both are waited for.
+fn ask_or_open(dir: &Path, action: &TokenAction, wait: Duration) -> Result<String, Failed> {
+    let begun = Instant::now();
+    loop {
+        match block_on(ask(dir, action)) {
+            Err(Failed::NotRunning(_)) => {}
+            other => return other,
+        }
+        match DataDirectory::open(dir) {
+            Ok(lock) => return directly(&lock, action),
+            Err(Denied::InUse(_)) if begun.elapsed() < wait => std::thread::sleep(SOCKET_LOOK),
+            Err(denied) => return Err(Failed::Other(denied.to_string())),
+        }
     }
 }
 
@@ -102,9 +122,9 @@ async fn ask(dir: &Path, action: &TokenAction) -> Result<String, Failed> {
     }
 }
 
-/// Holds the directory's lock meanwhile, so that a daemon that starts does not miss what is written.
-fn directly(dir: &Path, action: &TokenAction) -> Result<String, Failed> {
-    let _lock = DataDirectory::open(dir).map_err(Failed::Other)?;
+/// Needs the directory's lock, so that a daemon that starts does not miss what is written.
+fn directly(lock: &DataDirectory, action: &TokenAction) -> Result<String, Failed> {
+    let dir = lock.path();
     // A token made for another directory is one that no daemon knows.
     super::complain(&format!("no daemon runs on {}: working on its control store", dir.display()));
     let now_us = SystemClock.now_us();
@@ -177,6 +197,7 @@ mod tests {
     fn without_a_daemon_tokens_are_made_listed_and_revoked_in_the_control_store() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let data = dir.path().join("data");
+        let directly = |data: &Path, action: &TokenAction| directly(&DataDirectory::open(data).expect("nobody else"), action);
         let create = TokenAction::Create { name: "plant-7".into(), role: "ingest".into(), expires: Some(Duration::from_secs(60)) };
         let token = directly(&data, &create).expect("made");
         assert!(token.starts_with("bly_") && token.ends_with('\n') && token.lines().count() == 1, "{token}");
@@ -191,5 +212,21 @@ mod tests {
         let listed = directly(&data, &TokenAction::List { json: true }).expect("listed");
         let items: Value = serde_json::from_str(&listed).expect("is JSON");
         assert!(items[0]["revokedAt"].is_string());
+    }
+
+    #[test]
+    fn a_directory_that_is_taken_is_waited_for_and_given_up() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let data = dir.path().join("data");
+        let list = TokenAction::List { json: true };
+        let taken = DataDirectory::open(&data).expect("nobody else");
+        let failed = ask_or_open(&data, &list, Duration::from_millis(250)).expect_err("taken all the while");
+        assert!(failed.to_string().contains("in use by another belayd"), "{failed}");
+        std::thread::scope(|scope| {
+            let listed = scope.spawn(|| ask_or_open(&data, &list, Duration::from_secs(20)));
+            std::thread::sleep(Duration::from_millis(300));
+            drop(taken);
+            assert_eq!(listed.join().expect("ends").expect("free at last"), "[]\n");
+        });
     }
 }

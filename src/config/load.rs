@@ -12,6 +12,7 @@ use super::{
     model::Config,
     node, overlay, relations,
     resolve::{Files, Ground, HostFiles, NoFiles, Report, resolve},
+    value::Value,
 };
 
 /// Largest file that is read, bytes.
@@ -82,6 +83,60 @@ pub fn load(options: &LoadOptions) -> Result<Loaded, Faults> {
     build(&text, file, options, &HostFiles)
 }
 
+/// Where the data directory is, for commands that need no more: faults elsewhere in the configuration are told beside it and stop
+/// nobody. It is not guessed: where a fault might be about the directory itself, such as a misspelt key of `[server]`, the directory
+/// must be given by the environment or a flag.
+///
+/// # Errors
+/// Every fault of the configuration, where the directory cannot be told.
+pub fn data_dir(options: &LoadOptions) -> Result<(PathBuf, Option<Faults>), Faults> {
+    match load(options) {
+        Ok(loaded) => Ok((loaded.config.server.data_dir, None)),
+        Err(faults) => match salvage(options) {
+            Some(dir) => Ok((dir, Some(faults))),
+            None => Err(faults),
+        },
+    }
+}
+
+fn salvage(options: &LoadOptions) -> Option<PathBuf> {
+    let (file, text) = find(options).ok().flatten().unwrap_or_default();
+    let name = file.display().to_string();
+    let (mut root, syntax) = node::read(text.strip_prefix('\u{feff}').unwrap_or(&text), &name);
+    let guesswork = !is_sound(&syntax);
+    if guesswork {
+        root = node::read("", &name).0;
+    }
+    let mut report = Report { file: name, faults: Vec::new() };
+    overlay::apply_env(&mut root, &options.env, &mut report);
+    overlay::apply_flags(&mut root, &options.set, &mut report);
+    let ground = ground(Some(&file), options, &HostFiles);
+    let resolved = resolve(root, &ground, &mut report);
+    let server = resolved.one("server")?;
+    let doubtful = |fault: &Fault| {
+        let about = fault.key.as_str();
+        about == "server.data_dir" || !server.is_given("data_dir") && (about.starts_with("server") || !about.contains('.'))
+    };
+    if report.faults.iter().any(doubtful) || (!server.is_given("data_dir") && (guesswork || find(options).is_err())) {
+        return None;
+    }
+    match server.value("data_dir") {
+        Some(Value::Path(path)) => Some(path.clone()),
+        _ => None,
+    }
+}
+
+/// Where brackets or quotes do not close, what follows is guesswork. A key that is given twice leaves the rest sound.
+fn is_sound(syntax: &[Fault]) -> bool {
+    syntax.iter().all(|fault| fault.message.contains("duplicate key"))
+}
+
+fn ground<'a>(file: Option<&Path>, options: &LoadOptions, files: &'a dyn Files) -> Ground<'a> {
+    let file_dir =
+        file.map_or_else(|| options.working_dir.clone(), |file| options.working_dir.join(file.parent().unwrap_or(Path::new(""))));
+    Ground { file_dir, working_dir: options.working_dir.clone(), credentials_dir: options.credentials_dir.clone(), files }
+}
+
 /// The configuration that a text alone means: no file, no environment; paths stay as written, files it names count as there.
 /// Never panics, whatever the text; tests and fuzzing start here.
 ///
@@ -122,20 +177,15 @@ fn build(text: &str, file: Option<PathBuf>, options: &LoadOptions, files: &dyn F
     let name = file.as_ref().map_or_else(|| "defaults".to_owned(), |file| file.display().to_string());
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let (mut root, syntax) = node::read(text, &name);
-    // Where brackets or quotes do not close, what follows is guesswork: further faults would mislead. A key that is given twice
-    // leaves the rest sound.
-    let sound = syntax.iter().all(|fault| fault.message.contains("duplicate key"));
+    // Further faults behind guesswork would mislead.
+    let sound = is_sound(&syntax);
     let mut report = Report { file: name, faults: syntax };
     if !sound {
         return Err(sorted(report));
     }
     overlay::apply_env(&mut root, &options.env, &mut report);
     overlay::apply_flags(&mut root, &options.set, &mut report);
-    let file_dir = file
-        .as_ref()
-        .map_or_else(|| options.working_dir.clone(), |file| options.working_dir.join(file.parent().unwrap_or(Path::new(""))));
-    let ground =
-        Ground { file_dir, working_dir: options.working_dir.clone(), credentials_dir: options.credentials_dir.clone(), files };
+    let ground = ground(file.as_deref(), options, files);
     let resolved = resolve(root, &ground, &mut report);
     relations::check(&resolved, &mut report);
     if !report.faults.is_empty() {

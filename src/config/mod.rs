@@ -28,7 +28,7 @@ mod value;
 mod view;
 
 pub use fault::{Fault, Faults, Place};
-pub use load::{LoadOptions, Loaded, load, parse};
+pub use load::{LoadOptions, Loaded, data_dir, load, parse};
 pub use model::*;
 pub use redact::redact_url;
 pub use reload::{Changes, NotReloadable, diff};

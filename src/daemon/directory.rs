@@ -1,6 +1,8 @@
 //! The data directory: made private, and owned by one process at a time.
 
 use std::{
+    ffi::OsString,
+    fmt,
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Seek, SeekFrom, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
@@ -25,19 +27,47 @@ pub struct DataDirectory {
     left_open: bool,
 }
 
+/// Why a directory cannot be had, with what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Denied {
+    /// Another process has it.
+    InUse(String),
+    /// It cannot be used at all.
+    Fault(String),
+}
+
+impl fmt::Display for Denied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::InUse(text) | Self::Fault(text)) = self;
+        f.write_str(text)
+    }
+}
+
+impl std::error::Error for Denied {}
+
+/// Something in a directory that belayd has never used; the root of a file system of its own has `lost+found`.
+fn foreign(path: &Path) -> io::Result<Option<OsString>> {
+    if path.join(LOCK).exists() {
+        return Ok(None);
+    }
+    let names = fs::read_dir(path)?.map(|entry| entry.map(|entry| entry.file_name())).collect::<io::Result<Vec<_>>>()?;
+    Ok(names.into_iter().find(|name| name != "lost+found"))
+}
+
 impl DataDirectory {
-    /// Makes the directory where it is missing (mode 0700) and locks it.
+    /// Makes the directory where it is missing (mode 0700) and locks it. One that others may look into is made private, since tokens and
+    /// alerts lie here, but only where it is empty or already belayd's: a home or a project must not be shut for those who use it.
     ///
     /// # Errors
-    /// A sentence that says what to do.
-    pub fn open(path: &Path) -> Result<Self, String> {
+    /// [`Denied`].
+    pub fn open(path: &Path) -> Result<Self, Denied> {
         let directory = Self::open_to_restore(path)?;
         if path.join(RESTORING).exists() {
             // Half of one state and half of another: whatever ran on it would make it worse.
-            return Err(format!(
+            return Err(Denied::Fault(format!(
                 "a restore of {} has not come to its end; run it again: belayd restore FILE --replace",
                 path.display()
-            ));
+            )));
         }
         Ok(directory)
     }
@@ -46,13 +76,21 @@ impl DataDirectory {
     ///
     /// # Errors
     /// As there.
-    pub fn open_to_restore(path: &Path) -> Result<Self, String> {
-        let fault =
-            |error: io::Error| format!("{}: {error}; server.data_dir must be a directory that belayd may write", path.display());
+    pub fn open_to_restore(path: &Path) -> Result<Self, Denied> {
+        let fault = |error: io::Error| {
+            Denied::Fault(format!("{}: {error}; server.data_dir must be a directory that belayd may write", path.display()))
+        };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(fault)?;
         let mode = fs::metadata(path).map_err(fault)?.permissions().mode() & 0o777;
         if mode & 0o077 != 0 {
-            // Tokens and alerts lie here. systemd's StateDirectory may have been set up by an older unit with another mode.
+            if let Some(found) = foreign(path).map_err(fault)? {
+                return Err(Denied::Fault(format!(
+                    "{} is not belayd's own: it holds {found:?} and others may look into it; give server.data_dir a directory of its \
+                     own, or make this one private (chmod 700) if nobody else needs it",
+                    path.display()
+                )));
+            }
+            // systemd's StateDirectory may have been set up by an older unit with another mode.
             fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(fault)?;
         }
         let lock_path = path.join(LOCK);
@@ -62,11 +100,11 @@ impl DataDirectory {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let owner = fs::read_to_string(&lock_path).unwrap_or_default();
-                return Err(format!(
+                return Err(Denied::InUse(format!(
                     "{} is in use by another belayd (process {}): stop it, or give this one a data_dir of its own",
                     path.display(),
                     owner.split_whitespace().next().unwrap_or("unknown")
-                ));
+                )));
             }
             Err(TryLockError::Error(error)) => return Err(fault(error)),
         }
@@ -122,10 +160,36 @@ mod tests {
         let path = dir.path().join("a/b");
         let first = DataDirectory::open(&path).expect("nobody else");
         assert_eq!(fs::metadata(&path).expect("made").permissions().mode() & 0o777, 0o700);
-        let refused = DataDirectory::open(&path).expect_err("taken");
+        let refused = DataDirectory::open(&path).expect_err("taken").to_string();
         assert!(refused.contains("in use by another belayd") && refused.contains(&std::process::id().to_string()), "{refused}");
         drop(first);
         DataDirectory::open(&path).expect("free again");
+    }
+
+    #[test]
+    fn a_directory_that_others_use_is_left_as_it_is() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let open_to_all = || fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("ours");
+        let mode = || fs::metadata(dir.path()).expect("there").permissions().mode() & 0o777;
+        open_to_all();
+        fs::write(dir.path().join("thesis.txt"), "x").expect("written");
+        let Err(Denied::Fault(reason)) = DataDirectory::open(dir.path()) else { panic!("it was taken") };
+        assert!(reason.contains("thesis.txt") && reason.contains("chmod 700"), "{reason}");
+        assert_eq!(mode(), 0o755);
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).expect("ours");
+        drop(DataDirectory::open(dir.path()).expect("private by its owner's wish"));
+        open_to_all();
+        drop(DataDirectory::open(dir.path()).expect("belayd's own by now"));
+        assert_eq!(mode(), 0o700);
+    }
+
+    #[test]
+    fn an_empty_directory_is_made_private() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        fs::create_dir(dir.path().join("lost+found")).expect("made");
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("ours");
+        drop(DataDirectory::open(dir.path()).expect("empty"));
+        assert_eq!(fs::metadata(dir.path()).expect("there").permissions().mode() & 0o777, 0o700);
     }
 
     #[test]

@@ -21,7 +21,7 @@ use actix_web::dev::ServerHandle;
 use arc_swap::ArcSwap;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-pub use directory::{CONTROL_SOCKET, DataDirectory, RESTORING};
+pub use directory::{CONTROL_SOCKET, DataDirectory, Denied, RESTORING};
 
 use crate::{
     buffer::{Buffer, drain::DrainHandle},

@@ -55,7 +55,7 @@ impl Daemon {
         let clock: SharedClock = Arc::new(SystemClock);
         let started = (clock.now_us(), Instant::now());
         let notifier = Notifier::from_env();
-        let directory = DataDirectory::open(&config.server.data_dir).map_err(StartFailed)?;
+        let directory = DataDirectory::open(&config.server.data_dir).map_err(|denied| StartFailed(denied.to_string()))?;
         let left_open = directory.begin_run();
         let config = Arc::new(ArcSwap::from_pointee(config));
         let settings = config.load_full();

@@ -50,6 +50,39 @@ fn what_cannot_be_reached_is_a_failure_and_no_fault() {
     assert!(text(&check.stdout).contains("source \"s\": FAILED, 127.0.0.1:1: "), "{}", text(&check.stdout));
 }
 
+#[test]
+fn faults_elsewhere_do_not_keep_status_from_the_daemon() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let dir = dir.path();
+    let config = |text: &str| fs::write(dir.join("belayd.toml"), text).expect("a file");
+    let told = |args: &[&str]| {
+        let output = belayd(dir, args);
+        (output.status.code(), text(&output.stderr).to_owned())
+    };
+    let reached = |(code, said): (Option<i32>, String), data: &str| {
+        let looked = said.contains(&format!("no daemon is running on {}", dir.canonicalize().expect("there").join(data).display()));
+        assert!(code == Some(1) && looked && said.contains("belayd check"), "{code:?} {said}");
+    };
+    let refused = |(code, said): (Option<i32>, String), fault: &str| {
+        assert!(code == Some(78) && said.contains(fault) && said.contains("--set server.data_dir=DIR"), "{code:?} {said}");
+    };
+    config("[server]\ndata_dir = \"here\"\n[buffer]\nbatch_rows = \"many\"\n");
+    reached(told(&["status"]), "here");
+    reached(told(&["tail"]), "here");
+    config("[buffer]\nbatch_rows = \"many\"\n");
+    reached(told(&["status"]), "belayd-data");
+    // Here the directory would be guessed.
+    config("[server]\ndata_dirr = \"here\"\n");
+    refused(told(&["status"]), "data_dirr");
+    config("[sever]\ndata_dir = \"here\"\n");
+    refused(told(&["status"]), "sever");
+    config("[server]\ndata_dir = \"here\n");
+    refused(told(&["status"]), "belayd.toml:2");
+    reached(told(&["status", "--set", "server.data_dir=there"]), "there");
+    reached(told(&["status", "--config", "absent.toml", "--set", "server.data_dir=there"]), "there");
+    refused(told(&["status", "--config", "absent.toml"]), "absent.toml");
+}
+
 /// A small machine may have none, and the control socket needs none.
 #[test]
 fn commands_work_where_the_system_has_no_ca_certificates() {
