@@ -8,6 +8,7 @@ pub mod actor;
 mod call;
 pub mod drain;
 pub mod health;
+pub mod journal;
 pub mod memory;
 
 use std::fmt;

@@ -1,0 +1,201 @@
+//! What the writer has made durable, for readers on other threads.
+//!
+//! In: from the writer, after each sync: segments, where they end, where the lanes stand. Out: to readers, the same in one consistent
+//! look; from readers, damage that they found. A crash loses nothing: [`super::recover`] builds it anew from the files.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use super::{
+    LaneState,
+    disk::Disk,
+    quarantine,
+    scan::{Bad, Found, Scanner},
+    segment::{Earlier, FRAMES_AT, Void},
+};
+use crate::domain::receipt::StreamId;
+
+/// Most reports of damage that wait to be taken; more are counted only.
+const MAX_DAMAGE: usize = 256;
+
+/// A stretch of a segment that is not what was written there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// The segment's number; 0 where it is not known.
+    pub segment: u64,
+    /// Where in its file.
+    pub offset: u64,
+    /// Length; 0 where it is not there at all.
+    pub bytes: u64,
+    /// For a person: what is wrong.
+    pub what: &'static str,
+    /// Where the damaged bytes were put, below the journal directory; `None` where that was not possible.
+    pub quarantine_file: Option<String>,
+    /// Lane, first and last position of the readings in it, where a whole header or footer tells.
+    pub readings: Option<(u8, u64, u64)>,
+}
+
+/// A segment as readers see it.
+#[derive(Clone, Debug)]
+pub(super) struct SegmentView {
+    pub(super) number: u64,
+    pub(super) name: String,
+    /// What every checksum in it is seeded with.
+    pub(super) seed: u64,
+    /// Where every lane stood when it was begun; `None` where its header is lost.
+    pub(super) start: Option<Vec<LaneState>>,
+    /// Numbers given up before it.
+    pub(super) voids: Vec<Void>,
+    /// Where its durable frames end.
+    pub(super) end: u64,
+    /// Bytes on the disk.
+    pub(super) allocated: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    /// Rising by number.
+    pub(super) segments: Vec<SegmentView>,
+    /// Where the lanes stand, as far as durable; numbers given up are behind.
+    pub(super) lanes: Vec<LaneState>,
+    pub(super) earlier: Vec<Earlier>,
+    damage: Vec<Damage>,
+    /// Places that were reported already, by whichever lane's reader came first.
+    seen: BTreeSet<(u64, u64)>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Shared<D: Disk> {
+    pub(super) disk: D,
+    state: Mutex<State>,
+}
+
+/// What a look at one segment found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Scrubbed {
+    /// Whole frames.
+    pub frames: u64,
+    /// Readings in them.
+    pub readings: u64,
+    /// Stretches that are not whole.
+    pub damaged: u64,
+    /// Bytes read.
+    pub bytes: u64,
+}
+
+impl<D: Disk> Shared<D> {
+    pub(super) fn new(disk: D, segments: Vec<SegmentView>, lanes: Vec<LaneState>, earlier: Vec<Earlier>) -> Self {
+        let state = State { segments, lanes, earlier, damage: Vec::new(), seen: BTreeSet::new() };
+        Self { disk, state: Mutex::new(state) }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        // Every change below the lock is complete at each point where it could panic.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where the lanes stand, as far as durable.
+    pub fn lanes(&self) -> Vec<LaneState> {
+        self.lock().lanes.clone()
+    }
+
+    /// The disk below, for its free bytes.
+    pub fn disk(&self) -> &D {
+        &self.disk
+    }
+
+    /// Damage that readers and scrubs have found since the last call.
+    pub fn take_damage(&self) -> Vec<Damage> {
+        std::mem::take(&mut self.lock().damage)
+    }
+
+    /// Numbers of the segments, rising. The last is the one being written.
+    pub fn segments(&self) -> Vec<u64> {
+        self.lock().segments.iter().map(|segment| segment.number).collect()
+    }
+
+    /// What an earlier stream's number is called now: lane and number in the lane's current stream. `None` where the stream is not
+    /// remembered, or the reading was settled before the fork.
+    pub fn renumbered(&self, stream: StreamId, seq: u64) -> Option<(u8, u64)> {
+        let state = self.lock();
+        let earlier = state.earlier.iter().rev().find(|earlier| earlier.stream == stream)?;
+        let position = earlier.base.checked_add(seq).filter(|position| *position < earlier.until)?;
+        let base = state.lanes.get(usize::from(earlier.lane))?.base;
+        position.checked_sub(base).filter(|seq| *seq > 0).map(|seq| (earlier.lane, seq))
+    }
+
+    /// First number of a lane that is still held (or would be the next one), in its current stream.
+    pub fn first_retained(&self, lane: usize) -> u64 {
+        let state = self.lock();
+        let Some(now) = state.lanes.get(lane) else { return 1 };
+        let first = state.segments.first().and_then(|segment| segment.start.as_ref()?.get(lane)).map_or(1, |start| start.next);
+        first.saturating_sub(now.base).max(1)
+    }
+
+    /// Reads one segment from its beginning to its durable end and reports what is damaged. Segments that are gone are clean.
+    pub fn scrub(self: &Arc<Self>, number: u64) -> Scrubbed {
+        let mut result = Scrubbed::default();
+        let view = self.lock().segments.iter().find(|segment| segment.number == number).cloned();
+        let Some(view) = view else { return result };
+        let Ok(file) = self.disk.open_read(&view.name) else { return result };
+        let mut scanner = Scanner::new(file, view.seed, FRAMES_AT, view.end);
+        while let Some(found) = scanner.step(None) {
+            match found {
+                Found::Frame { frame, offset, repaired } => {
+                    result.frames += 1;
+                    result.readings += u64::from(frame.rows);
+                    if repaired {
+                        result.damaged += 1;
+                        self.report(
+                            &view,
+                            &mut scanner,
+                            &edges(offset, &frame),
+                            "header or footer of a frame, which is whole otherwise",
+                        );
+                    }
+                }
+                Found::Bad(bad) => {
+                    result.damaged += 1;
+                    self.report(&view, &mut scanner, &bad, "frame");
+                }
+            }
+        }
+        result.bytes = scanner.read_bytes;
+        result
+    }
+
+    /// Sets a damaged stretch aside and keeps it to be told, once.
+    pub(super) fn report(
+        &self,
+        view: &SegmentView,
+        scanner: &mut Scanner<impl super::disk::DiskFile>,
+        bad: &Bad,
+        what: &'static str,
+    ) {
+        {
+            let mut state = self.lock();
+            // Where so much is damaged that even this is full, what is told already says enough.
+            if state.seen.len() >= 16 * MAX_DAMAGE || !state.seen.insert((view.number, bad.offset)) {
+                return;
+            }
+        }
+        let damage = quarantine::bytes(&self.disk, view.number, scanner, bad, what);
+        self.lock().tell(damage);
+    }
+}
+
+impl State {
+    pub(super) fn tell(&mut self, damage: Damage) {
+        if self.damage.len() < MAX_DAMAGE {
+            self.damage.push(damage);
+        }
+    }
+}
+
+/// A repaired frame as a stretch to set aside.
+pub(super) fn edges(offset: u64, frame: &super::frame::Frame) -> Bad {
+    Bad { offset, bytes: frame.extent(), frame: Some(*frame) }
+}

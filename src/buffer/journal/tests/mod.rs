@@ -1,0 +1,40 @@
+//! The log against real files and against a model of a disk.
+
+mod basics;
+
+use std::path::Path;
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use super::{Item, LaneReader, Log, LogSettings, Recovered, disk::Disk, disk::RealDisk, open};
+use crate::domain::receipt::StreamId;
+
+/// Small segments, so that a few frames roll.
+fn small() -> LogSettings {
+    LogSettings { segment_bytes: 64 * 1024, total_bytes: 16 * 1024 * 1024 }
+}
+
+fn new_stream() -> StreamId {
+    Uuid::new_v4()
+}
+
+fn open_dir(dir: &Path, lanes: usize) -> (Log<RealDisk>, Recovered) {
+    let disk = RealDisk::create(dir).expect("the directory is made");
+    open(disk, small(), &mut new_stream, lanes).expect("it opens")
+}
+
+/// A payload that tells which reading it belongs to.
+fn payload(lane: usize, seq: u64, len: usize) -> Bytes {
+    let seed = (lane as u64 + 1).wrapping_mul(0x9e37_79b9) ^ seq.wrapping_mul(0x85eb_ca6b_27d4_eb4f);
+    (0..len).map(|at| (seed.rotate_left(at as u32 % 61) as u8).wrapping_add(at as u8)).collect::<Vec<_>>().into()
+}
+
+/// Everything that a lane's reader gives until there is no more.
+fn drain<D: Disk>(reader: &mut LaneReader<D>) -> Vec<Item> {
+    std::iter::from_fn(|| reader.next().expect("readable")).collect()
+}
+
+fn read_all<D: Disk>(log: &Log<D>, lane: usize) -> Vec<Item> {
+    drain(&mut LaneReader::new(log.shared(), lane))
+}
