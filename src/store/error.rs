@@ -4,9 +4,14 @@
 //! SQLite is built in and its texts are fixed with it; PostgreSQL's are matched where its messages are English and otherwise fall
 //! back to "other", which callers that must not lose anything (the drain) retry as well.
 
+mod classes;
+
 use std::fmt;
 
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
+
+use classes::class_of;
+pub(super) use classes::{blames_row, is_triggers_own};
 
 /// What a store function returns.
 pub type StoreResult<T> = Result<T, StoreError>;
@@ -80,7 +85,7 @@ impl StoreError {
 
     /// A failure that the database named with `code`.
     pub fn from_code(code: &str, message: impl Into<String>) -> Self {
-        let (kind, transient) = class_of(code);
+        let (kind, transient) = class_of(code).map_or((StoreErrorKind::Other, false), |class| (class.kind, class.transient));
         Self { kind, code: Some(code.to_owned()), message: message.into(), transient }
     }
 
@@ -218,45 +223,6 @@ const TEXTS: &[(&str, &str)] = &[
 
 fn code_of_text(message: &str) -> Option<&'static str> {
     TEXTS.iter().find(|(text, _)| message.contains(text)).map(|(_, code)| *code)
-}
-
-/// The verdict on each class of codes: its kind, and whether it is worth trying again. The first prefix that fits wins.
-/// SQLSTATE classes: PostgreSQL documentation, appendix A.
-const CLASSES: &[(&str, StoreErrorKind, bool)] = &[
-    ("SQLITE_BUSY", StoreErrorKind::Unavailable, true),
-    ("SQLITE_LOCKED", StoreErrorKind::Unavailable, true),
-    ("SQLITE_FULL", StoreErrorKind::Unavailable, true),
-    ("SQLITE_IOERR", StoreErrorKind::Unavailable, true),
-    ("SQLITE_CANTOPEN", StoreErrorKind::Unavailable, true),
-    ("SQLITE_READONLY", StoreErrorKind::Unavailable, true),
-    ("SQLITE_CORRUPT", StoreErrorKind::Corrupt, false),
-    ("SQLITE_NOTADB", StoreErrorKind::Corrupt, false),
-    ("SQLITE_CONSTRAINT_UNIQUE", StoreErrorKind::Conflict, false),
-    ("SQLITE_CONSTRAINT", StoreErrorKind::Invalid, false),
-    ("SQLITE_MISMATCH", StoreErrorKind::Invalid, false),
-    ("SQLITE_TOOBIG", StoreErrorKind::Invalid, false),
-    ("08", StoreErrorKind::Unavailable, true),
-    ("22", StoreErrorKind::Invalid, false),
-    ("23505", StoreErrorKind::Conflict, false),
-    ("23", StoreErrorKind::Invalid, false),
-    ("25006", StoreErrorKind::Unavailable, true),
-    ("28", StoreErrorKind::Unavailable, true),
-    ("3D", StoreErrorKind::Unavailable, true),
-    ("40", StoreErrorKind::Other, true),
-    ("53", StoreErrorKind::Unavailable, true),
-    ("55P03", StoreErrorKind::Other, true),
-    ("57014", StoreErrorKind::Other, true),
-    ("57", StoreErrorKind::Unavailable, true),
-    ("58", StoreErrorKind::Unavailable, true),
-    ("XX001", StoreErrorKind::Corrupt, false),
-    ("XX002", StoreErrorKind::Corrupt, false),
-];
-
-fn class_of(code: &str) -> (StoreErrorKind, bool) {
-    CLASSES
-        .iter()
-        .find(|(prefix, ..)| code.starts_with(prefix))
-        .map_or((StoreErrorKind::Other, false), |(_, kind, transient)| (*kind, *transient))
 }
 
 #[cfg(test)]

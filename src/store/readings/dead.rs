@@ -8,28 +8,38 @@ use diesel::{
 };
 
 use super::{Row, row::Payload};
-use crate::store::{Conn, StoreError, StoreErrorKind, StoreResult};
+use crate::store::{
+    Backend, Conn, StoreError, StoreErrorKind, StoreResult,
+    error::{blames_row, is_triggers_own},
+};
 
-/// Classes of SQLSTATE that blame the row: data exceptions, integrity constraints, program limits (a value too large for an
-/// index), and a trigger's own exception.
-const ROW_CLASSES: [&str; 4] = ["22", "23", "54", "P0001"];
-/// What [`PROBE`] reports where the row was taken this time.
-const TAKEN: &str = "BLYOK";
-
-/// Inserts the row of the setting `belayd.probe`, undoes it, and leaves there what the database said. diesel does not hand out
-/// SQLSTATE; the server's own language does.
+/// Inserts the rows of the setting `belayd.probe` one by one, undoes them, and leaves there which were refused and why: place,
+/// SQLSTATE, message. diesel does not hand out SQLSTATE; the server's own language does. A cancelled statement is no row's fault and
+/// is not caught. Each row is read within its own block: a text that PostgreSQL cannot hold fails there and not all of them.
 const PROBE: &str = "DO $probe$
-DECLARE row jsonb;
+DECLARE
+    item json;
+    place int := 0;
+    refused jsonb := '[]';
 BEGIN
-    row := current_setting('belayd.probe')::jsonb;
-    INSERT INTO readings (engine_id, observed_at_us, status, temperature, rpm, pressure, fuel_flow, extra,
-                          stream_no, seq, created_at_us)
-    SELECT row->>'engineId', (row->>'observedAtUs')::bigint, row->>'status', (row->>'temperature')::float8,
-           (row->>'rpm')::float8, (row->>'pressure')::float8, (row->>'fuelFlow')::float8, row->>'extra', 0, 0, 0
-    ON CONFLICT (engine_id, observed_at_us) DO NOTHING;
-    RAISE EXCEPTION USING ERRCODE = 'BLYOK';
-EXCEPTION WHEN OTHERS THEN
-    PERFORM set_config('belayd.probe', SQLSTATE || ' ' || SQLERRM, true);
+    BEGIN
+        FOR item IN SELECT json_array_elements(current_setting('belayd.probe')::json) LOOP
+            BEGIN
+                INSERT INTO readings (engine_id, observed_at_us, status, temperature, rpm, pressure, fuel_flow, extra,
+                                      stream_no, seq, created_at_us)
+                SELECT item->>'engineId', (item->>'observedAtUs')::bigint, item->>'status', (item->>'temperature')::float8,
+                       (item->>'rpm')::float8, (item->>'pressure')::float8, (item->>'fuelFlow')::float8, item->>'extra', 0, 0, 0
+                ON CONFLICT (engine_id, observed_at_us) DO NOTHING;
+            EXCEPTION WHEN OTHERS THEN
+                refused := refused || jsonb_build_array(jsonb_build_array(place, SQLSTATE, SQLERRM));
+            END;
+            place := place + 1;
+        END LOOP;
+        RAISE EXCEPTION USING ERRCODE = 'BLYOK';
+    EXCEPTION WHEN SQLSTATE 'BLYOK' THEN
+        NULL;
+    END;
+    PERFORM set_config('belayd.probe', refused::text, true);
 END $probe$";
 
 #[derive(QueryableByName)]
@@ -38,25 +48,38 @@ struct Said {
     said: String,
 }
 
-/// The failure with the database's own code where the row is at fault.
+/// Which of `rows` PostgreSQL refuses, by place, and what it says of each. Three statements whatever their number.
 ///
 /// # Errors
-/// The failure itself, or the database's better word for it, where the row is not at fault.
-pub(super) fn verdict(conn: &mut Conn, row: &Row<'_>, error: StoreError) -> StoreResult<StoreError> {
-    let Conn::Pg(pg) = conn else {
-        let blamed = matches!(error.kind, StoreErrorKind::Invalid | StoreErrorKind::Conflict) && error.code.is_some();
-        return if blamed { Ok(error) } else { Err(error) };
-    };
-    let payload = Payload::new(&row.reading, row.created_at_us).text();
+/// Those of the database.
+pub(super) fn probe(conn: &mut Conn, rows: &[Row<'_>]) -> StoreResult<Vec<(usize, StoreError)>> {
+    let Conn::Pg(pg) = conn else { return Err(StoreError::other("only PostgreSQL is asked so")) };
+    let texts: Vec<String> = rows.iter().map(|row| Payload::new(&row.reading, row.created_at_us).text()).collect();
+    let payload = format!("[{}]", texts.join(","));
     diesel::select(set_config("belayd.probe", payload, true)).execute(pg)?;
     pg.batch_execute(PROBE)?;
     let Said { said } = diesel::sql_query("SELECT current_setting('belayd.probe') AS said").get_result(pg)?;
-    let (code, message) = said.split_once(' ').unwrap_or((&said, ""));
-    if code == TAKEN {
-        return Err(StoreError::from_code("40001", "a reading that was refused is taken now"));
-    }
-    let found = StoreError::from_code(code, message);
-    if ROW_CLASSES.iter().any(|class| code.starts_with(class)) { Ok(found) } else { Err(found) }
+    let refused: Vec<(usize, String, String)> = serde_json::from_str(&said)
+        .map_err(|_| StoreError::new(StoreErrorKind::Other, "the server's word on refused rows is garbled"))?;
+    Ok(refused
+        .into_iter()
+        .filter(|(place, ..)| *place < rows.len())
+        .map(|(place, code, message)| (place, StoreError::from_code(&code, message)))
+        .collect())
+}
+
+/// The failure where it speaks of the row.
+///
+/// # Errors
+/// The failure itself where it does not.
+pub(super) fn judged(error: StoreError) -> StoreResult<StoreError> {
+    if error.code.as_deref().is_some_and(blames_row) { Ok(error) } else { Err(error) }
+}
+
+/// The failure with its code, where it can only be the words of a SQLite trigger.
+pub(super) fn triggers_words(backend: Backend, error: &StoreError) -> Option<StoreError> {
+    let own = backend == Backend::Sqlite && error.code.is_none() && is_triggers_own(&error.message);
+    own.then(|| StoreError::from_code("SQLITE_CONSTRAINT_TRIGGER", error.message.clone()))
 }
 
 diesel::define_sql_function! {

@@ -26,23 +26,59 @@ pub(in crate::store) fn insert_rows(conn: &mut Conn, stream_no: i64, rows: &[Row
     if rows.is_empty() {
         return Ok(0);
     }
-    let inserted = match conn {
-        Conn::Sqlite(conn) => insert_sqlite(conn, stream_no, rows)?,
-        Conn::Pg(conn) => Unnest::new(stream_no, rows).execute(conn)?,
-    };
-    Ok(inserted as u64)
+    match conn {
+        Conn::Sqlite(conn) => {
+            let mut progress = Progress::default();
+            insert_noting(conn, stream_no, rows, &mut progress)?;
+            Ok(progress.inserted)
+        }
+        Conn::Pg(conn) => Ok(Unnest::new(stream_no, rows).execute(conn)? as u64),
+    }
 }
 
-fn insert_sqlite(conn: &mut SqliteConnection, stream_no: i64, rows: &[Row<'_>]) -> QueryResult<usize> {
-    let mut inserted = 0;
+/// How far an insert into SQLite came. A statement that fails there undoes itself alone: those before it have done their work.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    /// Rows of the statements that went through.
+    pub(super) done: usize,
+    /// How many of those rows went in.
+    pub(super) inserted: u64,
+    /// Rows of the statement that was tried last.
+    pub(super) tried: usize,
+}
+
+/// [`insert_rows`] on SQLite, telling how far it came where it fails.
+///
+/// # Errors
+/// Those of the database.
+pub(super) fn insert_noting(
+    conn: &mut SqliteConnection,
+    stream_no: i64,
+    rows: &[Row<'_>],
+    progress: &mut Progress,
+) -> QueryResult<()> {
+    let mut note = |rows: usize, run: &mut dyn FnMut() -> QueryResult<usize>| -> QueryResult<()> {
+        progress.tried = rows;
+        progress.inserted += run()? as u64;
+        progress.done += rows;
+        Ok(())
+    };
     let mut chunks = rows.chunks_exact(SQLITE_ROWS);
     for rows in &mut chunks {
-        inserted += Values::<SQLITE_ROWS> { stream_no, rows }.execute(conn)?;
+        note(rows.len(), &mut || Values::<SQLITE_ROWS> { stream_no, rows }.execute(conn))?;
     }
     for row in chunks.remainder() {
-        inserted += Values::<1> { stream_no, rows: std::slice::from_ref(row) }.execute(conn)?;
+        note(1, &mut || Values::<1> { stream_no, rows: std::slice::from_ref(row) }.execute(conn))?;
     }
-    Ok(inserted)
+    Ok(())
+}
+
+/// Inserts `rows`, at most as many as one statement of [`insert_noting`] takes, in one statement.
+///
+/// # Errors
+/// Those of the database; then none of them is in.
+pub(super) fn insert_at_once(conn: &mut SqliteConnection, stream_no: i64, rows: &[Row<'_>]) -> QueryResult<u64> {
+    Ok(AnyValues { stream_no, rows }.execute(conn)? as u64)
 }
 
 /// `INSERT … VALUES` of exactly `N` rows: one text for each `N`, so that diesel prepares it once. Building the same from diesel's
@@ -60,35 +96,59 @@ impl<const N: usize> QueryId for Values<'_, N> {
 impl<const N: usize> RunQueryDsl<SqliteConnection> for Values<'_, N> {}
 
 impl<const N: usize> QueryFragment<Sqlite> for Values<'_, N> {
-    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Sqlite>) -> QueryResult<()> {
-        out.push_sql("INSERT INTO readings (");
-        out.push_sql(COLUMNS);
-        out.push_sql(") VALUES ");
-        for (index, Row { reading, seq, created_at_us }) in self.rows.iter().enumerate() {
-            out.push_sql(if index == 0 { "(" } else { ", (" });
-            out.push_bind_param::<Text, str>(reading.engine_id)?;
-            out.push_sql(",");
-            out.push_bind_param::<BigInt, i64>(&reading.observed_at_us)?;
-            out.push_sql(",");
-            out.push_bind_param::<Nullable<Text>, Option<&str>>(&reading.status)?;
-            for metric in [&reading.temperature, &reading.rpm, &reading.pressure, &reading.fuel_flow] {
-                out.push_sql(",");
-                out.push_bind_param::<Nullable<Double>, Option<f64>>(metric)?;
-            }
-            out.push_sql(",");
-            out.push_bind_param::<Nullable<Text>, Option<&str>>(&reading.extra)?;
-            for number in [&self.stream_no, seq, created_at_us] {
-                out.push_sql(",");
-                out.push_bind_param::<BigInt, i64>(number)?;
-            }
-            out.push_sql(")");
-        }
-        out.push_sql(" ON CONFLICT (engine_id, observed_at_us) DO NOTHING");
-        Ok(())
+    fn walk_ast<'b>(&'b self, out: AstPass<'_, 'b, Sqlite>) -> QueryResult<()> {
+        walk_values(out, &self.stream_no, self.rows)
     }
 
     fn is_safe_to_cache_prepared(&self, _: &Sqlite) -> QueryResult<bool> {
         Ok(true) // The text depends on N alone; the provided method would walk all binds to find that out.
+    }
+}
+
+fn walk_values<'b>(mut out: AstPass<'_, 'b, Sqlite>, stream_no: &'b i64, rows: &'b [Row<'_>]) -> QueryResult<()> {
+    out.push_sql("INSERT INTO readings (");
+    out.push_sql(COLUMNS);
+    out.push_sql(") VALUES ");
+    for (index, Row { reading, seq, created_at_us }) in rows.iter().enumerate() {
+        out.push_sql(if index == 0 { "(" } else { ", (" });
+        out.push_bind_param::<Text, str>(reading.engine_id)?;
+        out.push_sql(",");
+        out.push_bind_param::<BigInt, i64>(&reading.observed_at_us)?;
+        out.push_sql(",");
+        out.push_bind_param::<Nullable<Text>, Option<&str>>(&reading.status)?;
+        for metric in [&reading.temperature, &reading.rpm, &reading.pressure, &reading.fuel_flow] {
+            out.push_sql(",");
+            out.push_bind_param::<Nullable<Double>, Option<f64>>(metric)?;
+        }
+        out.push_sql(",");
+        out.push_bind_param::<Nullable<Text>, Option<&str>>(&reading.extra)?;
+        for number in [stream_no, seq, created_at_us] {
+            out.push_sql(",");
+            out.push_bind_param::<BigInt, i64>(number)?;
+        }
+        out.push_sql(")");
+    }
+    out.push_sql(" ON CONFLICT (engine_id, observed_at_us) DO NOTHING");
+    Ok(())
+}
+
+/// The same of any number of rows, prepared each time: what the search for a bad row sends.
+struct AnyValues<'a> {
+    stream_no: i64,
+    rows: &'a [Row<'a>],
+}
+
+impl QueryId for AnyValues<'_> {
+    type QueryId = ();
+    const HAS_STATIC_QUERY_ID: bool = false;
+}
+
+impl RunQueryDsl<SqliteConnection> for AnyValues<'_> {}
+
+impl QueryFragment<Sqlite> for AnyValues<'_> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Sqlite>) -> QueryResult<()> {
+        out.unsafe_to_cache_prepared();
+        walk_values(out, &self.stream_no, self.rows)
     }
 }
 

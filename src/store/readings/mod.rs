@@ -14,6 +14,7 @@ mod query;
 mod retention;
 mod row;
 mod settle;
+mod task;
 
 pub use buckets::{Bucket, BucketMetric, buckets};
 pub use query::{ListFilter, PAGE_MAX, Page, latest_per_engine, list};

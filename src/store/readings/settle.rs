@@ -4,29 +4,25 @@
 //! the cursor moved; and a repeat of what has been settled finds it moved too. The writer then asks for the position, which tells it
 //! what is settled.
 
+use std::cell::Cell;
+
 use diesel::prelude::*;
-use uuid::Uuid;
 
 use super::{
     Row,
-    compare::{holders, same_values},
-    copy_all, insert_rows,
-    row::Payload,
+    copy_all,
+    task::{Care, LOOK_ROWS, Task, may_be_one_row},
 };
 use crate::{
     buffer::{DrainOutcome, Frame, Gap},
     domain::receipt::StreamId,
     on_backend,
     store::{
-        Conn, StoreError, StoreErrorKind, StoreResult,
-        failures::{FailureKind, NewFailure, record},
+        Conn, StoreError, StoreResult,
         ledger::{self, NewBatch, Ranges},
         schema::streams,
     },
 };
-
-/// Rows that are inserted before the counts are compared: where some of them were taken, only these are looked at.
-const LOOK_ROWS: usize = 1_024;
 
 /// Stores consecutive frames of one stream: rows, ledger row and cursor in one transaction, the cursor by compare-and-set; nothing is
 /// stored twice. A row that the database can never take is set aside as dead, without its neighbours.
@@ -45,30 +41,18 @@ pub fn store_frames(conn: &mut Conn, stream: StreamId, frames: &[Frame], now_us:
     if std::env::var_os("BELAYD_FAULT").is_some_and(|fault| fault == "cursor-outside") {
         return settle_in_two_on_purpose(conn, &stream, frames, now_us);
     }
-    let result = conn.write(|conn| settle(conn, &stream, frames, now_us, Care::Quick));
-    match result {
-        Err(error) if may_be_one_row(&error) => conn.write(|conn| settle(conn, &stream, frames, now_us, Care::RowByRow)),
-        result => result,
-    }
-}
-
-/// Whether a failure is handled by finding the row that caused it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Care {
-    /// No savepoints: the common case.
-    Quick,
-    /// Bisects with savepoints.
-    RowByRow,
-}
-
-fn may_be_one_row(error: &StoreError) -> bool {
-    // A code is what the database said of a statement; our own refusals have none.
-    !error.is_transient()
-        && match error.kind {
-            StoreErrorKind::Invalid | StoreErrorKind::Conflict => error.code.is_some(),
-            StoreErrorKind::Other => true,
-            _ => false,
+    let mut care = Care::Quick;
+    loop {
+        let failed = Cell::new(None);
+        let settled = conn.write(|conn| settle(conn, &stream, frames, now_us, care, &failed));
+        match settled {
+            Err(error) if may_be_one_row(&error) => match care.next(conn.backend(), frames, failed.get(), &error) {
+                Some(next) => care = next,
+                None => return Err(error),
+            },
+            settled => return settled,
         }
+    }
 }
 
 fn check_numbers(frames: &[Frame]) -> StoreResult<()> {
@@ -86,10 +70,17 @@ fn sql_seq(seq: u64) -> i64 {
     i64::try_from(seq).unwrap_or(i64::MAX)
 }
 
-fn settle(conn: &mut Conn, stream: &str, frames: &[Frame], now_us: i64, care: Care) -> StoreResult<DrainOutcome> {
+fn settle(
+    conn: &mut Conn,
+    stream: &str,
+    frames: &[Frame],
+    now_us: i64,
+    care: Care,
+    failed: &Cell<Option<usize>>,
+) -> StoreResult<DrainOutcome> {
     let (first, end) = (&frames[0], &frames[frames.len() - 1]);
     let no = move_cursor(conn, stream, (first.first_seq - 1, first.chain_before), (end.last_seq(), end.chain))?;
-    store_new(conn, stream, no, frames, now_us, care)
+    store_new(conn, stream, no, frames, now_us, care, failed)
 }
 
 /// Writes down that numbers of a stream have no readings: ledger row and cursor in one transaction.
@@ -149,20 +140,21 @@ fn store_new(
     frames: &[Frame],
     now_us: i64,
     care: Care,
+    failed: &Cell<Option<usize>>,
 ) -> StoreResult<DrainOutcome> {
     #[cfg_attr(not(feature = "fault-injection"), expect(unused_mut))]
     let mut rows = sorted_rows(frames);
     #[cfg(feature = "fault-injection")]
     drop_a_row_on_purpose(&mut rows);
-    let mut task = Task { stream, stream_no, now_us, care, outcome: DrainOutcome::default(), duplicates: Vec::new() };
+    let mut task = Task::new(stream, stream_no, now_us, care);
     if care == Care::Quick && copy_all(conn, stream_no, &rows)? {
-        task.outcome.stored = rows.len() as u64;
+        task.all_stored(&rows);
     } else {
-        for rows in rows.chunks(LOOK_ROWS) {
-            task.store(conn, rows)?;
+        for (slice, rows) in rows.chunks(LOOK_ROWS).enumerate() {
+            task.store(conn, slice, rows).inspect_err(|_| failed.set(Some(slice)))?;
         }
     }
-    let Task { mut outcome, mut duplicates, .. } = task;
+    let (mut outcome, mut duplicates) = task.finish(conn)?;
     outcome.first_seq = frames[0].first_seq;
     outcome.last_seq = frames[frames.len() - 1].last_seq();
     duplicates.sort_unstable();
@@ -191,100 +183,5 @@ fn settle_in_two_on_purpose(conn: &mut Conn, stream: &str, frames: &[Frame], now
     let (first, end) = (&frames[0], &frames[frames.len() - 1]);
     let no =
         conn.write(|conn| move_cursor(conn, stream, (first.first_seq - 1, first.chain_before), (end.last_seq(), end.chain)))?;
-    conn.write(|conn| store_new(conn, stream, no, frames, now_us, Care::Quick))
-}
-
-/// The rows of one transaction on their way, and what became of those before.
-struct Task<'t> {
-    stream: &'t str,
-    stream_no: i64,
-    now_us: i64,
-    care: Care,
-    outcome: DrainOutcome,
-    duplicates: Vec<i64>,
-}
-
-impl Task<'_> {
-    fn store(&mut self, conn: &mut Conn, rows: &[Row<'_>]) -> StoreResult<()> {
-        if self.care == Care::Quick {
-            let inserted = insert_rows(conn, self.stream_no, rows)?;
-            return self.account(conn, rows, inserted);
-        }
-        match conn.savepoint(|conn| insert_rows(conn, self.stream_no, rows)) {
-            Ok(inserted) => self.account(conn, rows, inserted),
-            Err(error) if !may_be_one_row(&error) => Err(error),
-            Err(error) if rows.len() == 1 => self.bury(conn, &rows[0], error),
-            Err(_) => {
-                let (left, right) = rows.split_at(rows.len() / 2);
-                self.store(conn, left)?;
-                self.store(conn, right)
-            }
-        }
-    }
-
-    /// Tells stored, duplicate and conflict apart. Our own rows are known by their number.
-    fn account(&mut self, conn: &mut Conn, rows: &[Row<'_>], inserted: u64) -> StoreResult<()> {
-        self.outcome.stored += inserted;
-        if inserted == rows.len() as u64 {
-            return Ok(());
-        }
-        let mut ours = 0;
-        for (row, holder) in rows.iter().zip(holders(conn, rows)?) {
-            let Some(holder) = holder else {
-                // Deleted by retention or by hand between two statements of ours: PostgreSQL only. The next try decides.
-                return Err(StoreError::from_code("40001", "a reading vanished while it was compared"));
-            };
-            if holder.stream_no == self.stream_no && holder.seq == row.seq {
-                ours += 1;
-            } else if same_values(&row.reading, &holder.as_ref()) {
-                self.outcome.duplicate += 1;
-                self.duplicates.push(row.seq);
-            } else {
-                self.outcome.conflict += 1;
-                let existing = Payload::new(&holder.as_ref(), holder.created_at_us).text();
-                self.fail(conn, row, FailureKind::Conflict, Some(existing), None, "another reading holds this engine and time")?;
-            }
-        }
-        if ours == inserted {
-            return Ok(());
-        }
-        Err(StoreError::other(format!("the database reported {inserted} inserted rows, {ours} are there")))
-    }
-
-    /// Sets a row aside that the database can never take.
-    fn bury(&mut self, conn: &mut Conn, row: &Row<'_>, error: StoreError) -> StoreResult<()> {
-        let error = super::dead::verdict(conn, row, error)?;
-        self.outcome.dead += 1;
-        self.fail(conn, row, FailureKind::Dead, None, error.code.as_deref(), &error.message)
-    }
-
-    fn fail(
-        &self,
-        conn: &mut Conn,
-        row: &Row<'_>,
-        kind: FailureKind,
-        existing: Option<String>,
-        error_code: Option<&str>,
-        message: &str,
-    ) -> StoreResult<()> {
-        record(
-            conn,
-            &NewFailure {
-                id: Uuid::now_v7().to_string(),
-                kind: kind.as_str(),
-                state: "open",
-                stream: self.stream,
-                seq: row.seq,
-                engine_id: row.reading.engine_id,
-                observed_at_us: row.reading.observed_at_us,
-                payload: Payload::new(&row.reading, row.created_at_us).text(),
-                existing,
-                error_code,
-                message,
-                attempts: 0,
-                created_at_us: self.now_us,
-                updated_at_us: self.now_us,
-            },
-        )
-    }
+    conn.write(|conn| store_new(conn, stream, no, frames, now_us, Care::Quick, &Cell::new(None)))
 }

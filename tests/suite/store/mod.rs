@@ -8,6 +8,7 @@ mod handle;
 mod ledger;
 mod migrations;
 mod outage;
+mod poison;
 mod queries;
 #[cfg(feature = "postgres-tls")]
 mod tls;
