@@ -9,8 +9,7 @@ use std::cell::Cell;
 use diesel::prelude::*;
 
 use super::{
-    Row,
-    copy_all,
+    Row, copy_all,
     task::{Care, LOOK_ROWS, Task, may_be_one_row},
 };
 use crate::{

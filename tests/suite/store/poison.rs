@@ -32,12 +32,12 @@ on_both!(
 /// The database takes no reading with this many revolutions.
 const BAD_RPM: f64 = 666.0;
 
-fn run(conn: &mut Conn, sql: &str) {
-    on_backend!(conn, |c| c.batch_execute(sql)).expect("plain SQL");
+fn run(conn: &mut Conn, sql: &str) -> StoreResult<()> {
+    Ok(on_backend!(conn, |c| c.batch_execute(sql))?)
 }
 
 /// A rule of somebody's own: a CHECK on PostgreSQL, a trigger with SQLite's own word for it there, which knows no later CHECK.
-fn refuse(conn: &mut Conn) {
+fn refuse(conn: &mut Conn) -> StoreResult<()> {
     match conn.backend() {
         Backend::Postgres => run(conn, "ALTER TABLE readings ADD CONSTRAINT no_devils CHECK (rpm <> 666)"),
         Backend::Sqlite => run(
@@ -48,7 +48,7 @@ fn refuse(conn: &mut Conn) {
     }
 }
 
-fn allow(conn: &mut Conn) {
+fn allow(conn: &mut Conn) -> StoreResult<()> {
     match conn.backend() {
         Backend::Postgres => run(conn, "ALTER TABLE readings DROP CONSTRAINT no_devils"),
         Backend::Sqlite => run(conn, "DROP TRIGGER no_devils"),
@@ -83,7 +83,7 @@ fn open_failures(store: &TestStore) -> Vec<ReadingFailure> {
 fn one_bad_row_in_a_hundred_costs_at_most_eight_statements(store: &TestStore) {
     let stream = new_stream(store);
     let mut writer = store.writer();
-    writer.with(|conn| Ok(refuse(conn))).expect("a rule");
+    writer.with(refuse).expect("a rule");
     let mut seq = 1;
     let mut store_hundred = |bad: &[usize]| {
         let frames = [frame(seq, &hundred(["a", "b", "c", "d", "e", "f", "g", "h"][(seq / 100) as usize], bad))];
@@ -103,7 +103,7 @@ fn one_bad_row_in_a_hundred_costs_at_most_eight_statements(store: &TestStore) {
 
 fn several_bad_rows_are_set_aside_in_one_go(store: &TestStore) {
     let stream = new_stream(store);
-    store.with(|conn| Ok(refuse(conn))).expect("a rule");
+    store.with(refuse).expect("a rule");
     for (seq, engine, bad) in [(1, "a", vec![0, 1, 2, 50, 98, 99]), (101, "b", (0..100).collect())] {
         let frames = [frame(seq, &hundred(engine, &bad))];
         let outcome = store.with(|conn| store_frames(conn, stream, &frames, 1)).expect("stored");
@@ -115,7 +115,7 @@ fn several_bad_rows_are_set_aside_in_one_go(store: &TestStore) {
 fn a_bad_row_beside_duplicates_and_conflicts_is_told_apart(store: &TestStore) {
     let stream = new_stream(store);
     store.with(|conn| store_frames(conn, stream, &[frame(1, &hundred("a", &[])[..60])], 1)).expect("stored");
-    store.with(|conn| Ok(refuse(conn))).expect("a rule");
+    store.with(refuse).expect("a rule");
     let mut rows = hundred("a", &[70]);
     rows[7].temperature = Some(2.0);
     let outcome = store.with(|conn| store_frames(conn, stream, &[frame(61, &rows)], 1)).expect("stored");
@@ -126,14 +126,14 @@ fn a_bad_row_beside_duplicates_and_conflicts_is_told_apart(store: &TestStore) {
 
 fn a_dead_letter_is_stored_once_its_cause_is_gone(store: &TestStore) {
     let stream = new_stream(store);
-    store.with(|conn| Ok(refuse(conn))).expect("a rule");
+    store.with(refuse).expect("a rule");
     store.with(|conn| store_frames(conn, stream, &[frame(1, &hundred("a", &[9]))], 1)).expect("stored");
     let failure = open_failures(store).remove(0);
     let code = if store.backend() == Backend::Sqlite { "SQLITE_CONSTRAINT_CHECK" } else { "23514" };
     assert_eq!(failure.error_code.as_deref(), Some(code), "{failure:?}");
     let retried = store.with(|conn| failures::retry(conn, &failure.id, "too early", "ann", 2)).expect("tried");
     assert!(!retried.settled);
-    store.with(|conn| Ok(allow(conn))).expect("mended");
+    store.with(allow).expect("mended");
     let retried = store.with(|conn| failures::retry(conn, &failure.id, "mended", "ann", 3)).expect("tried");
     assert!(retried.settled);
     assert_eq!(store.with(readings::count).expect("a count"), 100);
@@ -152,7 +152,7 @@ fn a_trigger_that_refuses_one_row_in_its_own_words_kills_that_row_alone(store: &
              CREATE TRIGGER no_devils BEFORE INSERT ON readings FOR EACH ROW EXECUTE FUNCTION refuse()"
         }
     };
-    store.with(|conn| Ok(run(conn, trigger))).expect("a trigger");
+    store.with(|conn| run(conn, trigger)).expect("a trigger");
     let outcome = store.with(|conn| store_frames(conn, stream, &[frame(1, &hundred("a", &[33]))], 1)).expect("stored");
     assert_eq!((outcome.stored, outcome.dead), (99, 1));
     let failure = open_failures(store).remove(0);
@@ -164,11 +164,11 @@ fn a_trigger_that_refuses_one_row_in_its_own_words_kills_that_row_alone(store: &
 fn a_rule_that_refuses_everything_because_of_the_database_buries_nothing(store: &TestStore) {
     let stream = new_stream(store);
     // Something that the insert needs is gone: no row is at fault, although each is refused.
-    store.with(|conn| Ok(run(conn, "ALTER TABLE readings RENAME COLUMN rpm TO revolutions"))).expect("renamed");
+    store.with(|conn| run(conn, "ALTER TABLE readings RENAME COLUMN rpm TO revolutions")).expect("renamed");
     let error = store.with(|conn| store_frames(conn, stream, &[frame(1, &hundred("a", &[]))], 1)).expect_err("no column");
     assert_ne!(error.kind, StoreErrorKind::Invalid, "{error}");
     assert_eq!(store.with(failures::counts).expect("counts"), FailureCounts::default());
-    store.with(|conn| Ok(run(conn, "ALTER TABLE readings RENAME COLUMN revolutions TO rpm"))).expect("mended");
+    store.with(|conn| run(conn, "ALTER TABLE readings RENAME COLUMN revolutions TO rpm")).expect("mended");
     let outcome = store.with(|conn| store_frames(conn, stream, &[frame(1, &hundred("a", &[]))], 1)).expect("stored");
     assert_eq!(outcome.stored, 100);
 }
