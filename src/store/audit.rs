@@ -1,4 +1,5 @@
-//! Audit: who did what, when, why, and how it ended. Rows are only ever added, and dropped by age.
+//! Audit: who did what, when, why, and how it ended. Rows are added and dropped by age; of what is written down before it is done,
+//! the outcome follows, and nothing else is ever changed.
 
 use diesel::prelude::*;
 use serde::{Serialize, Serializer};
@@ -19,9 +20,12 @@ pub struct AuditEntry {
     pub subject: String,
     /// Why, in the person's words.
     pub reason: Option<String>,
-    /// `ok`, or the code of the refusal.
+    /// `ok`, or the code of the refusal; [`BEGUN`] until that is known.
     pub outcome: String,
 }
+
+/// The outcome of what was written down before it was done. It stays where a crash came between: then it may have been done.
+pub const BEGUN: &str = "begun";
 
 /// An entry as it is listed.
 #[derive(Clone, Debug, PartialEq, Eq, Queryable, Selectable, Serialize)]
@@ -63,6 +67,28 @@ pub fn record(conn: &mut Conn, entry: &AuditEntry) -> StoreResult<()> {
             audit::reason.eq(&entry.reason),
             audit::outcome.eq(&entry.outcome),
         ))
+        .execute(conn)?;
+    Ok(())
+}
+
+/// Adds an entry for what is about to be done, and returns its id for [`conclude`].
+///
+/// # Errors
+/// Those of the control store; then it must not be done.
+pub fn begin(conn: &mut Conn, entry: &AuditEntry) -> StoreResult<i64> {
+    conn.write(|conn| {
+        record(conn, &AuditEntry { outcome: BEGUN.to_owned(), ..entry.clone() })?;
+        Ok(audit::table.select(audit::id).order(audit::id.desc()).first(conn)?)
+    })
+}
+
+/// Says how it ended.
+///
+/// # Errors
+/// Those of the control store.
+pub fn conclude(conn: &mut Conn, id: i64, outcome: &str) -> StoreResult<()> {
+    diesel::update(audit::table.filter(audit::id.eq(id)).filter(audit::outcome.eq(BEGUN)))
+        .set(audit::outcome.eq(outcome))
         .execute(conn)?;
     Ok(())
 }

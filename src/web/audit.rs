@@ -4,8 +4,8 @@ use std::future::Future;
 
 use super::{auth::Caller, error::ApiError, state::WebState};
 use crate::store::{
-    StoreResult,
-    audit::{AuditEntry, record},
+    self, StoreResult,
+    audit::{AuditEntry, BEGUN, record},
 };
 
 /// Longest reason that is kept, characters.
@@ -23,7 +23,7 @@ pub fn entry(state: &WebState, caller: &Caller, action: &str, subject: &str, rea
     }
 }
 
-/// Writes an action down. The future owns what it needs.
+/// Writes down what has been refused. The future owns what it needs.
 pub fn audit(
     state: &WebState,
     caller: &Caller,
@@ -33,10 +33,55 @@ pub fn audit(
     outcome: &str,
 ) -> impl Future<Output = StoreResult<()>> + use<> {
     let entry = entry(state, caller, action, subject, reason, outcome);
-    log::info!(target: "belayd::web", who = entry.actor.as_str(), action = entry.action.as_str(), subject = entry.subject.as_str(),
-        outcome = entry.outcome.as_str(); "admin action");
+    tell(&entry, outcome);
     let control = state.control.clone();
     async move { control.call(move |conn| record(conn, &entry)).await }
+}
+
+/// Writes an action down before it is done, so that nothing is done that the audit does not know of.
+///
+/// # Errors
+/// 503 where the control store does not take it; then it must not be done.
+pub async fn begin(
+    state: &WebState,
+    caller: &Caller,
+    action: &str,
+    subject: &str,
+    reason: Option<&str>,
+) -> Result<Begun, ApiError> {
+    let entry = entry(state, caller, action, subject, reason, BEGUN);
+    let written = entry.clone();
+    let id = state.control.call(move |conn| store::audit::begin(conn, &written)).await?;
+    Ok(Begun { id, entry })
+}
+
+/// An action that has been written down and not done yet.
+#[must_use = "how it ended belongs into the audit"]
+#[derive(Debug)]
+pub struct Begun {
+    id: i64,
+    entry: AuditEntry,
+}
+
+impl Begun {
+    /// Writes down how it ended: `ok` in other words where it succeeded, else the code of the failure; and returns it.
+    ///
+    /// # Errors
+    /// Those of the action itself. Where the outcome cannot be written, the entry goes on saying that it was begun.
+    pub async fn end<T>(self, state: &WebState, done: Result<T, ApiError>, ok: &'static str) -> Result<T, ApiError> {
+        let Self { id, entry } = self;
+        let outcome = done.as_ref().map_or_else(|error| error.code, |_| ok);
+        tell(&entry, outcome);
+        if let Err(error) = state.control.call(move |conn| store::audit::conclude(conn, id, outcome)).await {
+            log::warn!(target: "belayd::web", error:% = error, action = entry.action.as_str(); "the outcome of an action is missing in the audit");
+        }
+        done
+    }
+}
+
+fn tell(entry: &AuditEntry, outcome: &str) {
+    log::info!(target: "belayd::web", who = entry.actor.as_str(), action = entry.action.as_str(), subject = entry.subject.as_str(),
+        outcome = outcome; "admin action");
 }
 
 /// A reason that says something.

@@ -60,8 +60,6 @@ pub async fn page(request: HttpRequest, state: Data<WebState>) -> Result<HttpRes
 async fn sign_in_by_link(request: &HttpRequest, state: &WebState) -> Result<HttpResponse, ApiError> {
     let token = url::form_urlencoded::parse(request.query_string().as_bytes()).find(|(name, _)| name == "token");
     let Some((_, token)) = token.filter(|_| state.demo) else { return Ok(see_other("/")) };
-    let address = peer::client_address(request, &state.config.load().server);
-    auth::may_try(address, state)?;
     match state.tokens.verify(&token) {
         Some(principal) => open(request, state, &principal).await,
         None => {
@@ -86,14 +84,8 @@ pub async fn form(request: HttpRequest) -> HttpResponse {
     responses((status = 303, description = "To the page, with the cookie"), (status = 401, description = "The form again", content_type = "text/html")))]
 pub async fn sign_in(request: HttpRequest, state: Data<WebState>, payload: Payload) -> Result<HttpResponse, ApiError> {
     auth::require_same_origin(&request)?;
-    let (address, pause) = {
-        let config = state.config.load();
-        (peer::client_address(&request, &config.server), config.server.client_timeout)
-    };
+    let pause = state.config.load().server.client_timeout;
     let lang = lang(&request);
-    if let Err(error) = auth::may_try(address, &state) {
-        return Ok(form_again(&request, lang, &error));
-    }
     let announced = body::announced_length(&request, FORM_MAX_BYTES)?;
     let bytes = body::read(&mut payload.into_inner(), announced, FORM_MAX_BYTES, pause).await?;
     let token = url::form_urlencoded::parse(&bytes).find(|(name, _)| name == "token").map(|(_, token)| token.trim().to_owned());

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::ReasonBody;
 use crate::web::{
-    audit::{audit, optional_reason},
+    audit::{begin, optional_reason},
     auth::{Admin, Operator},
     body::Json,
     error::ApiError,
@@ -36,10 +36,9 @@ pub async fn restart(
     state: Data<WebState>,
 ) -> Result<HttpResponse, ApiError> {
     let reason = optional_reason(body.0.reason.as_deref())?;
-    if !state.registry.restart(&name) {
-        return Err(no_actor(&state, &name));
-    }
-    audit(&state, &who.0, "actor.restart", &name, reason.as_deref(), "ok").await?;
+    let begun = begin(&state, &who.0, "actor.restart", &name, reason.as_deref()).await?;
+    let asked = if state.registry.restart(&name) { Ok(()) } else { Err(no_actor(&state, &name)) };
+    begun.end(&state, asked, "ok").await?;
     Ok(HttpResponse::Accepted().json(json!({"name": *name, "state": "requested"})))
 }
 

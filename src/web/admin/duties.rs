@@ -10,7 +10,7 @@ use super::ReasonBody;
 use crate::{
     protocol::RunDuty,
     web::{
-        audit::{audit, optional_reason},
+        audit::{begin, optional_reason},
         auth::{Admin, Operator},
         body::Json,
         error::{ApiError, ErrorCode},
@@ -40,8 +40,9 @@ pub async fn run(who: Admin, name: Path<String>, body: Json<ReasonBody>, state: 
     if !names.contains(&name.as_str()) {
         return Err(ApiError::not_found("duty", &name).hint(format!("Duties: {}.", names.join(", "))));
     }
+    let begun = begin(&state, &who.0, "duty.run", &name, reason.as_deref()).await?;
     let asked = state.run_duty.try_send(RunDuty { name: name.to_string() });
-    asked.map_err(|refused| ApiError::new(ErrorCode::NotReady, format!("the run was not taken: {refused}")))?;
-    audit(&state, &who.0, "duty.run", &name, reason.as_deref(), "ok").await?;
+    let asked = asked.map_err(|refused| ApiError::new(ErrorCode::NotReady, format!("the run was not taken: {refused}")));
+    begun.end(&state, asked, "ok").await?;
     Ok(HttpResponse::Accepted().json(json!({"name": *name, "state": "requested"})))
 }

@@ -23,7 +23,7 @@ use crate::{
         readings::PAGE_MAX,
     },
     web::{
-        audit::{audit, entry, required_reason},
+        audit::{begin, entry, required_reason},
         auth::{Caller, Operator},
         body::{Json, Query},
         error::{ApiError, ErrorCode},
@@ -232,9 +232,13 @@ pub async fn retry(
 
 async fn retry_reading(state: &WebState, who: &Caller, id: String, reason: String) -> Result<Value, ApiError> {
     let (actor, now_us, why, which) = (who.name().to_owned(), state.clock.now_us(), reason.clone(), id.clone());
-    let retried = state.store.call(move |conn| failures::retry(conn, &which, &why, &actor, now_us)).await?;
-    state.views.follow_decision(&retried.delta);
-    audit(state, who, "reading.retry", &id, Some(&reason), if retried.settled { "ok" } else { "failed_again" }).await?;
+    let begun = begin(state, who, "reading.retry", &id, Some(&reason)).await?;
+    let retried = state.store.call(move |conn| failures::retry(conn, &which, &why, &actor, now_us)).await;
+    let outcome = if retried.as_ref().is_ok_and(|retried| retried.settled) { "ok" } else { "failed_again" };
+    if let Ok(retried) = &retried {
+        state.views.follow_decision(&retried.delta);
+    }
+    let retried = begun.end(state, retried.map_err(ApiError::from), outcome).await?;
     let mut view = reading_view(&retried.failure);
     view["settled"] = json!(retried.settled);
     Ok(view)
@@ -257,9 +261,12 @@ pub async fn discard(
         Found::Delivery(row, store, word) => act(&state, &who.0, (&store, word), row.id, Event::Discard, reason).await?,
         Found::Reading(failure) => {
             let (actor, now_us, why, which) = (who.0.name().to_owned(), state.clock.now_us(), reason.clone(), failure.id.clone());
-            let (failure, delta) = state.store.call(move |conn| failures::discard(conn, &which, &why, &actor, now_us)).await?;
-            state.views.follow_decision(&delta);
-            audit(&state, &who.0, "reading.discard", &failure.id, Some(&reason), "ok").await?;
+            let begun = begin(&state, &who.0, "reading.discard", &failure.id, Some(&reason)).await?;
+            let discarded = state.store.call(move |conn| failures::discard(conn, &which, &why, &actor, now_us)).await;
+            if let Ok((_, delta)) = &discarded {
+                state.views.follow_decision(delta);
+            }
+            let (failure, _) = begun.end(&state, discarded.map_err(ApiError::from), "ok").await?;
             reading_view(&failure)
         }
     };
@@ -287,7 +294,7 @@ pub async fn mark_sent(
     }
 }
 
-/// Moves one delivery. In the control store the audit row is part of the same transaction; the store's audit row follows.
+/// Moves one delivery. In the control store the audit row is part of the same transaction; for the store it is written before.
 async fn act(
     state: &WebState,
     who: &Caller,
@@ -302,21 +309,24 @@ async fn act(
         _ => "delivery.retry",
     };
     let now_us = state.clock.now_us();
-    let entry = entry(state, who, action, &id, Some(&reason), "ok");
-    let within = (word == Shelf::Control.word()).then(|| entry.clone());
-    let row: StoreResult<DeliveryRow> = store
-        .call(move |conn| {
-            conn.write(|conn| {
-                let row = deliveries::act(conn, &id, event, now_us)?;
-                within.map_or(Ok(()), |entry| record(conn, &entry))?;
-                Ok(row)
+    let row: DeliveryRow = if word == Shelf::Control.word() {
+        let entry = entry(state, who, action, &id, Some(&reason), "ok");
+        let acted: StoreResult<DeliveryRow> = store
+            .call(move |conn| {
+                conn.write(|conn| {
+                    let row = deliveries::act(conn, &id, event, now_us)?;
+                    record(conn, &entry)?;
+                    Ok(row)
+                })
             })
-        })
-        .await;
-    let row = row?;
-    if word != Shelf::Control.word() {
-        state.control.call(move |conn| record(conn, &entry)).await?;
-    }
+            .await;
+        acted?
+    } else {
+        let begun = begin(state, who, action, &id, Some(&reason)).await?;
+        let acted: StoreResult<DeliveryRow> =
+            store.call(move |conn| conn.write(|conn| deliveries::act(conn, &id, event, now_us))).await;
+        begun.end(state, acted.map_err(ApiError::from), "ok").await?
+    };
     // Only a hint: the outbox looks by itself before long.
     let _ = state.wake.try_send(Wake);
     Ok(delivery_view(&row, word))

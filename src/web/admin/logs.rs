@@ -11,7 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::{
     logging::{LogEntry, LogFilter, LogTail, RING_LINES, TailEvent},
     web::{
-        audit::audit,
+        audit::begin,
         auth::{Admin, Operator},
         body::{Json, Query},
         error::ApiError,
@@ -20,6 +20,9 @@ use crate::{
         stream::{self, Place, Source, event},
     },
 };
+
+/// Most of a level that the audit keeps, characters.
+const SUBJECT_MAX_CHARS: usize = 200;
 
 /// Parameters of `GET /admin/logs`.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -99,8 +102,10 @@ pub struct LevelBody {
 #[utoipa::path(put, path = "/admin/log-level", tag = "admin", request_body = LevelBody,
     responses((status = 200, description = "In force", body = LevelBody), Failure))]
 pub async fn set_level(who: Admin, body: Json<LevelBody>, state: Data<WebState>) -> Result<HttpResponse, ApiError> {
-    state.logging.control.set_filter(&body.0.level).map_err(|error| ApiError::field("level", error))?;
+    let subject: String = body.0.level.chars().take(SUBJECT_MAX_CHARS).collect();
+    let begun = begin(&state, &who.0, "log.level", &subject, None).await?;
+    let set = state.logging.control.set_filter(&body.0.level).map_err(|error| ApiError::field("level", error));
+    begun.end(&state, set, "ok").await?;
     let level = state.logging.control.filter();
-    audit(&state, &who.0, "log.level", &level, None, "ok").await?;
     Ok(HttpResponse::Ok().json(json!({"level": level})))
 }

@@ -12,7 +12,7 @@ use crate::{
     config::units::parse_duration,
     domain::role::Role,
     web::{
-        audit::audit,
+        audit::begin,
         auth::Admin,
         body::Json,
         error::ApiError,
@@ -53,8 +53,9 @@ pub struct NewTokenBody {
 pub async fn create(who: Admin, body: Json<NewTokenBody>, state: Data<WebState>) -> Result<HttpResponse, ApiError> {
     let NewTokenBody { name, role, expires } = body.0;
     let lifetime = expires.map(|text| parse_duration(&text)).transpose().map_err(|error| ApiError::field("expires", error))?;
-    let made = state.tokens.create(&name, role, lifetime).await?;
-    audit(&state, &who.0, "token.create", &name, None, "ok").await?;
+    let begun = begin(&state, &who.0, "token.create", &name, None).await?;
+    let made = state.tokens.create(&name, role, lifetime).await.map_err(ApiError::from);
+    let made = begun.end(&state, made, "ok").await?;
     let mut answer = json!(made.info);
     answer["token"] = json!(made.text);
     Ok(HttpResponse::Created().json(answer))
@@ -67,7 +68,8 @@ pub async fn create(who: Admin, body: Json<NewTokenBody>, state: Data<WebState>)
 #[utoipa::path(delete, path = "/admin/tokens/{id}", tag = "admin", params(("id" = String, Path, description = "Id or name")),
     responses((status = 200, description = "The token, revoked", body = crate::web::openapi::Token), Failure))]
 pub async fn revoke(who: Admin, id: Path<String>, state: Data<WebState>) -> Result<HttpResponse, ApiError> {
-    let info = state.tokens.revoke(&id).await?;
-    audit(&state, &who.0, "token.revoke", &info.name, None, "ok").await?;
+    let begun = begin(&state, &who.0, "token.revoke", &id, None).await?;
+    let revoked = state.tokens.revoke(&id).await.map_err(ApiError::from);
+    let info = begun.end(&state, revoked, "ok").await?;
     Ok(HttpResponse::Ok().json(info))
 }

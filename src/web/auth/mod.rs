@@ -7,10 +7,7 @@
 mod permission;
 mod throttle;
 
-use std::{
-    net::IpAddr,
-    sync::{Arc, OnceLock},
-};
+use std::sync::{Arc, OnceLock};
 
 use actix_web::{
     HttpRequest,
@@ -112,7 +109,8 @@ pub fn authenticate(request: &HttpRequest, state: &WebState) -> Result<Caller, A
     Err(ApiError::new(ErrorCode::Unauthenticated, "sign-in is required"))
 }
 
-/// Counts a proof that is not valid against its address.
+/// Counts a proof that is not valid against its address. A valid one is never held up by it: whoever fails may share the address with
+/// others (a proxy, an office), and a token of 256 random bits is not found by trying. What the limit spares is the log and its readers.
 pub fn refuse_sign_in(request: &HttpRequest, state: &WebState) -> ApiError {
     let address = peer::client_address(request, &state.config.load().server);
     let failures = state.throttle.fail(address);
@@ -121,14 +119,6 @@ pub fn refuse_sign_in(request: &HttpRequest, state: &WebState) -> ApiError {
         Some(seconds) => too_many(seconds),
         None => ApiError::new(ErrorCode::Unauthenticated, "the token is unknown, revoked or expired"),
     }
-}
-
-/// Whether an address may try to sign in by form.
-///
-/// # Errors
-/// 429 with the time to wait.
-pub fn may_try(address: IpAddr, state: &WebState) -> Result<(), ApiError> {
-    state.throttle.wait_s(address).map_or(Ok(()), |seconds| Err(too_many(seconds)))
 }
 
 fn too_many(seconds: u32) -> ApiError {

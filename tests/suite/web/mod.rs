@@ -1,5 +1,6 @@
 //! The HTTP surface of the real daemon: who is let in, what bad requests get, sessions, live streams, metrics.
 
+mod audit;
 mod metrics;
 mod requests;
 mod roles;

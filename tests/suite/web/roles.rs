@@ -94,6 +94,8 @@ fn the_control_socket_is_its_owners_and_needs_no_token() {
     let daemon = Setup::default().start();
     let socket = daemon.dir().join("data/control.sock");
     assert_eq!(std::fs::metadata(&socket).expect("a socket").permissions().mode() & 0o777, 0o600);
+    // A daemon is up before it has reached its database: that is "buffering" for a moment, and 200 as well.
+    daemon.wait_for("ready", std::time::Duration::from_secs(10), |daemon| daemon.get("/readyz").json()["state"] == "ready");
     let status = daemon.command(&["status", "--json"]);
     assert!(status.status.success(), "{status:?}");
     let state: serde_json::Value = serde_json::from_slice(&status.stdout).expect("is JSON");
