@@ -58,11 +58,20 @@ impl fmt::Display for Verdict {
     }
 }
 
+/// Whether readings may stand at other numbers than their receipts said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Numbers {
+    /// No.
+    Kept,
+    /// A damaged journal may give everything that waits new numbers, and drain again what was drained.
+    MayChange,
+}
+
 /// Compares all of it.
 ///
 /// # Errors
 /// The database cannot be read.
-pub fn compare(oracle: &Oracle, database: &Database) -> Result<Verdict, String> {
+pub fn compare(oracle: &Oracle, database: &Database, numbers: Numbers) -> Result<Verdict, String> {
     let mut look = database.look()?;
     let mut verdict = Verdict::default();
     let streams: HashMap<i64, String> = look.streams()?.into_iter().map(|stream| (stream.no, stream.stream)).collect();
@@ -89,7 +98,8 @@ pub fn compare(oracle: &Oracle, database: &Database) -> Result<Verdict, String> 
                 verdict.wrong += 1;
                 verdict.say(format!("other values than sent: {engine} {row:?}, sent {sent:?}"));
             }
-            let Some((stream, first_seq)) = record.receipt.as_ref().filter(|_| record.unknown == 0) else { continue };
+            let once = |_: &&(String, u64)| record.unknown == 0 && numbers == Numbers::Kept;
+            let Some((stream, first_seq)) = record.receipt.as_ref().filter(once) else { continue };
             if streams.get(&row.stream_no) != Some(stream) || row.seq != (first_seq + item).cast_signed() {
                 verdict.wrong += 1;
                 verdict.say(format!("at another number than its receipt {stream} {first_seq}+{item}: {engine} {row:?}"));
@@ -107,7 +117,7 @@ pub fn compare(oracle: &Oracle, database: &Database) -> Result<Verdict, String> 
             }
         }
     }
-    ledger(&mut look, &records, &mut verdict)?;
+    ledger(&mut look, &records, numbers, &mut verdict)?;
     Ok(verdict)
 }
 
@@ -128,10 +138,10 @@ fn same(row: &Row, sent: &Sent) -> bool {
 }
 
 /// The ledger against itself, the table, the cursors and the receipts.
-fn ledger(look: &mut Look, records: &[Vec<Record>], verdict: &mut Verdict) -> Result<(), String> {
+fn ledger(look: &mut Look, records: &[Vec<Record>], numbers: Numbers, verdict: &mut Verdict) -> Result<(), String> {
     // Receipts of pushes that were sent once, by stream: first and last number.
     let mut once: HashMap<&str, Vec<(u64, u64)>> = HashMap::new();
-    for record in records.iter().flatten().filter(|record| record.unknown == 0) {
+    for record in records.iter().flatten().filter(|record| record.unknown == 0 && numbers == Numbers::Kept) {
         if let Some((stream, first)) = &record.receipt {
             once.entry(stream).or_default().push((*first, first + record.rows - 1));
         }

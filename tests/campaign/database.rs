@@ -163,7 +163,8 @@ impl Look {
         load!(
             self,
             sql_query(
-                "SELECT no, stream, cursor_seq, (SELECT count(*) FROM readings WHERE stream_no = no) AS held FROM streams ORDER BY no"
+                "SELECT no, stream, cursor_seq, coalesce(held, 0) AS held FROM streams \
+                 LEFT JOIN (SELECT stream_no, count(*) AS held FROM readings GROUP BY stream_no) AS counted ON stream_no = no ORDER BY no"
             )
         )
     }

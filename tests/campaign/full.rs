@@ -86,12 +86,12 @@ fn fill(world: &mut World, mount: &Mount, part: &mut Part, dice: &mut Dice) -> R
         let _ = fs::remove_file(&ballast);
         drop(hold);
         part.fault("file systems filled up");
-        if !world.daemon.is_running() {
+        if world.answers().is_err() && !world.daemon.is_running() {
             // It could not start without room, and says so; a supervisor such as systemd starts it again.
             world.daemon.spawn();
+            world.answers()?;
             part.count("started again by its supervisor", 1);
         }
-        world.answers()?;
         part.recoveries.push(world.fresh()?);
     }
     load.stop();

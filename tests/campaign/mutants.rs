@@ -127,8 +127,5 @@ fn hunt(campaign: &Campaign, part: &mut Part, number: u64, mutant: &Mutant, shim
 
 /// Enough of a finding to see what it is.
 fn short(text: &str) -> String {
-    let line =
-        text.lines().find(|line| ["missing:", "violated", "not stored", "ended by itself"].iter().any(|word| line.contains(word)));
-    let line = line.or_else(|| text.lines().next()).unwrap_or_default();
-    line.trim().chars().take(200).collect()
+    text.lines().next().unwrap_or_default().trim().chars().take(200).collect()
 }

@@ -36,7 +36,8 @@ pub fn postgres(campaign: &Campaign, part: &mut Part) {
                     break;
                 }
                 thread::sleep(Duration::from_millis(dice.below(400)));
-                let away = Duration::from_millis(dice.below(1_200));
+                // Now and then twice 6 s: longer than a silent database is taken for a slow one.
+                let away = Duration::from_millis(if dice.one_in(25) { 6_000 } else { dice.below(1_200) });
                 let kind = dice.below(4);
                 match kind {
                     0 => server.kill(),

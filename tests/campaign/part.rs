@@ -43,6 +43,7 @@ pub struct Part {
     /// How long it took.
     pub took: Duration,
     started: Instant,
+    told: Instant,
     limit: Duration,
     bar: ProgressBar,
     /// A trial whose failures are wished for: they are not told of, and nothing is kept.
@@ -68,6 +69,7 @@ impl Part {
             left_out: Vec::new(),
             took: Duration::ZERO,
             started: Instant::now(),
+            told: Instant::now(),
             limit,
             bar,
             quiet: false,
@@ -98,6 +100,11 @@ impl Part {
         self.done += 1;
         self.count(kind, 1);
         self.bar.inc(1);
+        // Where there is no terminal, a line a minute says that it lives.
+        if self.bar.is_hidden() && !self.quiet && self.told.elapsed() > Duration::from_secs(60) {
+            self.told = Instant::now();
+            println!("{}: {} of {} after {} s", self.name, self.done, self.wanted, self.started.elapsed().as_secs());
+        }
     }
 
     /// Adds to a figure of the report.

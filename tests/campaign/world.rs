@@ -10,7 +10,7 @@ use std::{
 use serde_json::Value;
 
 use super::{
-    compare::{Verdict, compare},
+    compare::{Numbers, Verdict, compare},
     database::Database,
     oracle::Oracle,
     sender::{Load, Target, fresh},
@@ -141,7 +141,7 @@ impl World {
     pub fn verify(&mut self) -> Result<Verdict, String> {
         self.fresh()?;
         self.settled()?;
-        let verdict = compare(&self.oracle, &self.database)?;
+        let verdict = compare(&self.oracle, &self.database, Numbers::Kept)?;
         let refusals = self.oracle.refusals.lock().map(|refusals| refusals.clone()).unwrap_or_default();
         if !refusals.is_empty() {
             return Err(format!("answers that no sender should get: {}", refusals.join("; ")));
@@ -155,6 +155,11 @@ impl World {
     /// What was found, in words.
     pub fn verify_clean(&mut self) -> Result<Verdict, String> {
         let verdict = self.verify()?;
+        // Tier memory begins a stream at each start; a journal begins another only where it takes its directory for a restored one.
+        let lanes = if matches!(self.database, Database::Sqlite(_)) { 1 } else { 2 };
+        if super::tier().name == "journal" && verdict.streams > lanes {
+            return Err(format!("a stream was begun anew: {verdict}"));
+        }
         if !verdict.is_clean() || verdict.given_up > 0 || self.announced > 0 {
             return Err(format!("{verdict}, {} announced as lost", self.announced));
         }

@@ -297,7 +297,11 @@ impl Disk {
                 ));
             }
         }
-        Ok(())
+        let there = Self::read(&self.root).map_err(|error| error.to_string())?;
+        match there.now.keys().find(|path| !self.now.contains_key(*path)) {
+            Some(path) => Err(format!("{} is not in the log: the shim misses a name", path.display())),
+            None => Ok(()),
+        }
     }
 
     /// The power is cut: the directory becomes what the disk may have. Returns how many changes of contents and names were not yet

@@ -69,23 +69,12 @@ fn cycles(world: &mut World, data: &Path, log: &Path, cuts: u64, part: &mut Part
         }
         let mut disk = Disk::read(data).map_err(|error| format!("the directory cannot be read: {error}"))?;
         let _ = fs::remove_file(log);
-        // Half of the cuts come at a moment, half after a number of changes.
-        let counted = dice.one_in(2);
-        // Any order of magnitude is as likely: a start makes hundreds of changes, an idle moment a few.
-        let most = 16 << dice.below(8);
-        let at = if counted { (1 + dice.below(most)).to_string() } else { String::new() };
-        world.daemon.set_env("CUT_AT", &at);
-        world.daemon.spawn();
-        let passed = live(world, counted, dice)?;
-        part.recoveries.extend(passed);
-        let ended_itself = !world.daemon.is_running();
-        if !ended_itself {
-            world.daemon.signal(libc::SIGKILL);
+        // Sometimes a process is killed first and another goes on with what the page cache still holds: only then comes the cut.
+        while dice.one_in(4) {
+            life(world, part, dice)?;
+            part.count("killed and started again before the cut", 1);
         }
-        let status = world.daemon.wait(Duration::from_secs(10));
-        if status.signal() != Some(libc::SIGKILL) {
-            return Err(format!("the daemon ended by itself with {status}; its log:\n{}", tail(&world.daemon.log())));
-        }
+        let ended_itself = life(world, part, dice)?;
         let changes = fs::read(log).map_err(|error| format!("the log of the changes cannot be read: {error}"))?;
         let played = disk.play(&changes)?;
         if ended_itself {
@@ -107,6 +96,27 @@ fn cycles(world: &mut World, data: &Path, log: &Path, cuts: u64, part: &mut Part
     let verdict = world.verify_clean()?;
     part.compared(&verdict);
     Ok(())
+}
+
+/// One life of the daemon, from its start to SIGKILL. Returns whether the layer ended it between two changes.
+fn life(world: &mut World, part: &mut Part, dice: &mut Dice) -> Result<bool, String> {
+    // Half of the ends come at a moment, half after a number of changes. Any order of magnitude is as likely: a start makes hundreds of
+    // changes, an idle moment a few.
+    let counted = dice.one_in(2);
+    let most = 16 << dice.below(8);
+    let at = if counted { (1 + dice.below(most)).to_string() } else { String::new() };
+    world.daemon.set_env("CUT_AT", &at);
+    world.daemon.spawn();
+    part.recoveries.extend(live(world, counted, dice)?);
+    let ended_itself = !world.daemon.is_running();
+    if !ended_itself {
+        world.daemon.signal(libc::SIGKILL);
+    }
+    let status = world.daemon.wait(Duration::from_secs(10));
+    if status.signal() != Some(libc::SIGKILL) {
+        return Err(format!("the daemon ended by itself with {status}; its log:\n{}", tail(&world.daemon.log())));
+    }
+    Ok(ended_itself)
 }
 
 /// Lets it live for a while; mostly until fresh readings have passed. Ends early where the layer ends it.
