@@ -52,8 +52,8 @@ struct Entry {
 const PARTS: &[Entry] = &[
     Entry { name: "kill", run: kill::run, short: (100, 60), long: (1_000, 3_600) },
     Entry { name: "power", run: power::run, short: (60, 60), long: (1_000, 3_600) },
-    Entry { name: "postgres", run: outage::postgres, short: (12, 40), long: (200, 1_200) },
-    Entry { name: "network", run: outage::network, short: (24, 40), long: (400, 1_200) },
+    Entry { name: "postgres", run: outage::postgres, short: (12, 40), long: (100, 900) },
+    Entry { name: "network", run: outage::network, short: (24, 40), long: (300, 900) },
     Entry { name: "pause", run: outage::pause, short: (12, 20), long: (100, 600) },
     Entry { name: "full", run: full::run, short: (5, 30), long: (100, 900) },
     Entry { name: "damage", run: damage::run, short: (40, 45), long: (1_000, 3_600) },
