@@ -159,8 +159,7 @@ impl RealDisk {
             match fs::DirBuilder::new().mode(0o700).create(&path) {
                 Ok(()) => {
                     if let Some(parent) = path.parent() {
-                        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-                        File::open(parent)?.sync_all()?;
+                        sync_directory(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })?;
                     }
                 }
                 // Something else of that name makes quarantine fail later, which is told there and loses nothing.
@@ -217,9 +216,9 @@ impl Disk for RealDisk {
     }
 
     fn sync_dir(&self) -> io::Result<()> {
-        File::open(&self.dir)?.sync_all()?;
-        match File::open(self.dir.join(QUARANTINE)) {
-            Ok(dir) => dir.sync_all(),
+        sync_directory(&self.dir)?;
+        match sync_directory(&self.dir.join(QUARANTINE)) {
+            Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
         }
@@ -236,6 +235,22 @@ impl Disk for RealDisk {
         #[allow(clippy::useless_conversion)] // the fields' types differ between platforms
         Ok(u64::from(stat.f_bavail).saturating_mul(u64::from(stat.f_frsize)))
     }
+}
+
+/// Makes the names in a directory durable.
+fn sync_directory(dir: &Path) -> io::Result<()> {
+    let dir = File::open(dir)?;
+    #[cfg(feature = "fault-injection")]
+    if is_left_out_on_purpose("no-dir-sync") {
+        return Ok(());
+    }
+    dir.sync_all()
+}
+
+/// The mutants that power cuts must find: a sync that is left out.
+#[cfg(feature = "fault-injection")]
+fn is_left_out_on_purpose(fault: &str) -> bool {
+    std::env::var_os("BELAYD_FAULT").is_some_and(|asked| asked == fault)
 }
 
 /// A file of the real file system.
@@ -282,6 +297,10 @@ impl DiskFile for RealFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        #[cfg(feature = "fault-injection")]
+        if is_left_out_on_purpose("no-sync") {
+            return Ok(());
+        }
         self.0.sync_data()
     }
 
