@@ -27,115 +27,217 @@ fn first_us() -> i64 {
     chrono::Utc::now().timestamp_micros() / 10_000_000 * 10_000_000 - 1_800_000_000
 }
 
+/// Where to push, over how many connections, how many readings at a time.
+#[derive(Clone, Debug)]
+pub struct Load {
+    /// `127.0.0.1:port`
+    pub address: String,
+    /// A token that may push.
+    pub token: String,
+    /// Connections, each with one push on its way at a time.
+    pub connections: usize,
+    /// Readings of a push.
+    pub push: usize,
+}
+
 /// What a run of the generator came to.
-#[derive(Debug, Default, Clone)]
-pub struct Totals {
+#[derive(Debug, Clone)]
+pub struct Outcome {
     /// Readings that the daemon accepted.
     pub accepted: u64,
     /// Requests answered 202.
     pub requests: u64,
-    /// Requests answered 429 or 503; they are sent again.
+    /// Requests answered 429, 503 or 507; they are sent again.
     pub refused: u64,
+    /// How long it went on.
+    pub took: Duration,
+    /// Microseconds to a 202.
+    pub latency: Histogram<u64>,
+    /// Microseconds to a refusal.
+    pub refusals: Histogram<u64>,
 }
 
-/// Pushes as fast as the daemon answers.
-pub fn closed_loop(address: &str, token: &str, connections: usize, push: usize, length: Duration, ack: &str) -> (Totals, Duration) {
-    let threads = connections.min(2);
-    let stop = Arc::new(AtomicBool::new(false));
-    let started = Instant::now();
-    let handles: Vec<_> = (0..threads)
-        .map(|n| {
-            let (address, token, ack, stop) = (address.to_owned(), token.to_owned(), ack.to_owned(), stop.clone());
-            let mine = connections / threads + usize::from(n < connections % threads);
-            thread::spawn(move || {
-                let mut group: Vec<_> = (0..mine).map(|c| Pusher::new(&address, &token, c * threads + n, push, &ack)).collect();
-                let mut totals = Totals::default();
-                while !stop.load(Ordering::Relaxed) {
-                    group.iter_mut().for_each(Pusher::send);
-                    let mut refused = false;
-                    for pusher in &mut group {
-                        match pusher.receive() {
-                            202 => {
-                                totals.accepted += push as u64;
-                                totals.requests += 1;
-                                pusher.advance();
-                            }
-                            429 | 503 => {
-                                totals.refused += 1;
-                                refused = true;
-                            }
-                            status => panic!("the daemon answered {status}: {}", pusher.last_answer()),
+impl Outcome {
+    /// Nothing yet.
+    pub fn new() -> Self {
+        let took = Duration::ZERO;
+        Self { accepted: 0, requests: 0, refused: 0, took, latency: histogram(), refusals: histogram() }
+    }
+
+    fn add(&mut self, more: &Self) {
+        self.accepted += more.accepted;
+        self.requests += more.requests;
+        self.refused += more.refused;
+        self.latency.add(&more.latency).expect("same digits");
+        self.refusals.add(&more.refusals).expect("same digits");
+    }
+
+    /// Readings accepted a second.
+    pub fn readings_per_s(&self) -> f64 {
+        self.accepted as f64 / self.took.as_secs_f64()
+    }
+
+    /// Requests accepted a second.
+    pub fn requests_per_s(&self) -> f64 {
+        self.requests as f64 / self.took.as_secs_f64()
+    }
+
+    /// A quantile of the time to a 202, milliseconds.
+    pub fn ms(&self, quantile: f64) -> f64 {
+        self.latency.value_at_quantile(quantile) as f64 / 1e3
+    }
+
+    /// Counts an answer that took so long; says whether it was a 202.
+    pub fn count(&mut self, status: u16, push: usize, took: Duration, answer: impl FnOnce() -> String) -> bool {
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        match status {
+            202 => {
+                self.accepted += push as u64;
+                self.requests += 1;
+                self.latency.saturating_record(micros);
+                true
+            }
+            429 | 503 | 507 => {
+                self.refused += 1;
+                self.refusals.saturating_record(micros);
+                false
+            }
+            status => panic!("the daemon answered {status}: {}", answer()),
+        }
+    }
+}
+
+/// Tells a load that runs to pause, or to end.
+#[derive(Debug, Default)]
+pub struct Reins {
+    /// It pauses while this is set.
+    pub pause: AtomicBool,
+    /// It ends.
+    pub stop: AtomicBool,
+}
+
+/// What a load does when it is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// Waits a little and comes again.
+    Waits,
+    /// Ends.
+    Ends,
+}
+
+impl Load {
+    /// Pushes as fast as the daemon answers.
+    pub fn closed(&self, length: Duration) -> Outcome {
+        self.closed_under(length, &Arc::default(), Refused::Waits)
+    }
+
+    /// The same, held by `reins`.
+    pub fn closed_under(&self, length: Duration, reins: &Arc<Reins>, refused: Refused) -> Outcome {
+        let threads = self.connections.min(2);
+        let started = Instant::now();
+        let handles: Vec<_> = (0..threads)
+            .map(|n| {
+                let (load, reins) = (self.clone(), reins.clone());
+                thread::spawn(move || load.group(n, threads, &reins, refused, started + length))
+            })
+            .collect();
+        join(handles, started)
+    }
+
+    /// One thread of a closed loop: all of its connections send, then all are answered.
+    fn group(&self, n: usize, threads: usize, reins: &Reins, refused: Refused, until: Instant) -> Outcome {
+        let mine = self.connections / threads + usize::from(n < self.connections % threads);
+        let mut group: Vec<_> = (0..mine).map(|c| Pusher::new(self, c * threads + n, None)).collect();
+        let mut outcome = Outcome::new();
+        while Instant::now() < until && !reins.stop.load(Ordering::Relaxed) {
+            if reins.pause.load(Ordering::Relaxed) {
+                thread::sleep(Duration::from_millis(1));
+                continue;
+            }
+            group.iter_mut().for_each(Pusher::send);
+            let mut all = true;
+            for pusher in &mut group {
+                let status = pusher.receive();
+                let took = pusher.sent.elapsed();
+                if outcome.count(status, self.push, took, || pusher.last_answer()) {
+                    pusher.advance();
+                } else {
+                    all = false;
+                    pusher.connect_again_if_closed();
+                }
+            }
+            match refused {
+                _ if all => {}
+                // The generator knows that the buffer empties in milliseconds; Retry-After counts in seconds.
+                Refused::Waits => thread::sleep(Duration::from_millis(5)),
+                Refused::Ends => reins.stop.store(true, Ordering::Relaxed),
+            }
+        }
+        outcome
+    }
+
+    /// Pushes at a fixed rate (pushes a second), whatever the daemon does. Latency counts from the moment a push was due, so that a
+    /// stall is not hidden by the pushes that it delays. Refused pushes are not sent again.
+    pub fn open(&self, rate: u64, length: Duration) -> Outcome {
+        self.open_under(rate, length, &Arc::default())
+    }
+
+    /// The same, ended by `reins`.
+    pub fn open_under(&self, rate: u64, length: Duration, reins: &Arc<Reins>) -> Outcome {
+        let sent = Arc::new(AtomicU64::new(0));
+        let started = Instant::now();
+        let handles: Vec<_> = (0..self.connections)
+            .map(|c| {
+                let (load, sent, reins) = (self.clone(), sent.clone(), reins.clone());
+                thread::spawn(move || {
+                    wake_on_time();
+                    let mut pusher = Pusher::new(&load, c, None);
+                    let mut outcome = Outcome::new();
+                    loop {
+                        let due = started + Duration::from_secs_f64(sent.fetch_add(1, Ordering::Relaxed) as f64 / rate as f64);
+                        if due > started + length || reins.stop.load(Ordering::Relaxed) {
+                            return outcome;
+                        }
+                        if let Some(wait) = due.checked_duration_since(Instant::now()) {
+                            thread::sleep(wait);
+                        }
+                        pusher.send();
+                        let status = pusher.receive();
+                        if outcome.count(status, load.push, due.elapsed(), || pusher.last_answer()) {
+                            pusher.advance();
+                        } else {
+                            pusher.connect_again_if_closed();
                         }
                     }
-                    if refused {
-                        // The generator knows that the buffer empties in milliseconds; Retry-After counts in seconds.
-                        thread::sleep(Duration::from_millis(5));
-                    }
-                }
-                totals
+                })
             })
-        })
-        .collect();
-    thread::sleep(length);
-    stop.store(true, Ordering::Relaxed);
-    let mut sum = Totals::default();
-    for handle in handles {
-        let totals = handle.join().expect("a generator thread failed");
-        sum.accepted += totals.accepted;
-        sum.requests += totals.requests;
-        sum.refused += totals.refused;
+            .collect();
+        join(handles, started)
     }
-    (sum, started.elapsed())
 }
 
-/// Pushes single readings at a fixed rate, whatever the daemon does, over `connections`. Latency counts from the moment a push was
-/// due, so that a stall is not hidden by the pushes that it delays.
-pub fn open_loop(address: &str, token: &str, connections: usize, rate: u64, length: Duration) -> (Totals, Histogram<u64>) {
-    let sent = Arc::new(AtomicU64::new(0));
-    let started = Instant::now();
-    let handles: Vec<_> = (0..connections)
-        .map(|c| {
-            let (address, token, sent) = (address.to_owned(), token.to_owned(), sent.clone());
-            thread::spawn(move || {
-                let mut pusher = Pusher::new(&address, &token, c, 1, "memory");
-                let mut totals = Totals::default();
-                let mut latency = histogram();
-                loop {
-                    let due = started + Duration::from_secs_f64(sent.fetch_add(1, Ordering::Relaxed) as f64 / rate as f64);
-                    if due > started + length {
-                        return (totals, latency);
-                    }
-                    if let Some(wait) = due.checked_duration_since(Instant::now()) {
-                        thread::sleep(wait);
-                    }
-                    pusher.send();
-                    if pusher.receive() == 202 {
-                        totals.accepted += 1;
-                        totals.requests += 1;
-                        pusher.advance();
-                    } else {
-                        totals.refused += 1;
-                    }
-                    latency.saturating_record(u64::try_from(due.elapsed().as_micros()).unwrap_or(u64::MAX));
-                }
-            })
-        })
-        .collect();
-    let mut sum = Totals::default();
-    let mut latency = histogram();
+/// The sum of what threads came to since `started`.
+pub fn join(handles: Vec<thread::JoinHandle<Outcome>>, started: Instant) -> Outcome {
+    let mut sum = Outcome::new();
     for handle in handles {
-        let (totals, mine) = handle.join().expect("a generator thread failed");
-        sum.accepted += totals.accepted;
-        sum.requests += totals.requests;
-        sum.refused += totals.refused;
-        latency.add(mine).expect("same digits");
+        sum.add(&handle.join().expect("a generator thread failed"));
     }
-    (sum, latency)
+    sum.took = started.elapsed();
+    sum
+}
+
+/// The kernel wakes a sleeper up to 50 us late to save power; that would be in every latency.
+fn wake_on_time() {
+    // SAFETY: plain system call on this thread.
+    unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1) };
 }
 
 /// One connection with a request whose timestamps are patched in place.
 pub struct Pusher {
+    address: String,
     socket: TcpStream,
+    /// When the last request was sent.
+    pub sent: Instant,
     request: Vec<u8>,
     /// Where the timestamps stand; the last digits of each are fixed.
     stamps: Vec<usize>,
@@ -145,11 +247,12 @@ pub struct Pusher {
 }
 
 impl Pusher {
-    /// Connects. Connection `number` writes engines of its own.
-    pub fn new(address: &str, token: &str, number: usize, push: usize, ack: &str) -> Self {
+    /// Connects. Connection `number` writes engines of its own. `ack` is the level to ask for; the tier's own where there is none.
+    pub fn new(load: &Load, number: usize, ack: Option<&str>) -> Self {
+        let Load { address, token, push, .. } = load;
         let mut body = String::new();
         let mut at = Vec::new();
-        for item in 0..push {
+        for item in 0..*push {
             body.push(if item == 0 { '[' } else { ',' });
             let engine = number * ENGINES + item % ENGINES;
             body.push_str(&format!(r#"{{"engineId":"engine-{engine:05}","timestamp":""#));
@@ -161,16 +264,17 @@ impl Pusher {
             ));
         }
         body.push(']');
+        let query = ack.map_or(String::new(), |ack| format!("?ack={ack}"));
         let head = format!(
-            "POST /api/readings?ack={ack} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            "POST /api/readings{query} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
             body.len()
         );
         let stamps = at.iter().map(|at| at + head.len()).collect();
-        let socket = TcpStream::connect(address).expect("the daemon listens");
-        socket.set_nodelay(true).expect("a TCP socket takes no-delay");
-        socket.set_read_timeout(Some(Duration::from_secs(30))).expect("a time-out can be set");
+        let socket = connect(address).expect("the daemon listens");
         let mut pusher = Self {
+            address: address.clone(),
             socket,
+            sent: Instant::now(),
             request: [head, body].concat().into_bytes(),
             stamps,
             next_us: first_us(),
@@ -183,7 +287,16 @@ impl Pusher {
 
     /// Writes the request.
     pub fn send(&mut self) {
+        self.sent = Instant::now();
         self.socket.write_all(&self.request).expect("the daemon reads");
+    }
+
+    /// A refusal may close the connection instead of reading the body.
+    pub fn connect_again_if_closed(&mut self) {
+        let head = String::from_utf8_lossy(&self.answer[..self.length]).to_ascii_lowercase();
+        if head.contains("connection: close") {
+            self.socket = connect(&self.address).expect("the daemon listens");
+        }
     }
 
     /// Reads one answer and returns its status.
@@ -195,14 +308,9 @@ impl Pusher {
             self.length += read;
             let answer = &self.answer[..self.length];
             let Some(head) = answer.windows(4).position(|four| four == b"\r\n\r\n") else { continue };
-            let text = std::str::from_utf8(&answer[..head]).expect("a head is text");
-            let body: usize = text
-                .lines()
-                .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length:").map(|length| length.trim().to_owned()))
-                .and_then(|length| length.parse().ok())
-                .unwrap_or(0);
+            let body = content_length(&answer[..head]);
             if self.length >= head + 4 + body {
-                return text[9..12].parse().expect("a status");
+                return answer[9..12].iter().fold(0, |status, digit| status * 10 + u16::from(digit - b'0'));
             }
         }
     }
@@ -236,4 +344,19 @@ impl Pusher {
         assert_eq!(padded.len(), end - at, "the value must fit the room of the old one");
         self.request[at..end].copy_from_slice(padded.as_bytes());
     }
+}
+
+fn connect(address: &str) -> std::io::Result<TcpStream> {
+    let socket = TcpStream::connect(address)?;
+    socket.set_nodelay(true)?;
+    socket.set_read_timeout(Some(Duration::from_secs(30)))?;
+    Ok(socket)
+}
+
+/// The body's length; 0 where the head does not say. Looked for as bytes: this is done for every answer, on the cores of the daemon.
+fn content_length(head: &[u8]) -> usize {
+    const NAME: &[u8] = b"content-length: ";
+    let Some(at) = head.windows(NAME.len()).position(|bytes| bytes.eq_ignore_ascii_case(NAME)) else { return 0 };
+    let digits = head[at + NAME.len()..].iter().take_while(|byte| byte.is_ascii_digit());
+    digits.fold(0, |length, digit| length * 10 + usize::from(digit - b'0'))
 }
