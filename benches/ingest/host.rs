@@ -46,3 +46,13 @@ pub fn cpu_of_all(pid: u32) -> Duration {
     let children = list.split_whitespace().filter_map(|word| word.parse().ok());
     cpu_of(pid) + children.map(cpu_of).sum::<Duration>()
 }
+
+/// Processor time that all cores together have spent at work since the machine started.
+pub fn busy() -> Duration {
+    let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let line = stat.lines().next().unwrap_or_default();
+    let ticks: Vec<u64> = line.split_whitespace().skip(1).filter_map(|word| word.parse().ok()).collect();
+    // user, nice, system, idle, iowait, irq, softirq, …
+    let working: u64 = [0, 1, 2, 5, 6].iter().filter_map(|n| ticks.get(*n)).sum();
+    Duration::from_millis(working * 10)
+}

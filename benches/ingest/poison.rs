@@ -17,7 +17,7 @@ use crate::{
         Aim::{AtLeast, AtMost},
         Figure, Scenario, aimed, plain,
     },
-    setup::Bench,
+    setup::{self, Bench},
 };
 
 pub const POISON: Scenario = Scenario {
@@ -38,11 +38,13 @@ fn poison(_: &mut Bench) -> Vec<Figure> {
     let url = server.url("postgres");
     let daemon = crate::daemon::Setup { log: "warn".into(), ..Default::default() }.store(&url).start();
     let mut admin = PgConnection::establish(&url).expect("the server answers");
+    // Before the first batch is stored there may be no tables yet.
+    setup::flush(&daemon);
+    push(&daemon, "warm", None);
     admin.batch_execute("ALTER TABLE readings ADD CONSTRAINT no_devil CHECK (rpm <> 666)").expect("a constraint");
     let directory: Setting =
         diesel::sql_query("SELECT current_setting('data_directory') AS value").get_result(&mut admin).expect("a setting");
     let log = PathBuf::from(directory.value).parent().expect("a parent").join("log");
-    push(&daemon, "warm", None);
     let good = statements(&log, || push(&daemon, "good", None));
     let stored = daemon.metric("belayd_readings_stored_total");
     let bad = statements(&log, || push(&daemon, "bad", Some(42)));

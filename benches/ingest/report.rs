@@ -77,8 +77,15 @@ impl Aim {
     }
 }
 
-/// Figures and disk of each round.
-type Round = (Vec<Figure>, (Duration, Duration));
+/// What one round of a scenario came to.
+#[derive(Clone, Debug)]
+struct Round {
+    figures: Vec<Figure>,
+    /// fdatasync p50 and p99 just before.
+    disk: (Duration, Duration),
+    /// Cores that programs took which have nothing to do with it: a figure from a busy machine says little.
+    others: f64,
+}
 
 /// Runs `scenarios` and prints their table.
 pub fn run(bench: &mut Bench, scenarios: &[&Scenario]) {
@@ -89,28 +96,35 @@ pub fn run(bench: &mut Bench, scenarios: &[&Scenario]) {
                 continue;
             }
             let disk = host::fdatasync(Duration::from_secs(1));
-            let started = Instant::now();
+            let (started, busy, ours) = (Instant::now(), host::busy(), bench.cpu());
             let figures = (scenario.run)(bench);
+            let others = (host::busy() - busy).saturating_sub(bench.cpu().saturating_sub(ours));
+            let others = others.as_secs_f64() / started.elapsed().as_secs_f64();
             eprintln!("round {}: {} took {:.0} s", round + 1, scenario.name, started.elapsed().as_secs_f64());
             for figure in &figures {
                 eprintln!("    {}: {}", figure.name, number(figure.value));
             }
-            rounds.push((figures, disk));
+            rounds.push(Round { figures, disk, others });
         }
     }
-    println!("\n| scenario | figure | median | lowest to highest | aim | | fdatasync p50, p99 |\n|---|---|---|---|---|---|---|");
+    println!(
+        "\n| scenario | figure | median | lowest to highest | aim | | fdatasync p50, p99 | cores taken by others |\n|---|---|---|---|---|---|---|---|"
+    );
     for (scenario, rounds) in scenarios.iter().zip(&rounds) {
         print(scenario, rounds);
     }
 }
 
 fn print(scenario: &Scenario, rounds: &[Round]) {
-    let Some((first, _)) = rounds.first() else { return };
-    let mut disks: Vec<_> = rounds.iter().map(|(_, disk)| *disk).collect();
+    let Some(first) = rounds.first() else { return };
+    let mut disks: Vec<_> = rounds.iter().map(|round| round.disk).collect();
     disks.sort();
     let disk = disks[disks.len() / 2];
-    for (at, figure) in first.iter().enumerate() {
-        let mut values: Vec<f64> = rounds.iter().filter_map(|(figures, _)| figures.get(at)).map(|figure| figure.value).collect();
+    let mut others: Vec<f64> = rounds.iter().map(|round| round.others).collect();
+    others.sort_by(f64::total_cmp);
+    let others = others[others.len() / 2];
+    for (at, figure) in first.figures.iter().enumerate() {
+        let mut values: Vec<f64> = rounds.iter().filter_map(|round| round.figures.get(at)).map(|figure| figure.value).collect();
         values.sort_by(f64::total_cmp);
         let median = values[values.len() / 2];
         let range = match values.as_slice() {
@@ -123,7 +137,7 @@ fn print(scenario: &Scenario, rounds: &[Round]) {
             None => (String::new(), ""),
         };
         let disk = format!("{:.2} ms, {:.2} ms", disk.0.as_secs_f64() * 1e3, disk.1.as_secs_f64() * 1e3);
-        println!("| {} | {} | {} | {range} | {aim} | {kept} | {disk} |", scenario.name, figure.name, number(median));
+        println!("| {} | {} | {} | {range} | {aim} | {kept} | {disk} | {others:.2} |", scenario.name, figure.name, number(median));
     }
 }
 

@@ -8,6 +8,7 @@ use std::{
 use crate::{
     Options,
     daemon::{Daemon, Setup},
+    host,
     load::Load,
     postgres::Postgres,
 };
@@ -48,10 +49,19 @@ impl Bench {
     /// A daemon on a new directory and database.
     pub fn daemon(&mut self, database: Database, more: &str) -> Daemon {
         let setup = Setup { log: "warn".into(), ..Setup::with(more) };
-        match database {
+        let daemon = match database {
             Database::Sqlite => setup.start(),
             Database::Postgres => setup.store(&self.new_database()).start(),
-        }
+        };
+        // It is ready before the database is: tables are made and connections opened behind its back.
+        flush(&daemon);
+        daemon
+    }
+
+    /// Processor time of this program, of every daemon that has ended, and of PostgreSQL.
+    pub fn cpu(&self) -> Duration {
+        let server = self.server.as_ref().and_then(Postgres::pid).map_or(Duration::ZERO, host::cpu_of_all);
+        host::cpu_of(std::process::id()) + server
     }
 
     fn new_database(&mut self) -> String {

@@ -152,7 +152,7 @@ impl QueryFragment<Sqlite> for AnyValues<'_> {
     }
 }
 
-/// `INSERT … SELECT FROM unnest(…)`: one array for each column, so one text and one plan whatever the number of rows.
+/// `INSERT … SELECT unnest(…), unnest(…), …`: one array for each column, so one text and one plan whatever the number of rows.
 struct Unnest<'a> {
     stream_no: i64,
     engine_id: Vec<&'a str>,
@@ -194,27 +194,28 @@ impl RunQueryDsl<PgConnection> for Unnest<'_> {}
 
 impl QueryFragment<Pg> for Unnest<'_> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        // Side by side in the list they are unpacked row by row; `FROM unnest(a, b, …)` would first put each into a store of its own.
         out.push_sql("INSERT INTO readings (stream_no, ");
         out.push_sql(COLUMNS_OF_UNNEST);
         out.push_sql(") SELECT ");
         out.push_bind_param::<BigInt, i64>(&self.stream_no)?;
-        out.push_sql(", u.* FROM unnest(");
+        out.push_sql(", unnest(");
         out.push_bind_param::<Array<Text>, Vec<&str>>(&self.engine_id)?;
-        out.push_sql(", ");
+        out.push_sql("), unnest(");
         out.push_bind_param::<Array<BigInt>, Vec<i64>>(&self.observed_at_us)?;
-        out.push_sql(", ");
+        out.push_sql("), unnest(");
         out.push_bind_param::<Array<Nullable<Text>>, Vec<Option<&str>>>(&self.status)?;
         for metric in &self.metrics {
-            out.push_sql(", ");
+            out.push_sql("), unnest(");
             out.push_bind_param::<Array<Nullable<Double>>, Vec<Option<f64>>>(metric)?;
         }
-        out.push_sql(", ");
+        out.push_sql("), unnest(");
         out.push_bind_param::<Array<Nullable<Text>>, Vec<Option<&str>>>(&self.extra)?;
         for numbers in [&self.seq, &self.created_at_us] {
-            out.push_sql(", ");
+            out.push_sql("), unnest(");
             out.push_bind_param::<Array<BigInt>, Vec<i64>>(numbers)?;
         }
-        out.push_sql(") AS u ON CONFLICT (engine_id, observed_at_us) DO NOTHING");
+        out.push_sql(") ON CONFLICT (engine_id, observed_at_us) DO NOTHING");
         Ok(())
     }
 }
