@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use hdrhistogram::Histogram;
 
 use crate::{BACKLOG_BYTES, READING_BYTES, media::Medium};
@@ -27,7 +28,7 @@ pub(crate) struct Outcome {
 
 /// Bytes that look like `rows` readings: names repeat, the low bytes of numbers do not. Each `seed` gives others, since a library that
 /// compresses would make little of pushes that are all the same.
-pub(crate) fn payload(rows: usize, seed: u64) -> Arc<[u8]> {
+pub(crate) fn payload(rows: usize, seed: u64) -> Bytes {
     let mut state = 0x9E37_79B9_7F4A_7C15_u64.wrapping_mul(2 * seed + 1);
     let byte = |at: usize| {
         if at % READING_BYTES < 24 {
@@ -41,7 +42,7 @@ pub(crate) fn payload(rows: usize, seed: u64) -> Arc<[u8]> {
 }
 
 struct Waiting {
-    blob: Arc<[u8]>,
+    blob: Bytes,
     rows: u32,
     thread: Thread,
     done: Arc<AtomicBool>,
@@ -90,7 +91,7 @@ fn histogram() -> Histogram<u64> {
     Histogram::new_with_max(60_000_000, 3).expect("three digits up to a minute are allowed")
 }
 
-fn send_all(queue: &Queue, blob: &Arc<[u8]>, rows: u32, until: Instant) -> Histogram<u64> {
+fn send_all(queue: &Queue, blob: &Bytes, rows: u32, until: Instant) -> Histogram<u64> {
     let done = Arc::new(AtomicBool::new(false));
     let mut latency = histogram();
     loop {

@@ -4,8 +4,9 @@ use std::{
     fs::{File, OpenOptions},
     os::{fd::AsRawFd, unix::fs::FileExt},
     path::Path,
-    sync::Arc,
 };
+
+use bytes::Bytes;
 
 use super::{Failure, Medium};
 
@@ -23,7 +24,7 @@ impl Medium for None {
         1
     }
 
-    fn commit(&mut self, _: u64, _: u32, _: &[Arc<[u8]>], _: u64) -> Result<(), Failure> {
+    fn commit(&mut self, _: u64, _: u32, _: &[Bytes], _: u64) -> Result<(), Failure> {
         Ok(())
     }
 }
@@ -50,7 +51,7 @@ impl Medium for Bare {
         1
     }
 
-    fn commit(&mut self, _: u64, _: u32, pieces: &[Arc<[u8]>], _: u64) -> Result<(), Failure> {
+    fn commit(&mut self, _: u64, _: u32, pieces: &[Bytes], _: u64) -> Result<(), Failure> {
         let blob = super::joined(pieces, &mut self.room);
         if self.offset + blob.len() as u64 > FILE_BYTES {
             self.offset = 0;

@@ -1,7 +1,8 @@
 //! fjall: a log-structured merge tree with a journal, each batch synced (`PersistMode::SyncData`).
 
-use std::{path::Path, sync::Arc};
+use std::path::Path;
 
+use bytes::Bytes;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
 use super::{Failure, Medium, joined};
@@ -32,7 +33,7 @@ impl Medium for Fjall {
         number(&key) + number(&value[..4])
     }
 
-    fn commit(&mut self, first_seq: u64, rows: u32, pieces: &[Arc<[u8]>], keep_from: u64) -> Result<(), Failure> {
+    fn commit(&mut self, first_seq: u64, rows: u32, pieces: &[Bytes], keep_from: u64) -> Result<(), Failure> {
         let mut value = rows.to_be_bytes().to_vec();
         value.extend_from_slice(joined(pieces, &mut self.room));
         let mut batch = self.database.batch().durability(Some(PersistMode::SyncData));

@@ -3,9 +3,12 @@
 mod bare;
 mod fjall;
 mod redb;
+mod segments;
 mod sqlite;
 
-use std::{error::Error, path::Path, sync::Arc};
+use std::{error::Error, path::Path};
+
+use bytes::Bytes;
 
 /// Whatever a medium fails with.
 pub(crate) type Failure = Box<dyn Error + Send + Sync>;
@@ -17,7 +20,7 @@ pub(crate) trait Medium: Send {
 
     /// Keeps `rows` readings from `first_seq` on, given in pieces, as one blob or frame; they survive a power cut when it returns. Blobs that
     /// lie wholly below `keep_from` are with the database and may go.
-    fn commit(&mut self, first_seq: u64, rows: u32, pieces: &[Arc<[u8]>], keep_from: u64) -> Result<(), Failure>;
+    fn commit(&mut self, first_seq: u64, rows: u32, pieces: &[Bytes], keep_from: u64) -> Result<(), Failure>;
 }
 
 /// Opens a medium in an empty directory, or in the one that it left behind.
@@ -27,6 +30,7 @@ pub(crate) type Open = fn(&Path) -> Result<Box<dyn Medium>, Failure>;
 pub(crate) const MEDIA: &[(&str, Open)] = &[
     ("none", bare::open_none),
     ("bare", bare::open),
+    ("segment log", segments::open),
     ("sqlite", sqlite::open),
     ("redb", redb::open),
     ("redb, quick repair", redb::open_quick),
@@ -34,7 +38,7 @@ pub(crate) const MEDIA: &[(&str, Open)] = &[
 ];
 
 /// The pieces as one blob, for libraries that take only that.
-pub(crate) fn joined<'a>(pieces: &'a [Arc<[u8]>], room: &'a mut Vec<u8>) -> &'a [u8] {
+pub(crate) fn joined<'a>(pieces: &'a [Bytes], room: &'a mut Vec<u8>) -> &'a [u8] {
     if let [one] = pieces {
         return one;
     }

@@ -1,7 +1,8 @@
 //! redb: a copy-on-write B-tree in one file, each commit synced (`Durability::Immediate`, its default).
 
-use std::{path::Path, sync::Arc};
+use std::path::Path;
 
+use bytes::Bytes;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
 use super::{Failure, Medium, joined};
@@ -44,7 +45,7 @@ impl Medium for Redb {
         last().expect("the newest blob can be read")
     }
 
-    fn commit(&mut self, first_seq: u64, rows: u32, pieces: &[Arc<[u8]>], keep_from: u64) -> Result<(), Failure> {
+    fn commit(&mut self, first_seq: u64, rows: u32, pieces: &[Bytes], keep_from: u64) -> Result<(), Failure> {
         let blob = joined(pieces, &mut self.room);
         let mut transaction = self.database.begin_write()?;
         transaction.set_quick_repair(self.quick_repair);

@@ -1,7 +1,8 @@
 //! SQLite in WAL mode with `synchronous=FULL`, one row a blob, settled as the daemon's own store is.
 
-use std::{path::Path, sync::Arc};
+use std::path::Path;
 
+use bytes::Bytes;
 use rusqlite::{Connection, params};
 
 use super::{Failure, Medium, joined};
@@ -27,7 +28,7 @@ impl Medium for Sqlite {
         newest.map_or(1, i64::unsigned_abs)
     }
 
-    fn commit(&mut self, first_seq: u64, rows: u32, pieces: &[Arc<[u8]>], keep_from: u64) -> Result<(), Failure> {
+    fn commit(&mut self, first_seq: u64, rows: u32, pieces: &[Bytes], keep_from: u64) -> Result<(), Failure> {
         let blob = joined(pieces, &mut self.room);
         let transaction = self.conn.transaction()?;
         transaction.prepare_cached("INSERT INTO frames (first_seq, rows, payload) VALUES (?, ?, ?)")?.execute(params![
