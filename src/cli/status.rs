@@ -5,6 +5,7 @@ use std::{fmt::Write, process::ExitCode};
 use serde_json::Value;
 
 use super::{GlobalArgs, control_client::with_daemon};
+use crate::config::units::format_size;
 
 /// Arguments of `belayd status`.
 #[derive(Clone, Copy, Debug, Default, clap::Args)]
@@ -38,16 +39,7 @@ fn render(state: &Value) -> String {
         "ingest",
         format!("{} accepted, {} rejected, {:.1}/s", ingest["acceptedTotal"], ingest["rejectedTotal"], number(&ingest["ratePerS"])),
     );
-    line(
-        "buffer",
-        format!(
-            "{}: {} of {} readings wait, difference {}",
-            word(&buffer["tier"]),
-            buffer["rows"],
-            buffer["rowsBound"],
-            buffer["difference"]
-        ),
-    );
+    line("buffer", format!("{}: {}, difference {}", word(&buffer["tier"]), waiting(buffer), buffer["difference"]));
     line("store", format!("{} is {}", word(&store["backend"]), word(&store["state"])));
     line(
         "outbox",
@@ -88,11 +80,29 @@ fn render(state: &Value) -> String {
     text
 }
 
+/// How full the buffer is: by readings in memory, by bytes on disk.
+fn waiting(buffer: &Value) -> String {
+    let rows = &buffer["rows"];
+    if !buffer["rowsBound"].is_null() {
+        return format!("{rows} of {} readings wait", buffer["rowsBound"]);
+    }
+    let size = |key: &str| format_size(buffer[key].as_u64().unwrap_or(0) / 1_000_000 * 1_000_000);
+    let full = buffer["fullInMs"].as_u64().map(|ms| format!(", full in about {} min", ms.div_ceil(60_000))).unwrap_or_default();
+    format!("{rows} readings wait, {} of {} on disk{full}", size("bytes"), size("bytesBound"))
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_buffer_is_told_by_what_bounds_it() {
+        assert_eq!(waiting(&json!({"rows": 3, "rowsBound": 100})), "3 of 100 readings wait");
+        let journal = json!({"rows": 9, "rowsBound": null, "bytes": 812_345_678, "bytesBound": 2_000_000_000, "fullInMs": 601_000});
+        assert_eq!(waiting(&journal), "9 readings wait, 812MB of 2GB on disk, full in about 11 min");
+    }
 
     #[test]
     fn open_alerts_sinks_and_actors_are_shown_and_resolved_alerts_are_not() {

@@ -50,6 +50,9 @@ pub mod names {
     pub const READINGS_CONFLICT: &str = "belayd_readings_conflict_total";
     pub const READINGS_LOST: &str = "belayd_readings_lost_total";
     pub const READINGS_BUFFERED: &str = "belayd_readings_buffered";
+    pub const BUFFER_BYTES: &str = "belayd_buffer_bytes";
+    pub const BUFFER_BYTES_BOUND: &str = "belayd_buffer_bound_bytes";
+    pub const FULL_IN_SECONDS: &str = "belayd_full_in_seconds";
     pub const READINGS_DEAD: &str = "belayd_readings_dead";
     pub const PUSHES_REFUSED: &str = "belayd_pushes_refused_total";
     pub const ACK_SECONDS: &str = "belayd_ack_seconds";
@@ -105,9 +108,17 @@ pub const CATALOG: &[Entry] = &[
         names::READINGS_LOST,
         Kind::Counter,
         &["reason"],
-        "Accepted readings that are gone: lost, quarantined or void; kept over a restart.",
+        "Acknowledged readings that are gone: quarantined (damaged on disk), void (a sync failed), restored (with a database that was replaced by an older one), stop (with the memory of a process); all but the last are kept over a restart.",
     ),
     entry(names::READINGS_BUFFERED, Kind::Gauge, &[], "Readings that wait for the database."),
+    entry(names::BUFFER_BYTES, Kind::Gauge, &[], "Size of the buffer: of what waits in memory, or of the journal's files, bytes."),
+    entry(names::BUFFER_BYTES_BOUND, Kind::Gauge, &[], "Most bytes that the buffer may take."),
+    entry(
+        names::FULL_IN_SECONDS,
+        Kind::Gauge,
+        &["what"],
+        "Time until journal or disk are full at the rate of the last minutes, seconds; +Inf while they do not grow.",
+    ),
     entry(
         names::READINGS_DEAD,
         Kind::Gauge,
@@ -155,7 +166,12 @@ pub const CATALOG: &[Entry] = &[
         &[],
         "1 while accepted readings differ from the sum of what became of them, else 0.",
     ),
-    entry(names::DATA_LOSS_RATIO, Kind::Gauge, &[], "Lost, quarantined and void readings divided by accepted ones."),
+    entry(
+        names::DATA_LOSS_RATIO,
+        Kind::Gauge,
+        &[],
+        "Acknowledged readings that are gone, for whatever reason, divided by accepted ones.",
+    ),
     entry(
         names::DUPLICATE_RATIO,
         Kind::Gauge,

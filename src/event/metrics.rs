@@ -44,6 +44,12 @@ pub struct Metrics {
     pub actor_restarts: IntCounterVec,
     /// Waiting messages by actor; set from the registry of actors at a scrape.
     pub actor_mailbox_depth: IntGaugeVec,
+    /// Size of the buffer, bytes; set at a scrape.
+    pub buffer_bytes: IntGauge,
+    /// Its bound, bytes; set at a scrape.
+    pub buffer_bytes_bound: IntGauge,
+    /// Time until journal or disk are full, seconds; set at a scrape.
+    pub full_in_seconds: GaugeVec,
     /// Readings stored twice divided by stored ones; set by the integrity check.
     pub duplicate_ratio: Gauge,
     /// Length of the last recovery, seconds.
@@ -92,6 +98,9 @@ impl Metrics {
             dispatch_duration: histogram_vec(&registry, names::DISPATCH_DURATION)?,
             actor_restarts: counter_vec(&registry, names::ACTOR_RESTARTS)?,
             actor_mailbox_depth: gauge_vec(&registry, names::ACTOR_MAILBOX_DEPTH)?,
+            buffer_bytes: gauge(&registry, names::BUFFER_BYTES)?,
+            buffer_bytes_bound: gauge(&registry, names::BUFFER_BYTES_BOUND)?,
+            full_in_seconds: register(&registry, GaugeVec::new(opts(names::FULL_IN_SECONDS), labels(names::FULL_IN_SECONDS))?)?,
             duplicate_ratio: float_gauge(&registry, names::DUPLICATE_RATIO)?,
             recovery_seconds: float_gauge(&registry, names::RECOVERY_SECONDS)?,
             circuit_state: gauge_vec(&registry, names::CIRCUIT_STATE)?,
@@ -141,13 +150,17 @@ impl Metrics {
         metrics.map(|metric| metric.get_counter().get_value() as u64).sum()
     }
 
-    /// Takes over the account, summed over all streams of this directory. Called from a gatherer.
-    pub fn set_account(&self, account: &Account, difference: i128) {
+    /// Takes over the account, summed over all streams of this directory; `at_stop` of its lost readings went with the process's
+    /// memory. Called from a gatherer.
+    pub fn set_account(&self, account: &Account, at_stop: u64, difference: i128) {
         raise_to(&self.accepted, account.accepted);
         raise_to(&self.stored, account.stored);
         raise_to(&self.duplicate, account.duplicate);
         raise_to(&self.conflict, account.conflict);
-        for (reason, count) in [("lost", account.lost), ("quarantined", account.quarantined), ("void", account.void)] {
+        let restored = account.lost.saturating_sub(at_stop);
+        for (reason, count) in
+            [("stop", at_stop), ("restored", restored), ("quarantined", account.quarantined), ("void", account.void)]
+        {
             raise_to(&self.lost.with_label_values(&[reason]), count);
         }
         self.buffered.set(signed(account.buffered));
@@ -263,7 +276,8 @@ mod tests {
         metrics.actor_mailbox_depth.with_label_values(&["IngestActor"]).set(0);
         metrics.circuit_state.with_label_values(&["store"]).set(0);
         metrics.schedule_lateness.with_label_values(&["cleanup"]).set(0.1);
-        metrics.set_account(&Account { accepted: 10, stored: 8, lost: 1, buffered: 1, ..Account::default() }, 0);
+        metrics.set_account(&Account { accepted: 10, stored: 8, lost: 1, buffered: 1, ..Account::default() }, 0, 0);
+        metrics.full_in_seconds.with_label_values(&["journal"]).set(f64::INFINITY);
         metrics
     }
 
@@ -290,7 +304,7 @@ mod tests {
     fn sums_over_the_ledger_follow_it_up_and_down() {
         let metrics = Metrics::new().expect("the catalogue is sound");
         for accepted in [5, 9, 9, 3] {
-            metrics.set_account(&Account { accepted, ..Account::default() }, 0);
+            metrics.set_account(&Account { accepted, ..Account::default() }, 0, 0);
             assert_eq!(metrics.accepted.get(), accepted);
         }
     }
@@ -298,11 +312,13 @@ mod tests {
     #[test]
     fn a_difference_and_a_loss_show() {
         let metrics = Metrics::new().expect("the catalogue is sound");
-        metrics.set_account(&Account { accepted: 100, lost: 1, void: 1, ..Account::default() }, 98);
+        metrics.set_account(&Account { accepted: 100, lost: 3, void: 1, ..Account::default() }, 2, 98);
         let text = metrics.render().expect("renders");
         assert!(text.contains("belayd_conservation_violation 1"), "{text}");
-        assert!(text.contains("belayd_data_loss_ratio 0.02"), "{text}");
+        assert!(text.contains("belayd_data_loss_ratio 0.04"), "{text}");
         assert!(text.contains("belayd_readings_lost_total{reason=\"void\"} 1"), "{text}");
+        assert!(text.contains("belayd_readings_lost_total{reason=\"stop\"} 2"), "{text}");
+        assert!(text.contains("belayd_readings_lost_total{reason=\"restored\"} 1"), "{text}");
     }
 
     #[test]

@@ -11,10 +11,11 @@ use std::{
 
 use actix::prelude::*;
 
-use super::{Condition, Conditions, HostFigures, HostProbe, Views};
+use super::{Condition, Conditions, Filling, FullIn, HostFigures, HostProbe, Views};
 use crate::{
     buffer::{Account, BufferStats},
     config::MonitorConfig,
+    domain::ack::AckLevel,
     domain::alert::{AlertKind, AlertState, Level, Transition},
     ingest::board::{SourceState, SourceStatus},
     protocol::{Drain, Reconfigure},
@@ -34,8 +35,17 @@ const CPU_LOOKS: u32 = 10;
 /// Fill of the buffer above which a WARNING is raised, percent.
 const BUFFER_PERCENT: f64 = 80.0;
 /// Every condition that this actor raises; an open alert of another name is not its business.
-const NAMES: [&str; 7] =
-    ["cpu-high", "memory-high", "disk-high", "buffer-high", "conservation-violation", "readings-lost", "source-failing"];
+const NAMES: [&str; 9] = [
+    "cpu-high",
+    "memory-high",
+    "disk-high",
+    "buffer-high",
+    "journal-filling",
+    "disk-filling",
+    "conservation-violation",
+    "readings-lost",
+    "source-failing",
+];
 
 /// Hands transitions to the alert side, which commits them sooner or later.
 pub type RaiseFn = Box<dyn Fn(Vec<Transition>) + Send + Sync>;
@@ -53,6 +63,8 @@ pub struct MonitorActor {
     parts: Arc<MonitorParts>,
     probe: HostProbe,
     conditions: Conditions,
+    journal: Filling,
+    disk: Filling,
     next_look: Instant,
     accepted: VecDeque<(Instant, u64)>,
     stopping: bool,
@@ -71,7 +83,8 @@ impl MonitorActor {
                 conditions.resume(name, &alert.subject, alert.level);
             }
         }
-        Self { parts, probe, conditions, next_look: Instant::now(), accepted: VecDeque::new(), stopping: false }
+        let (journal, disk) = (Filling::default(), Filling::default());
+        Self { parts, probe, conditions, journal, disk, next_look: Instant::now(), accepted: VecDeque::new(), stopping: false }
     }
 
     /// One turn, then the timer again: a stall is followed by one tick, not by a burst.
@@ -98,11 +111,13 @@ impl MonitorActor {
     }
 
     fn look(&mut self) {
-        let views = &self.parts.views;
+        let views = self.parts.views.clone();
         let figures = self.probe.look();
         views.set_host(figures);
         let (stats, _) = views.account();
         let mut looks = conditions_now(&figures, &views.config.load().monitor, &stats);
+        looks.extend(self.fillings(&figures, &stats));
+        views.set_full_in(FullIn { journal: self.journal.full_in(), disk: self.disk.full_in() });
         let known = views.sources.list();
         looks.extend(
             views
@@ -116,6 +131,22 @@ impl MonitorActor {
         if !transitions.is_empty() {
             (self.parts.raise)(transitions);
         }
+    }
+
+    /// What fills up, and when it will be full.
+    fn fillings(&mut self, figures: &HostFigures, stats: &BufferStats) -> Vec<Condition> {
+        let now = Instant::now();
+        let mut looks = Vec::with_capacity(2);
+        self.disk.look(now, figures.disk.used_bytes, figures.disk.total_bytes);
+        let then = "then belayd cannot write any more and senders get 507: make room";
+        looks.push(self.disk.condition("disk-filling", "host", "Disk of the data directory", then));
+        // What is in memory is full within seconds or never: buffer-high tells of it.
+        if stats.ack == AckLevel::Journal {
+            self.journal.look(now, stats.bytes, stats.bytes_bound);
+            let then = "then senders get 503: bring the database back, or raise buffer.journal_bytes";
+            looks.push(self.journal.condition("journal-filling", "journal", "The journal", then));
+        }
+        looks
     }
 
     fn rate(&mut self, now: Instant, accepted: u64) -> f64 {

@@ -6,6 +6,7 @@
 mod actor;
 mod board;
 mod conditions;
+mod filling;
 mod host;
 mod snapshot;
 mod views;
@@ -13,6 +14,7 @@ mod views;
 pub use actor::{MonitorActor, MonitorParts, RaiseFn};
 pub use board::{Board, Readiness, Stage};
 pub use conditions::{Condition, Conditions};
+pub use filling::Filling;
 pub use host::{HostFigures, HostProbe, ProcessFigures, Usage, disk_of};
 pub use snapshot::*;
-pub use views::{ALERTS_SHOWN, Look, Measured, Views, sum};
+pub use views::{ALERTS_SHOWN, FullIn, Look, Measured, Views, sum};

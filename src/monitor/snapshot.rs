@@ -141,6 +141,10 @@ pub struct BufferView {
     pub bytes_bound: u64,
     /// Milliseconds.
     pub oldest_age_ms: u64,
+    /// Streams being written, each drained by a connection of its own.
+    pub lanes: usize,
+    /// When the journal is full at the rate of the last minutes, milliseconds; null where it does not grow.
+    pub full_in_ms: Option<u64>,
     /// Over all streams.
     pub account: Account,
     /// 0 unless a reading vanished or was made up.

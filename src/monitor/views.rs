@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     fmt,
     sync::{Arc, Mutex, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
@@ -17,7 +17,7 @@ use crate::{
     buffer::{Account, Buffer, BufferStats, health::StoreHealth},
     clock::SharedClock,
     config::Config,
-    domain::{alert::Alert, receipt::StreamId, time::rfc3339_us},
+    domain::{ack::AckLevel, alert::Alert, receipt::StreamId, time::rfc3339_us},
     event::Metrics,
     ingest::{board::SourceBoard, engines::EngineTable},
     store::{Store, failures::Delta},
@@ -31,6 +31,15 @@ pub const ALERTS_SHOWN: usize = 100;
 
 /// Looks at something that another stage keeps; must not block.
 pub type Look<T> = Arc<dyn Fn() -> T + Send + Sync>;
+
+/// When what fills up will be full; `None` where it does not.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct FullIn {
+    /// The journal, by `buffer.journal_bytes`.
+    pub journal: Option<Duration>,
+    /// The file system of the data directory.
+    pub disk: Option<Duration>,
+}
 
 /// What is known of the database beyond its health.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -82,6 +91,7 @@ pub struct Views {
 pub struct Measured {
     host: Mutex<HostFigures>,
     rate_per_s: Mutex<f64>,
+    full_in: Mutex<FullIn>,
     store_facts: Mutex<StoreFacts>,
     /// By how much decisions of people moved the accounts of the streams being written, since their sums were read.
     decided: Mutex<HashMap<StreamId, Delta>>,
@@ -144,6 +154,11 @@ impl Views {
         *lock(&self.measured.rate_per_s) = rate_per_s;
     }
 
+    /// When journal and disk will be full at the rate of the last minutes.
+    pub fn set_full_in(&self, full_in: FullIn) {
+        *lock(&self.measured.full_in) = full_in;
+    }
+
     /// What `/readyz` says now.
     pub fn readiness(&self) -> Readiness {
         self.readiness_with(&self.buffer.stats())
@@ -157,7 +172,15 @@ impl Views {
     /// Sets the metrics that are kept elsewhere. Give it to [`Metrics::on_scrape`].
     pub fn gather(&self, metrics: &Metrics) {
         let (stats, account) = self.account();
-        metrics.set_account(&account, i128::from(stats.difference));
+        // What the ledger calls lost went with a database; what a medium in memory abandons went with its process.
+        let at_stop = if stats.ack == AckLevel::Memory { stats.account.lost } else { 0 };
+        metrics.set_account(&account, at_stop, i128::from(stats.difference));
+        metrics.buffer_bytes.set(i64::try_from(stats.bytes).unwrap_or(i64::MAX));
+        metrics.buffer_bytes_bound.set(i64::try_from(stats.bytes_bound).unwrap_or(i64::MAX));
+        let full_in = *lock(&self.measured.full_in);
+        for (what, left) in [("journal", full_in.journal), ("disk", full_in.disk)] {
+            metrics.full_in_seconds.with_label_values(&[what]).set(left.map_or(f64::INFINITY, |left| left.as_secs_f64()));
+        }
         for actor in self.registry.statuses() {
             metrics.actor_mailbox_depth.with_label_values(&[actor.name]).set(actor.mailbox_depth as i64);
             let by = actor.restarts_by_reason;
@@ -203,7 +226,7 @@ impl Views {
             },
             alerts: (self.alerts)(),
             inbox: self.inbox.as_ref().map(|look| look()),
-            buffer: buffer_view(stats, account),
+            buffer: buffer_view(stats, account, *lock(&self.measured.full_in)),
         }
     }
 
@@ -293,7 +316,7 @@ fn actor_view(status: crate::supervise::ActorStatus) -> ActorView {
     }
 }
 
-fn buffer_view(stats: BufferStats, account: Account) -> BufferView {
+fn buffer_view(stats: BufferStats, account: Account, full_in: FullIn) -> BufferView {
     BufferView {
         tier: stats.tier,
         may_lose: stats.may_lose,
@@ -302,6 +325,8 @@ fn buffer_view(stats: BufferStats, account: Account) -> BufferView {
         bytes: stats.bytes,
         bytes_bound: stats.bytes_bound,
         oldest_age_ms: stats.oldest_age_ms,
+        lanes: stats.streams.len(),
+        full_in_ms: full_in.journal.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
         account,
         difference: stats.difference,
     }

@@ -140,7 +140,7 @@ fn a_backup_made_under_load_holds_what_was_acknowledged_before_and_the_daemon_ca
         let before = *acknowledged.lock().expect("whole");
         done(&daemon, &["backup", path(&file)]);
         let after = *acknowledged.lock().expect("whole");
-        assert!(after > before, "senders were not held up");
+        daemon.wait_for("taking more", Duration::from_secs(20), |_| *acknowledged.lock().expect("whole") > after);
         stop.store(true, SeqCst);
         pusher.join().expect("the pusher ends");
         refused(&daemon, &["backup", path(&file)], "is there already");

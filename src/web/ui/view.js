@@ -27,6 +27,10 @@ const readiness = (s) => {
   return [pill("ready", tone, tone, word("readiness", s.readiness))];
 };
 
+// A buffer in memory is bounded by its readings, a journal by its bytes.
+const bufferNote = ({ rowsBound, bytes: used }) =>
+  (rowsBound == null ? t("figure.buffer.disk", { n: bytes(used) }) : t("figure.buffer.note", { n: count(rowsBound) }));
+
 const figures = (s, alerts) => {
   const figure = (key, value, note, tone = "") =>
     ({ key, label: t(`figure.${key}`), value, note: t(`figure.${key}.note`, note), tone });
@@ -39,7 +43,7 @@ const figures = (s, alerts) => {
     figure("alerts", String(alerts.open), { n: alerts.critical }, alerts.critical ? "bad" : alerts.open ? "warn" : ""),
     figure("engines", count(s.engines?.total), { n: alarms }),
     figure("rate", number(rate, (rate ?? 0) < 100 ? 1 : 0), { n: count(s.ingest?.acceptedTotal) }),
-    figure("buffer", count(s.buffer?.rows), { n: count(s.buffer?.rowsBound) }),
+    { ...figure("buffer", count(s.buffer?.rows)), note: bufferNote(s.buffer ?? {}) },
     figure("outbox", count(toSend), { n: count(out.sentTotal) }),
     figure("uptime", uptime == null ? t("unknown") : span(Math.max(uptime, 1) * 1000), { n: s.version ?? "" }),
   ];
@@ -142,16 +146,26 @@ const bufferBars = ({ buffer: b = {} }) => {
     };
   };
   return [
-    bar("rows", "buffer.rows", b.rows, b.rowsBound, count),
+    // A journal is bounded by its bytes alone.
+    ...(b.rowsBound == null ? [] : [bar("rows", "buffer.rows", b.rows, b.rowsBound, count)]),
     bar("bytes", "buffer.bytes", b.bytes, b.bytesBound, bytes),
   ];
 };
 
 // The server says it at length and in English; the table says it shortly for the tiers it knows.
 const mayLose = ({ tier, mayLose }) => (word("mayLose", tier) === (tier ?? "") ? mayLose : word("mayLose", tier));
+const journal = ({ fullInMs, lanes, account: a = {} }) => {
+  const gone = (a.quarantined ?? 0) + (a.void ?? 0) + (a.lost ?? 0);
+  return [
+    fact("fullIn", "buffer.fullIn", fullInMs == null ? t("buffer.notFilling") : span(fullInMs), alarmed(fullInMs, "warn")),
+    fact("lanes", "buffer.lanes", count(lanes)),
+    fact("gaps", "buffer.gaps", count(gone), alarmed(gone, "bad")),
+  ];
+};
 const buffer = ({ buffer: b = {} }) => [
   fact("tier", "buffer.tier", b.tier),
   fact("oldest", "buffer.oldest", waiting(b.oldestAgeMs)),
+  ...(b.tier === "journal" ? journal(b) : []),
   fact("mayLose", "buffer.mayLose", mayLose(b)),
 ];
 

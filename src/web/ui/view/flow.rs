@@ -79,10 +79,10 @@ pub(super) fn buffer_bars(snapshot: &Value, say: Say) -> Vec<Row> {
             ("limit", String::new()),
         ]
     };
-    vec![
-        bar("rows", "buffer.rows", "/buffer/rows", "/buffer/rowsBound", &|value| say.count(value)),
-        bar("bytes", "buffer.bytes", "/buffer/bytes", "/buffer/bytesBound", &|value| say.bytes(value)),
-    ]
+    let rows = bar("rows", "buffer.rows", "/buffer/rows", "/buffer/rowsBound", &|value| say.count(value));
+    let bytes = bar("bytes", "buffer.bytes", "/buffer/bytes", "/buffer/bytesBound", &|value| say.bytes(value));
+    // A journal is bounded by its bytes alone.
+    if number(snapshot, "/buffer/rowsBound").is_some() { vec![rows, bytes] } else { vec![bytes] }
 }
 
 /// The buffer's medium and what it promises.
@@ -91,11 +91,22 @@ pub(super) fn buffer(snapshot: &Value, say: Say) -> Vec<Row> {
     // The server says it at length and in English; the table says it shortly for the tiers it knows.
     let short = Some(say.word("mayLose", tier)).filter(|short| short != tier);
     let may_lose = short.unwrap_or_else(|| text(snapshot, "/buffer/mayLose").to_owned());
-    vec![
+    let mut facts = vec![
         fact("tier", say.text("buffer.tier"), tier.to_owned(), ""),
         fact("oldest", say.text("buffer.oldest"), age(number(snapshot, "/buffer/oldestAgeMs"), say), ""),
-        fact("mayLose", say.text("buffer.mayLose"), may_lose, ""),
-    ]
+    ];
+    if tier == "journal" {
+        let full = number(snapshot, "/buffer/fullInMs");
+        let written = full.map_or_else(|| say.text("buffer.notFilling"), |ms| say.span(ms));
+        let gone =
+            ["quarantined", "void", "lost"].map(|term| number(snapshot, &format!("/buffer/account/{term}")).unwrap_or_default());
+        let gone = Some(gone.iter().sum::<f64>());
+        facts.push(fact("fullIn", say.text("buffer.fullIn"), written, alarmed(full, "warn")));
+        facts.push(fact("lanes", say.text("buffer.lanes"), say.count(number(snapshot, "/buffer/lanes")), ""));
+        facts.push(fact("gaps", say.text("buffer.gaps"), say.count(gone), alarmed(gone, "bad")));
+    }
+    facts.push(fact("mayLose", say.text("buffer.mayLose"), may_lose, ""));
+    facts
 }
 
 /// The database.

@@ -51,6 +51,14 @@ fn rank(level: &str) -> u8 {
     }
 }
 
+/// A buffer in memory is bounded by its readings, a journal by its bytes.
+fn buffer_note(snapshot: &Value, say: Say) -> String {
+    match number(snapshot, "/buffer/rowsBound") {
+        Some(bound) => say.fill("figure.buffer.note", &[("n", &say.count(Some(bound)))]),
+        None => say.fill("figure.buffer.disk", &[("n", &say.bytes(number(snapshot, "/buffer/bytes")))]),
+    }
+}
+
 /// The strip of key figures.
 pub(super) fn figures(snapshot: &Value, counts: &AlertCounts, say: Say) -> Vec<Row> {
     let figure = |key: &'static str, value: String, note: String, tone: &str| {
@@ -84,12 +92,7 @@ pub(super) fn figures(snapshot: &Value, counts: &AlertCounts, say: Say) -> Vec<R
             noted("rate", say.count(number(snapshot, "/ingest/acceptedTotal"))),
             "",
         ),
-        figure(
-            "buffer",
-            say.count(number(snapshot, "/buffer/rows")),
-            noted("buffer", say.count(number(snapshot, "/buffer/rowsBound"))),
-            "",
-        ),
+        figure("buffer", say.count(number(snapshot, "/buffer/rows")), buffer_note(snapshot, say), ""),
         figure("outbox", say.count(Some(waiting)), noted("outbox", say.count(number(snapshot, "/outbox/sentTotal"))), ""),
         figure(
             "uptime",

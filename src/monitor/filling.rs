@@ -1,0 +1,153 @@
+//! How soon something that fills up will be full, from how fast it grew in the last minutes. Pure: looks come in with their time.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use super::Condition;
+use crate::{config::units::format_size, domain::alert::Level};
+
+/// What happened longer ago says little about what comes.
+const WINDOW: Duration = Duration::from_secs(180);
+/// Looks closer together than this are one.
+const SPACING: Duration = Duration::from_millis(900);
+/// Growth is taken as spread over at least this long: a journal grows by whole segments, and the first one is no trend.
+const SPREAD: Duration = Duration::from_secs(10);
+/// An alert opens where it would be full within this.
+const HORIZON: Duration = Duration::from_secs(30 * 60);
+/// Emptier than this, percent, nothing is urgent, however fast it fills.
+const FLOOR: f64 = 10.0;
+/// Projected fill, percent, at which the alert is over.
+const CLEAR: f64 = 80.0;
+/// Looks in a row before an alert opens.
+const LOOKS: u32 = 3;
+
+/// What was seen of one thing in the last minutes, at most one look a second.
+#[derive(Debug, Default)]
+pub struct Filling {
+    looks: VecDeque<(Instant, u64)>,
+    used: u64,
+    bound: u64,
+}
+
+impl Filling {
+    /// Takes one look into account.
+    pub fn look(&mut self, at: Instant, used: u64, bound: u64) {
+        (self.used, self.bound) = (used, bound);
+        if self.looks.back().is_none_or(|(last, _)| at.saturating_duration_since(*last) >= SPACING) {
+            self.looks.push_back((at, used));
+        }
+        while self.looks.front().is_some_and(|(first, _)| at.saturating_duration_since(*first) > WINDOW) {
+            self.looks.pop_front();
+        }
+    }
+
+    /// Bytes a second since it was emptiest within the window; 0 where it does not grow.
+    fn rate(&self) -> f64 {
+        let Some((now, _)) = self.looks.back() else { return 0.0 };
+        // Of equal ones the last: what lies before the growth began would only thin it out.
+        let Some((since, least)) = self.looks.iter().rev().min_by_key(|(_, used)| *used) else { return 0.0 };
+        let lasted = now.saturating_duration_since(*since).max(SPREAD);
+        self.used.saturating_sub(*least) as f64 / lasted.as_secs_f64()
+    }
+
+    /// When it is full at this rate; `None` where it does not grow.
+    pub fn full_in(&self) -> Option<Duration> {
+        let rate = self.rate();
+        let left = self.bound.saturating_sub(self.used) as f64;
+        // A year is long enough to be never, and keeps the division within what a duration can hold.
+        (rate > 0.0 && left / rate < 365.0 * 86_400.0).then(|| Duration::from_secs_f64(left / rate))
+    }
+
+    /// The condition: how full it will be at [`HORIZON`], percent. `then` says what happens and what to do.
+    pub fn condition(&self, name: &'static str, subject: &str, what: &'static str, then: &str) -> Condition {
+        let share = |bytes: f64| if self.bound == 0 { 0.0 } else { bytes * 100.0 / self.bound as f64 };
+        let now = share(self.used as f64);
+        let soon = share(self.used as f64 + self.rate() * HORIZON.as_secs_f64());
+        let cause = self.full_in().map(|left| {
+            let (used, bound) = (rounded(self.used), rounded(self.bound));
+            format!("{what}: {used} of {bound}, full in about {} at the rate of the last minutes; {then}", about(left))
+        });
+        Condition {
+            name,
+            subject: subject.into(),
+            level: Level::Warning,
+            value: if now < FLOOR { now } else { soon.min(999.0) },
+            limit: 100.0,
+            clear: CLEAR,
+            looks: LOOKS,
+            what,
+            unit: " % in half an hour",
+            cause,
+        }
+    }
+}
+
+/// `45 s`, `12 min`, `3 h`.
+fn about(time: Duration) -> String {
+    match time.as_secs() {
+        s if s < 120 => format!("{s} s"),
+        s if s < 7_200 => format!("{} min", s / 60),
+        s => format!("{} h", s / 3_600),
+    }
+}
+
+/// Three digits: nobody needs the byte.
+fn rounded(bytes: u64) -> String {
+    let digits = bytes.max(1).ilog10();
+    let step = 10_u64.pow(digits.saturating_sub(2));
+    format_size(bytes / step * step)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filling(looks: impl Iterator<Item = u64>) -> Filling {
+        let (start, mut filling) = (Instant::now(), Filling::default());
+        looks.enumerate().for_each(|(s, used)| filling.look(start + Duration::from_secs(s as u64), used, 1_000_000));
+        filling
+    }
+
+    #[test]
+    fn the_time_left_follows_from_the_rate_since_it_began_to_grow() {
+        // Two minutes of nothing, then 1,000 bytes a second.
+        let filled = filling((0..120).map(|_| 400_000).chain((1..=60).map(|s| 400_000 + 1_000 * s)));
+        assert_eq!(filled.full_in(), Some(Duration::from_secs(540)));
+        let condition = filled.condition("journal-filling", "journal", "The journal", "then 503");
+        assert!(condition.value > condition.limit, "{condition:?}");
+        assert_eq!(
+            condition.cause.as_deref(),
+            Some("The journal: 460kB of 1MB, full in about 9 min at the rate of the last minutes; then 503")
+        );
+    }
+
+    #[test]
+    fn what_does_not_grow_or_shrinks_is_never_full() {
+        assert_eq!(filling((0..100).map(|_| 700_000)).full_in(), None);
+        assert_eq!(filling((0..100).map(|s| 700_000 - s * 1_000)).full_in(), None);
+        let calm = filling((0..100).map(|_| 700_000)).condition("journal-filling", "journal", "The journal", "");
+        assert!(calm.value <= calm.clear, "{calm:?}");
+    }
+
+    #[test]
+    fn one_segment_in_an_empty_journal_alarms_nobody() {
+        let condition = filling([0, 0, 64_000, 64_000].into_iter()).condition("journal-filling", "journal", "The journal", "");
+        assert!(condition.value <= condition.limit, "{condition:?}");
+    }
+
+    #[test]
+    fn a_slow_rise_is_no_alarm_until_half_an_hour_before_the_end() {
+        let at = |used: u64| filling((0..180).map(|s| used + 100 * s)).condition("journal-filling", "journal", "The journal", "");
+        assert!(at(500_000).value < 100.0);
+        assert!(at(850_000).value > 100.0);
+    }
+
+    #[test]
+    fn memory_is_bounded_however_often_one_looks() {
+        let (start, mut filling) = (Instant::now(), Filling::default());
+        (0..100_000).for_each(|n| filling.look(start + Duration::from_millis(n * 10), n, 1_000_000));
+        assert!(filling.looks.len() <= 201, "{}", filling.looks.len());
+    }
+}
