@@ -67,12 +67,12 @@ pub fn create(config: &Config, target: &Path, now_us: i64, progress: &mut dyn Pr
             if !pinned.more().map_err(failed)? {
                 return Ok(None);
             }
-            let end = pinned.end().map_err(failed)?;
+            pinned.fix_ends().map_err(failed)?;
             control.snapshot(|control_shape, control_snapshot| {
                 job.about.store = shape.clone();
                 job.about.control = control_shape.clone();
                 let writer = Writer::new(file.as_file().try_clone().map_err(failed)?, job.mtime);
-                job.write(writer, (&pinned, end), snapshot, control_snapshot).map(Some).map_err(failed)
+                job.write(writer, &pinned, snapshot, control_snapshot).map(Some).map_err(failed)
             })
         });
         if let Some(made) = made.map_err(|error| error.to_string())? {
@@ -100,19 +100,13 @@ struct Job<'p> {
 }
 
 impl Job<'_> {
-    fn write(
-        &mut self,
-        mut writer: Writer,
-        (pinned, end): (&Pinned, u64),
-        store: Snapshot<'_>,
-        control: Snapshot<'_>,
-    ) -> io::Result<Created> {
+    fn write(&mut self, mut writer: Writer, pinned: &Pinned, store: Snapshot<'_>, control: Snapshot<'_>) -> io::Result<Created> {
         add_about(&mut writer, &self.about)?;
         self.progress.part("journal", pinned.bytes());
         let mut segments = 0;
-        for (name, file, newest) in pinned.segments() {
+        for (name, file, end) in pinned.segments() {
             let len = file.metadata()?.len();
-            let content = up_to(file, if newest { end } else { len }, len)?;
+            let content = up_to(file, end, len)?;
             writer.add(&format!("{JOURNAL}{name}"), len, content, &mut |bytes| self.progress.done(bytes))?;
             segments += 1;
         }

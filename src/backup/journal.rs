@@ -7,6 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::buffer::journal::verify::whole_end;
+
 /// The folder for what was damaged, below the journal's.
 const QUARANTINE: &str = "quarantine";
 /// How often a backup begins anew because segments came and went too fast.
@@ -17,12 +19,13 @@ pub(super) const ATTEMPTS: u32 = 5;
 pub(super) struct Pinned {
     dir: PathBuf,
     segments: BTreeMap<u64, (String, File)>,
+    ends: BTreeMap<u64, u64>,
 }
 
 impl Pinned {
     /// Opens all that are there; none where there is no journal.
     pub(super) fn first(dir: &Path) -> io::Result<Self> {
-        let mut pinned = Self { dir: dir.to_owned(), segments: BTreeMap::new() };
+        let mut pinned = Self { dir: dir.to_owned(), segments: BTreeMap::new(), ends: BTreeMap::new() };
         pinned.more()?;
         Ok(pinned)
     }
@@ -49,16 +52,19 @@ impl Pinned {
         Ok(newest.is_none() || numbers.windows(2).all(|pair| pair[1] == pair[0] + 1))
     }
 
-    /// The segments, oldest first: name, file, and whether it is the one that may still be written.
-    pub(super) fn segments(&self) -> impl Iterator<Item = (&str, &File, bool)> {
-        let last = self.segments.keys().next_back().copied();
-        self.segments.iter().map(move |(number, (name, file))| (name.as_str(), file, Some(*number) == last))
+    /// The segments, oldest first: name, file, and up to where it is copied.
+    pub(super) fn segments(&self) -> impl Iterator<Item = (&str, &File, u64)> {
+        let end = |number| self.ends.get(number).copied().unwrap_or(u64::MAX);
+        self.segments.iter().map(move |(number, (name, file))| (name.as_str(), file, end(number)))
     }
 
-    /// How far the newest one is written: whole frames only, because the next one may be half there.
-    pub(super) fn end(&self) -> io::Result<u64> {
-        let Some((_, file)) = self.segments.values().next_back() else { return Ok(0) };
-        Ok(file.metadata()?.len())
+    /// Notes how far the newest ones are written: whole frames only, because the next one may be half there. Older ones are not
+    /// written any more; the last but one may be where a newer one is only prepared.
+    pub(super) fn fix_ends(&mut self) -> io::Result<()> {
+        for (number, (_, file)) in self.segments.iter().rev().take(2) {
+            self.ends.insert(*number, whole_end(file)?);
+        }
+        Ok(())
     }
 
     /// Bytes of all of them.
@@ -73,12 +79,13 @@ impl Pinned {
     }
 }
 
-/// A file's first `end` bytes, then zeros up to its length.
+/// A file's first `end` bytes, then zeros up to `len`.
 pub(super) fn up_to(file: &File, end: u64, len: u64) -> io::Result<impl Read> {
     use std::io::{Seek, SeekFrom};
     let mut file = file.try_clone()?;
     file.seek(SeekFrom::Start(0))?;
-    Ok(file.take(end).chain(io::repeat(0).take(len.saturating_sub(end))))
+    // It may become shorter meanwhile, when the room behind its end is given back; zeros stood there.
+    Ok(file.take(end.min(len)).chain(io::repeat(0)).take(len))
 }
 
 fn names(dir: &Path) -> io::Result<Vec<String>> {

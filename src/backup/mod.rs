@@ -9,8 +9,8 @@
 //!
 //! 1. it lists the segments and opens every one (an open file keeps its bytes, even when its name is dropped meanwhile);
 //! 2. it fixes the moment of the database (SQLite: a read transaction; PostgreSQL: REPEATABLE READ);
-//! 3. it lists the segments again, and opens the new ones;
-//! 4. it copies all of them, each up to the last whole frame, then the database as of step 2, then the control store.
+//! 3. it lists the segments again, opens the new ones, and notes up to which frame the newest is written;
+//! 4. it fixes the moment of the control store, and copies all of them.
 //!
 //! A reading that was acknowledged before step 1 is in a segment that step 1 has opened, or that segment was dropped before; then the
 //! database had it before step 2. So it is in at least one copy, usually in both: putting it back settles it once, because the
@@ -19,7 +19,7 @@
 //! Were the database copied first, a reading could be drained and its segment dropped in between, and be in neither copy. Numbers of
 //! segments rise by one: should one come and go between steps 1 and 3, its number is missing, and the backup begins anew.
 //!
-//! The control store comes last, so that the alert of a copied reading, which was committed before the reading was acknowledged, is
+//! The control store's moment comes last, so that the alert of a copied reading, which was committed before the reading was acknowledged, is
 //! there too. What it was about to send at that moment is sent again after a restore: a repeat, never a silence.
 
 mod archive;

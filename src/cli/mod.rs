@@ -19,6 +19,7 @@ pub mod config;
 mod control_client;
 pub mod demo;
 pub mod failures;
+pub mod journal;
 pub mod migrate;
 pub mod run;
 pub mod simulate;
@@ -132,6 +133,8 @@ pub enum Command {
     Token(token::TokenArgs),
     /// The schema of the store
     Migrate(migrate::MigrateArgs),
+    /// What the journal holds, and whether it is whole
+    Journal(journal::JournalArgs),
     /// Put data directory and database into one file
     Backup(backup::BackupArgs),
     /// Put back what a backup holds
@@ -152,6 +155,7 @@ pub fn main() -> ExitCode {
         Command::Failures(args) => failures::execute(args, &cli.global),
         Command::Token(args) => token::execute(args, &cli.global),
         Command::Migrate(args) => migrate::execute(args, &cli.global),
+        Command::Journal(args) => journal::execute(args, &cli.global),
         Command::Backup(args) => backup::execute(args, &cli.global),
         Command::Restore(args) => backup::execute_restore(args, &cli.global),
         Command::Demo(args) => demo::execute(args),

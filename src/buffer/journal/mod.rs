@@ -5,7 +5,7 @@
 //! again, because nobody was told of them. Damage never keeps the log from opening: it is skipped, set aside and reported.
 //!
 //! [`disk`] is the file system, [`frame`] and [`segment`] the format, [`scan`] walks over damage, [`recover`] opens, [`writer`] writes,
-//! [`reader`] reads, [`shared`] lies between the two, [`quarantine`] keeps what was damaged.
+//! [`reader`] reads, [`shared`] lies between the two, [`quarantine`] keeps what was damaged, [`verify`] only looks.
 
 pub mod answer;
 pub mod disk;
@@ -18,6 +18,7 @@ pub mod segment;
 pub mod shared;
 mod staging;
 mod tail;
+pub mod verify;
 pub mod writer;
 
 use crate::domain::receipt::StreamId;

@@ -81,7 +81,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     // A backup reads what the others keep, and a restore holds the directory's lock.
     ("backup", &["buffer", "config", "daemon", "domain", "store"]),
-    ("cli", &["backup", "clock", "config", "daemon", "domain", "ingest", "logging", "monitor", "sim", "store"]),
+    ("cli", &["backup", "buffer", "clock", "config", "daemon", "domain", "ingest", "logging", "monitor", "sim", "store"]),
 ];
 
 /// Nobody reads a longer file to its end.
