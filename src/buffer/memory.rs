@@ -289,11 +289,12 @@ impl Buffer for MemoryBuffer {
             may_lose: "a crash or power cut loses the readings that wait here; ask for ack=store to wait for the database",
             streams: vec![self.stream],
             rows: inner.account.buffered,
-            rows_bound: self.rows_bound,
+            rows_bound: Some(self.rows_bound),
             bytes: inner.bytes,
             bytes_bound: self.bytes_bound,
             oldest_age_ms: u64::try_from(oldest_age.as_millis()).unwrap_or(u64::MAX),
             waiters: inner.waiters.len(),
+            refuses: inner.account.buffered >= self.rows_bound || inner.bytes >= self.bytes_bound,
             account: inner.account,
             difference: i64::try_from(difference).unwrap_or(if difference > 0 { i64::MAX } else { i64::MIN }),
         }

@@ -163,6 +163,17 @@ impl Totals {
         self.lost += more.lost;
     }
 
+    /// The database has reported `outcome`.
+    pub fn settle(&mut self, outcome: &DrainOutcome) {
+        self.stored += outcome.stored;
+        self.duplicate += outcome.duplicate;
+        self.conflict += outcome.conflict;
+        self.dead += outcome.dead;
+        self.quarantined += outcome.quarantined;
+        self.void += outcome.void;
+        self.lost += outcome.lost;
+    }
+
     /// All of them together.
     pub fn sum(&self) -> u64 {
         self.stored + self.duplicate + self.conflict + self.dead + self.discarded + self.quarantined + self.void + self.lost
@@ -261,6 +272,22 @@ impl Account {
         self.lost += outcome.lost;
     }
 
+    /// Both accounts together.
+    pub fn plus(&self, other: &Self) -> Self {
+        Self {
+            accepted: self.accepted + other.accepted,
+            stored: self.stored + other.stored,
+            duplicate: self.duplicate + other.duplicate,
+            conflict: self.conflict + other.conflict,
+            dead: self.dead + other.dead,
+            discarded: self.discarded + other.discarded,
+            quarantined: self.quarantined + other.quarantined,
+            void: self.void + other.void,
+            lost: self.lost + other.lost,
+            buffered: self.buffered + other.buffered,
+        }
+    }
+
     /// Everything that the database reports of a stream replaces what was known of it.
     pub fn set_totals(&mut self, totals: &Totals) {
         let Totals { stored, duplicate, conflict, dead, discarded, quarantined, void, lost } = *totals;
@@ -282,8 +309,8 @@ pub struct BufferStats {
     pub streams: Vec<StreamId>,
     /// Readings waiting.
     pub rows: u64,
-    /// Most readings that may wait.
-    pub rows_bound: u64,
+    /// Most readings that may wait; `None` where only bytes count.
+    pub rows_bound: Option<u64>,
     /// Bytes waiting.
     pub bytes: u64,
     /// Most bytes that may wait.
@@ -292,6 +319,8 @@ pub struct BufferStats {
     pub oldest_age_ms: u64,
     /// Senders that wait for `store`.
     pub waiters: usize,
+    /// Whether the next batch would be refused for want of room.
+    pub refuses: bool,
     /// The account of these streams.
     pub account: Account,
     /// See [`Account::difference`].
@@ -362,6 +391,11 @@ pub trait Buffer: Send + Sync + fmt::Debug {
 
     /// The process ends with readings that only this medium holds. Returns how many are lost with it: 0 where it is durable.
     fn abandon(&self) -> u64;
+
+    /// What a number that was handed out is called now: the medium may have renumbered it under a new stream.
+    fn locate(&self, stream: StreamId, seq: u64) -> (StreamId, u64) {
+        (stream, seq)
+    }
 
     /// Where a number stands as far as the medium knows; `None` where the ledger must be asked.
     fn state_of(&self, stream: StreamId, seq: u64) -> Option<ReceiptState>;

@@ -5,6 +5,7 @@
 
 mod directory;
 mod drain;
+mod journal;
 mod reload;
 mod start;
 mod stop;

@@ -11,8 +11,9 @@ use arc_swap::ArcSwap;
 use super::{
     Daemon, DataDirectory, Options, StartFailed,
     drain::{DrainObserver, StoreWriter},
+    journal::{self, open_buffer},
     while_doing,
-    wiring::{last_run, load_alerts, on_open, open_buffer, pollers, raise, save_phases, store_is_up, view_outbox},
+    wiring::{last_run, load_alerts, on_open, pollers, raise, save_phases, store_is_up, view_outbox},
 };
 use crate::{
     alert::{AlertActor, AlertBoard, AlertDesk, AlertParts},
@@ -45,6 +46,9 @@ use crate::{
 /// Longest silence of the drain. Calls to the database do not count: they are watched apart (`buffer/call.rs`).
 const DRAIN_SILENCE: Duration = Duration::from_secs(10);
 
+/// Longest silence of the journal's thread. A disk that takes longer for one sync is not made faster by a restart.
+const JOURNAL_SILENCE: Duration = Duration::from_secs(60);
+
 impl Daemon {
     /// Starts everything. Must run in an actix system, on its thread.
     ///
@@ -73,7 +77,6 @@ impl Daemon {
         let sources = Arc::new(SourceBoard::default());
         let board = Arc::new(Board::default());
         let health = Arc::new(StoreHealth::default());
-        let buffer = open_buffer(&settings).map_err(StartFailed)?;
         let supervisor = Supervisor::new(settings.supervision.clone());
         let registry = supervisor.registry().clone();
         let start = while_doing("actors");
@@ -102,6 +105,16 @@ impl Daemon {
         let raiser = Raiser::start(alert.courier());
         outbox.set_raise(raise(&raiser));
         raise(&raiser)(vec![last_run(left_open, &settings, started.0)]);
+
+        let buffer = open_buffer(
+            &settings,
+            journal::Observer {
+                raiser: raiser.clone(),
+                clock: clock.clone(),
+                stamp: registry.register_loop("journal", JOURNAL_SILENCE),
+            },
+        )
+        .map_err(while_doing("journal"))?;
 
         let schedule = Arc::new(ScheduleBoard::default());
         let duties = ScheduleParts {

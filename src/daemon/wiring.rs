@@ -8,7 +8,7 @@ use std::{
 use super::drain::OnOpen;
 use crate::{
     alert::AlertBoard,
-    buffer::{Account, Buffer, Totals, health::StoreHealth, memory::MemoryBuffer},
+    buffer::{Account, Buffer, Totals, health::StoreHealth},
     clock::{ArrivalClock, Clock, SharedClock, SystemClock},
     config::{Config, Tier},
     domain::{
@@ -91,6 +91,8 @@ pub(super) fn raise(raiser: &Raiser) -> Box<dyn Fn(Vec<Transition>) + Send + Syn
 
 /// What the end of the run before means: an alert that stays open until a run has ended in order.
 pub(super) fn last_run(left_open: bool, config: &Config, now_us: i64) -> Transition {
+    // What a journal has acknowledged is still there.
+    let left_open = left_open && config.buffer.tier == Tier::Memory;
     let text = if left_open {
         let most = config.buffer.memory_rows;
         format!(
@@ -119,13 +121,6 @@ pub(super) fn last_run(left_open: bool, config: &Config, now_us: i64) -> Transit
 pub(super) fn store_is_up(health: &Arc<StoreHealth>) -> Box<dyn Fn() -> bool + Send + Sync> {
     let health = health.clone();
     Box::new(move || health.is_up())
-}
-
-pub(super) fn open_buffer(settings: &Config) -> Result<Arc<dyn Buffer>, String> {
-    match settings.buffer.tier {
-        Tier::Memory => Ok(Arc::new(MemoryBuffer::new(settings.buffer.memory_rows, settings.buffer.memory_bytes))),
-        Tier::Journal => Err("this build has no journal yet; set buffer.tier = \"memory\"".to_owned()),
-    }
 }
 
 /// Fills the board, and puts the phases together: firing is what has an open alert, whatever else was saved.

@@ -163,7 +163,7 @@ impl MonitorActor {
 /// What host and buffer look like, as conditions.
 fn conditions_now(figures: &HostFigures, limits: &MonitorConfig, stats: &BufferStats) -> Vec<Condition> {
     let share = |part: u64, whole: u64| if whole == 0 { 0.0 } else { part as f64 * 100.0 / whole as f64 };
-    let fill = share(stats.rows, stats.rows_bound).max(share(stats.bytes, stats.bytes_bound));
+    let fill = stats.rows_bound.map_or(0.0, |bound| share(stats.rows, bound)).max(share(stats.bytes, stats.bytes_bound));
     let Account { lost, quarantined, void, .. } = stats.account;
     let mut buffer = Condition::percent("buffer-high", "Fill of the buffer", Level::Warning, fill, BUFFER_PERCENT);
     buffer.subject = "buffer".into();
@@ -242,7 +242,8 @@ mod tests {
             may_lose: "",
             streams: vec![uuid::Uuid::nil()],
             rows: 90,
-            rows_bound: 100,
+            rows_bound: Some(100),
+            refuses: false,
             bytes: 1,
             bytes_bound: 100,
             oldest_age_ms: 0,

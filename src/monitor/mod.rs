@@ -17,4 +17,4 @@ pub use conditions::{Condition, Conditions};
 pub use filling::Filling;
 pub use host::{HostFigures, HostProbe, ProcessFigures, Usage, disk_of};
 pub use snapshot::*;
-pub use views::{ALERTS_SHOWN, FullIn, Look, Measured, Views, sum};
+pub use views::{ALERTS_SHOWN, FullIn, Look, Measured, Views};

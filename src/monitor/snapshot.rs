@@ -134,7 +134,7 @@ pub struct BufferView {
     /// Readings waiting.
     pub rows: u64,
     /// Most readings that may wait.
-    pub rows_bound: u64,
+    pub rows_bound: Option<u64>,
     /// Bytes waiting.
     pub bytes: u64,
     /// Most bytes that may wait.

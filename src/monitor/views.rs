@@ -112,7 +112,7 @@ impl Views {
     /// The buffer's look and the account over all streams of this directory, taken together.
     pub fn account(&self) -> (BufferStats, Account) {
         let stats = self.buffer.stats();
-        let account = sum(&lock(&self.measured.store_facts).earlier, &stats.account);
+        let account = lock(&self.measured.store_facts).earlier.plus(&stats.account);
         let account = lock(&self.measured.decided).values().fold(account, |account, delta| shifted(&account, delta));
         (stats, account)
     }
@@ -165,8 +165,7 @@ impl Views {
     }
 
     fn readiness_with(&self, stats: &BufferStats) -> Readiness {
-        let full = stats.rows >= stats.rows_bound || stats.bytes >= stats.bytes_bound;
-        self.board.readiness(self.health.is_up(), full)
+        self.board.readiness(self.health.is_up(), stats.refuses)
     }
 
     /// Sets the metrics that are kept elsewhere. Give it to [`Metrics::on_scrape`].
@@ -258,22 +257,6 @@ impl Views {
             down_since: health.down_since_us.map(rfc3339_us),
             size_bytes: (self.store_size)(),
         }
-    }
-}
-
-/// Both accounts together.
-pub fn sum(a: &Account, b: &Account) -> Account {
-    Account {
-        accepted: a.accepted + b.accepted,
-        stored: a.stored + b.stored,
-        duplicate: a.duplicate + b.duplicate,
-        conflict: a.conflict + b.conflict,
-        dead: a.dead + b.dead,
-        discarded: a.discarded + b.discarded,
-        quarantined: a.quarantined + b.quarantined,
-        void: a.void + b.void,
-        lost: a.lost + b.lost,
-        buffered: a.buffered + b.buffered,
     }
 }
 

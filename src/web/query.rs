@@ -236,6 +236,7 @@ pub async fn receipt(_who: Asker, path: Path<(String, String)>, state: Data<WebS
     let (stream, seq) = path.into_inner();
     let stream = Uuid::parse_str(&stream).map_err(|_| ApiError::field("stream", "is not a UUID"))?;
     let seq: u64 = seq.parse().map_err(|_| ApiError::field("seq", "is not a whole number"))?;
+    let (stream, seq) = state.views.buffer.locate(stream, seq);
     let known = match state.views.buffer.state_of(stream, seq) {
         Some(known) => known,
         None => state.store.call(move |conn| ledger::receipt_state(conn, stream, seq)).await?,

@@ -1,4 +1,5 @@
-//! The segment log below tier journal: where acknowledged readings are on disk.
+//! Tier journal: where acknowledged readings are on disk. [`tier`] is the buffer that the daemon holds, `commit` the thread that answers
+//! pushes, `lane` what a drain reads from, `books` the account; the rest is the segment log below.
 //!
 //! In: payloads of consecutive readings of a lane, from one thread, which then asks for a sync and may acknowledge. Out: the same, in
 //! order, to one reader a lane; after a crash too. What no sync covered may be lost by a crash, and then its numbers are given out
@@ -8,8 +9,11 @@
 //! [`reader`] reads, [`shared`] lies between the two, [`quarantine`] keeps what was damaged, [`verify`] only looks.
 
 pub mod answer;
+mod books;
+mod commit;
 pub mod disk;
 pub mod frame;
+mod lane;
 mod quarantine;
 pub mod reader;
 pub mod recover;
@@ -18,6 +22,7 @@ pub mod segment;
 pub mod shared;
 mod staging;
 mod tail;
+pub mod tier;
 pub mod verify;
 pub mod writer;
 

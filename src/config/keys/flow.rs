@@ -19,9 +19,9 @@ pub(super) static BUFFER: Section = Section {
     keys: &[
         key(
             "tier",
-            Word(&["memory"]),
-            Is(r#""memory""#),
-            "The medium. In memory: fast, and what still waits is lost if the process dies.",
+            Word(&["journal", "memory"]),
+            Is(r#""journal""#),
+            "The medium. journal: on this host's disk, acknowledged after a sync, and there again after a crash. memory: faster, and what still waits is lost if the process dies.",
         ),
         key("batch_rows", Int(1, 100_000), Is("100"), "Rows a batch when the load is light; it grows by itself while catching up."),
         key(

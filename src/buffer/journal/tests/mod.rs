@@ -1,6 +1,7 @@
 //! The log against real files and against a model of a disk.
 
 mod basics;
+mod tier;
 
 use std::path::Path;
 
