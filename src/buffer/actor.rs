@@ -105,7 +105,8 @@ impl Handler<Append> for BatchBufferActor {
         drop(permit);
         if waiting >= u64::from(self.parts.batch_rows) || ack >= AckLevel::Store {
             self.parts.drain.flush();
-        } else if waiting > 0 {
+        }
+        if waiting > 0 {
             self.arm(ctx);
         }
     }

@@ -327,6 +327,9 @@ pub struct BufferStats {
     pub difference: i64,
 }
 
+/// See [`Buffer::on_visible`].
+pub type OnVisible = Box<dyn Fn(u64, bool) + Send + Sync>;
+
 /// A medium in which readings wait. Implemented by each tier; calls never block on the database.
 ///
 /// Readings wait in one or more **lanes**: each is a stream of its own with its own numbers and cursor, drained by its own connection,
@@ -362,6 +365,12 @@ pub trait Buffer: Send + Sync + fmt::Debug {
     /// Numbers a batch and keeps it, or refuses it whole. `reply` is told when the tier's own level is reached; where `ack` is
     /// higher, [`Accepted::upgrade`](crate::protocol::Accepted) resolves later. Returns how many readings wait now.
     fn submit(&self, batch: Batch, ack: AckLevel, alerts: Option<oneshot::Receiver<()>>, reply: Reply) -> u64;
+
+    /// Calls `hook` whenever readings have become visible to [`Buffer::next`] after [`Buffer::submit`] has returned, with how many wait
+    /// and whether a sender waits for the database. A medium where they are visible at once never calls it. The first hook stays.
+    fn on_visible(&self, hook: OnVisible) {
+        drop(hook);
+    }
 
     /// Why this batch would be refused now; `None` where there is room. Asked before the rules see its readings, so that a reading
     /// which the sender must send again does not raise an alert, or count, twice. What arrives in between may still change the answer.

@@ -187,6 +187,15 @@ impl Daemon {
         let (drain, drain_threads) = DrainHandle::start(buffer.clone(), writer, Arc::new(observer), drain_settings)
             .map_err(while_doing("the drain's thread"))?;
 
+        buffer.on_visible(Box::new({
+            let (drain, batch_rows) = (drain.clone(), u64::from(settings.buffer.batch_rows));
+            move |waiting, urgent| {
+                if urgent || waiting >= batch_rows {
+                    drain.flush();
+                }
+            }
+        }));
+
         let buffer_parts = Arc::new(BufferParts {
             buffer: buffer.clone(),
             drain: drain.clone(),

@@ -98,7 +98,7 @@ fn a_start_without_the_database_lets_senders_in_and_catches_up() {
     let waiting = daemon.post("/api/readings?ack=store", r#"{"engineId":"e1","rpm":1}"#);
     assert_eq!(
         (waiting.status, waiting.json()["ack"].as_str()),
-        (202, Some("memory")),
+        (202, Some("journal")),
         "the level that was reached in time: {waiting:?}"
     );
     server.restart();
@@ -113,7 +113,7 @@ fn the_buffer_refuses_at_its_bound_and_takes_again_after_the_outage() {
     }
     let mut server = Postgres::start(&["fsync=off"]);
     let mut setup = setup(&server);
-    setup.more.push_str("memory_rows = 1000\n");
+    setup.more.push_str("tier = \"memory\"\nmemory_rows = 1000\n");
     let daemon = setup.start();
     server.crash();
     let body = |n: i64| {

@@ -72,7 +72,7 @@ fn a_receipt_tells_buffered_until_it_is_stored() {
         .json();
     assert_eq!(
         (&answer["accepted"], &answer["rejected"][0]["index"], &answer["ack"]),
-        (&2.into(), &1.into(), &"memory".into()),
+        (&2.into(), &1.into(), &"journal".into()),
         "{answer}"
     );
     let stream = answer["receipt"]["stream"].as_str().expect("a stream");

@@ -252,7 +252,11 @@ impl<D: Disk> Committer<D> {
             books.synced(*lane, appended);
         }
         let upgrades: Vec<_> = self.numbered.iter_mut().map(|numbered| upgrade(&mut books, numbered)).collect();
+        let waiting = books.waiting_total();
         drop(books);
+        if let Some(hook) = self.core.on_visible.get() {
+            hook(waiting, upgrades.iter().any(Option::is_some));
+        }
         for (numbered, upgrade) in self.numbered.drain(..).zip(upgrades) {
             if let Some((_, alerts, reply)) = numbered.waiting {
                 let _ = reply.send(Ok(Accepted { receipt: numbered.receipt, level: AckLevel::Journal, upgrade, alerts }));

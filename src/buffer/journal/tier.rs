@@ -11,7 +11,7 @@
 use std::{
     fmt, io,
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
     thread,
@@ -30,7 +30,7 @@ use super::{
     open,
 };
 use crate::{
-    buffer::{Account, Attached, Buffer, BufferStats, DrainOutcome, Position, Work},
+    buffer::{Account, Attached, Buffer, BufferStats, DrainOutcome, OnVisible, Position, Work},
     domain::{
         ack::AckLevel,
         batch::Batch,
@@ -112,6 +112,7 @@ pub(super) struct Core<D: Disk> {
     /// Bytes that the log takes on the disk.
     pub(super) bytes: AtomicU64,
     pub(super) closed: AtomicBool,
+    pub(super) on_visible: OnceLock<OnVisible>,
     pub(super) books: Mutex<Books>,
     pub(super) lanes: Vec<Mutex<LaneSide<D>>>,
 }
@@ -153,6 +154,7 @@ impl<D: Disk> JournalBuffer<D> {
             room: AtomicU8::new(Room::Free as u8),
             bytes: AtomicU64::new(log.bytes()),
             closed: AtomicBool::new(false),
+            on_visible: OnceLock::new(),
             books: Mutex::new(Books::new(&lanes, &settled)),
             lanes: (0..lanes.len()).map(|lane| Mutex::new(LaneSide::new(&shared, lane))).collect(),
             shared,
@@ -232,6 +234,11 @@ impl<D: Disk> Buffer for JournalBuffer<D> {
             self.core.wake.notify_one();
         }
         lock(&self.core.books).waiting_total() + rows
+    }
+
+    fn on_visible(&self, hook: OnVisible) {
+        // Set once, by the daemon at its start.
+        let _ = self.core.on_visible.set(hook);
     }
 
     fn refuses(&self, batch: &Batch) -> Option<Refusal> {

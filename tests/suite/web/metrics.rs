@@ -56,7 +56,7 @@ fn pushes_move_the_metrics_of_readings() {
         ("belayd_readings_duplicate_total", 1.0),
         ("belayd_readings_conflict_total", 1.0),
         ("belayd_ack_seconds_count{level=\"store\"}", 1.0),
-        ("belayd_ack_seconds_count{level=\"memory\"}", 2.0),
+        ("belayd_ack_seconds_count{level=\"journal\"}", 2.0),
         ("process_resident_memory_bytes", 1.0),
         ("process_open_fds", 1.0),
     ] {

@@ -97,7 +97,7 @@ fn a_bad_request_gets_its_code_message_and_hint_and_never_a_500() {
         ("POST", "/api/readings", &[JSON, ("Content-Encoding", "br")], b"x", 415),
         ("POST", "/api/readings", &[JSON, ("Content-Encoding", "gzip")], b"no gzip", 400),
         ("POST", "/api/readings?ack=maybe", &[JSON], br#"{"engineId":"e","rpm":1}"#, 400),
-        ("POST", "/api/readings?ack=journal", &[JSON], br#"{"engineId":"e","rpm":1}"#, 400),
+        ("POST", "/api/readings?ack=redis", &[JSON], br#"{"engineId":"e","rpm":1}"#, 400),
         ("POST", "/api/readings?ack=store&ack=store", &[JSON], br#"{"engineId":"e","rpm":1}"#, 400),
         ("POST", "/api/readings?sync=1", &[JSON], br#"{"engineId":"e","rpm":1}"#, 400),
     ];
