@@ -212,7 +212,7 @@ impl<D: Disk> Committer<D> {
 
     /// Appends one frame; its pushes then wait for the sync. Gives back why later ones need not be tried.
     fn append(&mut self, group: Vec<Submitted>, rows: u32) -> Option<Refusal> {
-        let Some(first) = group.first() else { return None };
+        let first = group.first()?;
         self.parts.clear();
         self.parts.extend(group.iter().map(|submitted| submitted.batch.bytes().clone()));
         let appended = match self.log.append(self.lane, first.batch.received_at_us(), rows, &self.parts) {
