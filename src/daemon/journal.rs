@@ -125,10 +125,13 @@ impl JournalObserver for Observer {
 /// The journal's directory cannot be used, with what to do.
 pub(super) fn open_buffer(settings: &Config, observer: Observer) -> Result<Arc<dyn Buffer>, String> {
     let buffer = &settings.buffer;
+    let dir = settings.server.data_dir.join(FOLDER);
     if buffer.tier == Tier::Memory {
+        if dir.is_dir() {
+            log::warn!(target: "belayd::buffer", "{} is from tier journal and is not read by tier memory: where the database was away when belayd stopped, start it once with buffer.tier = \"journal\" until nothing waits", dir.display());
+        }
         return Ok(Arc::new(MemoryBuffer::new(buffer.memory_rows, buffer.memory_bytes)));
     }
-    let dir = settings.server.data_dir.join(FOLDER);
     let fault = |error: io::Error| format!("{}: {error}; it must be writable and have room for one segment", dir.display());
     let disk = RealDisk::create(&dir).map_err(fault)?;
     let observer = Arc::new(observer);

@@ -22,6 +22,8 @@ use crate::{
 
 /// Marks that tell how old what waits is; more are thinned out.
 const MARKS_MAX: usize = 1_024;
+/// Waiters among whom those who have gone are not looked for.
+const WAITERS_LOOK: usize = 1_024;
 /// Least time between two marks.
 const MARK_EVERY: Duration = Duration::from_millis(50);
 
@@ -50,6 +52,8 @@ struct LaneBook {
     attached: bool,
     /// Senders that wait for `store`, by the last number of their push, rising.
     waiters: VecDeque<(u64, oneshot::Sender<AckLevel>)>,
+    /// At how many waiters those who have gone are looked for next.
+    waiters_looked_at: usize,
     marks: VecDeque<(u64, Instant)>,
 }
 
@@ -107,6 +111,7 @@ impl Books {
                 totals: Totals::default(),
                 attached: false,
                 waiters: VecDeque::new(),
+                waiters_looked_at: WAITERS_LOOK,
                 marks: VecDeque::new(),
             };
             if book.waiting() > 0 {
@@ -173,6 +178,11 @@ impl Books {
 
     pub(super) fn wait_for_store(&mut self, lane: usize, last_seq: u64, waiter: oneshot::Sender<AckLevel>) {
         if let Some(book) = self.lanes.get_mut(lane) {
+            // In a long outage senders give up one after the other, and would be remembered until the database is back.
+            if book.waiters.len() >= book.waiters_looked_at {
+                book.waiters.retain(|(_, waiter)| !waiter.is_closed());
+                book.waiters_looked_at = (book.waiters.len() * 2).max(WAITERS_LOOK);
+            }
             book.waiters.push_back((last_seq, waiter));
         }
     }

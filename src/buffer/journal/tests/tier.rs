@@ -333,3 +333,13 @@ fn level_memory_is_answered_before_the_sync_and_said_so() {
     assert_eq!(submit(&buffer, 1, 0, AckLevel::Journal).map(|_| ()), Err(Refusal::Stopping));
     assert_eq!(buffer.abandon(), 0);
 }
+
+#[test]
+fn senders_that_gave_up_waiting_for_the_database_are_forgotten() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let buffer = open(dir.path());
+    for n in 0..5_000 {
+        drop(submit(&buffer, 1, n, AckLevel::Store).expect("room").upgrade.expect("a waiter"));
+    }
+    assert!(buffer.stats().waiters <= 2_048, "{}", buffer.stats().waiters);
+}
