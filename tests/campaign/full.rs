@@ -37,7 +37,8 @@ pub fn run(campaign: &Campaign, part: &mut Part) {
         part.attempt(&format!("history {history}"), |part| {
             let mut world = World::start(dice.next(), &Plan { senders: 6, ..Plan::default() });
             world.daemon.stop();
-            let mount = match Mount::over(&world.daemon.dir().join("data"), 5 + dice.below(6)) {
+            // The daemon itself needs 6 MB here: the control store with its log, and two segments.
+            let mount = match Mount::over(&world.daemon.dir().join("data"), 9 + dice.below(6)) {
                 Ok(mount) => mount,
                 Err(error) => {
                     part.left_out.push(format!("no small file system can be mounted here: {error}"));

@@ -40,25 +40,73 @@ use part::{Campaign, Part};
 use serde_json::json;
 use world::Tier;
 
-/// A part by its name: what it does, and how often and how long at most in the short and in the long campaign.
+/// A part: what it does, and how often and for how many seconds at most in the short and in the long campaign.
 struct Entry {
     name: &'static str,
+    about: &'static str,
     run: fn(&Campaign, &mut Part),
     short: (u64, u64),
     long: (u64, u64),
 }
 
-/// Times in seconds.
 const PARTS: &[Entry] = &[
-    Entry { name: "kill", run: kill::run, short: (100, 60), long: (1_000, 3_600) },
-    Entry { name: "power", run: power::run, short: (60, 60), long: (1_000, 3_600) },
-    Entry { name: "postgres", run: outage::postgres, short: (12, 40), long: (100, 900) },
-    Entry { name: "network", run: outage::network, short: (24, 40), long: (300, 900) },
-    Entry { name: "pause", run: outage::pause, short: (12, 20), long: (100, 600) },
-    Entry { name: "full", run: full::run, short: (5, 30), long: (100, 900) },
-    Entry { name: "damage", run: damage::run, short: (40, 45), long: (1_000, 3_600) },
-    Entry { name: "clock", run: clock::run, short: (12, 20), long: (200, 600) },
-    Entry { name: "mutants", run: mutants::run, short: (8, 120), long: (8, 900) },
+    Entry {
+        name: "kill",
+        about: "kill -9 at random moments, also while it starts; SQLite and PostgreSQL in turn",
+        run: kill::run,
+        short: (100, 60),
+        long: (1_000, 3_600),
+    },
+    Entry {
+        name: "power",
+        about: "power cuts: under a preloaded layer, everything that was not synced is lost, torn or kept by chance; journal, control store and SQLite store",
+        run: power::run,
+        short: (60, 60),
+        long: (1_000, 3_600),
+    },
+    Entry {
+        name: "damage",
+        about: "a byte of the journal flipped, or a segment cut short, while 20,000 readings wait in it",
+        run: damage::run,
+        short: (40, 45),
+        long: (1_000, 3_600),
+    },
+    Entry {
+        name: "postgres",
+        about: "PostgreSQL killed, crashed, stopped or frozen, and started again",
+        run: outage::postgres,
+        short: (12, 40),
+        long: (60, 900),
+    },
+    Entry {
+        name: "network",
+        about: "connections from senders and to PostgreSQL cut, refused, delayed, throttled, swallowed, half-closed",
+        run: outage::network,
+        short: (24, 40),
+        long: (150, 900),
+    },
+    Entry { name: "pause", about: "SIGSTOP for up to 4.5 s, SIGCONT", run: outage::pause, short: (12, 20), long: (60, 600) },
+    Entry {
+        name: "full",
+        about: "the data directory's file system of 9 to 14 MB fills up while the database takes nothing; then there is room again",
+        run: full::run,
+        short: (5, 30),
+        long: (60, 900),
+    },
+    Entry {
+        name: "clock",
+        about: "the wall clock put forward and back by an hour",
+        run: clock::run,
+        short: (12, 20),
+        long: (60, 600),
+    },
+    Entry {
+        name: "mutants",
+        about: "daemons that are broken on purpose, which the parts above must find",
+        run: mutants::run,
+        short: (7, 120),
+        long: (7, 900),
+    },
 ];
 
 static TIER: OnceLock<Tier> = OnceLock::new();
@@ -82,7 +130,7 @@ fn main() -> ExitCode {
     });
     let scale: f64 = value("--scale").and_then(|scale| scale.parse().ok()).unwrap_or(1.0);
     let only = value("--only");
-    let _ = TIER.set(Tier::named(&json!(value("--tier").unwrap_or_else(|| "memory".into()))));
+    let _ = TIER.set(Tier::named(&json!(value("--tier").unwrap_or_else(|| "journal".into()))));
     let campaign = Campaign { seed };
     println!("campaign: seed {seed}, tier {}, binary {}", tier().name, support::daemon::Daemon::binary());
 
@@ -90,7 +138,7 @@ fn main() -> ExitCode {
     for entry in PARTS.iter().filter(|entry| only.as_ref().is_none_or(|only| only.split(',').any(|name| name == entry.name))) {
         let (count, limit) = if long { entry.long } else { entry.short };
         let count = ((count as f64 * scale).ceil() as u64).max(1);
-        let mut part = Part::new(entry.name, count, Duration::from_secs(limit));
+        let mut part = Part::new(entry.name, entry.about, count, Duration::from_secs(limit));
         part.attempt("the part itself", |part| {
             (entry.run)(&campaign, part);
             Ok(())

@@ -108,7 +108,7 @@ fn hunt(campaign: &Campaign, part: &mut Part, number: u64, mutant: &Mutant, shim
         }
         let mut dice = part.dice(campaign, number << 16 | history);
         trial.attempt(mutant.name, |trial| match (mutant.hunt, shim) {
-            (Hunt::Power, Some(shim)) => power::history_of(shim, mutant.env, 8, trial, &mut dice).1,
+            (Hunt::Power, Some(shim)) => power::history_of(shim, None, mutant.env, 8, trial, &mut dice).1,
             _ => {
                 let env = mutant.env.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
                 let mut world = World::start(dice.next(), &Plan { env, ..Plan::default() });
@@ -119,7 +119,8 @@ fn hunt(campaign: &Campaign, part: &mut Part, number: u64, mutant: &Mutant, shim
     match trial.failures.first() {
         Some(how) => {
             part.fault("mutants caught");
-            part.notes.push(format!("{}: caught after {} faults: {}", mutant.name, trial.done, short(how)));
+            let how = short(how.strip_prefix(mutant.name).unwrap_or(how).trim_start_matches(": "));
+            part.notes.push(format!("{}: caught after {} faults: {how}", mutant.name, trial.done));
         }
         None => part.failed(format!("{}: NOT caught by {} faults", mutant.name, trial.done), None),
     }

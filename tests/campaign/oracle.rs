@@ -179,8 +179,9 @@ impl Oracle {
         let part = |shift: u32, scale: f64| ((chance >> shift) & 0xFFFF) as f64 / scale;
         Sent {
             status: chance.is_multiple_of(4).then(|| format!("s{}", chance >> 48)),
-            temperature: part(0, 100.0),
-            rpm: part(16, 1.0),
+            // Now and then beyond the limits that rules have by default, so that alerts are raised as well.
+            temperature: if chance.is_multiple_of(500) { 400.0 } else { part(0, 200.0) },
+            rpm: part(16, 10.0),
             pressure: chance.is_multiple_of(2).then(|| part(32, 1_000.0)),
             fuel_flow: part(40, 8.0),
             vibration: chance.is_multiple_of(3).then(|| part(24, 10.0)),

@@ -26,6 +26,8 @@ pub struct Campaign {
 pub struct Part {
     /// Its name.
     pub name: &'static str,
+    /// What it does, for the report.
+    pub about: &'static str,
     /// Faults committed.
     pub done: u64,
     /// How many were asked for.
@@ -52,7 +54,7 @@ pub struct Part {
 
 impl Part {
     /// A part that commits `wanted` faults within `limit`.
-    pub fn new(name: &'static str, wanted: u64, limit: Duration) -> Self {
+    pub fn new(name: &'static str, about: &'static str, wanted: u64, limit: Duration) -> Self {
         let bar = ProgressBar::new(wanted);
         if let Ok(style) = ProgressStyle::with_template("{prefix:>10} {bar:30} {pos}/{len} {elapsed} {msg}") {
             bar.set_style(style);
@@ -60,6 +62,7 @@ impl Part {
         bar.set_prefix(name);
         Self {
             name,
+            about,
             done: 0,
             wanted,
             counts: BTreeMap::new(),
@@ -78,7 +81,7 @@ impl Part {
 
     /// A trial within this part whose failures are wished for.
     pub fn trial(&self, wanted: u64, limit: Duration) -> Self {
-        let mut trial = Self::new(self.name, wanted, limit);
+        let mut trial = Self::new(self.name, self.about, wanted, limit);
         trial.bar = ProgressBar::hidden();
         trial.quiet = true;
         trial

@@ -44,7 +44,10 @@ fn write(text: &mut String, head: &Head, parts: &[Part]) -> std::fmt::Result {
     writeln!(text, "- the disk's own fdatasync of 4 KiB: p50 {:.2} ms, p99 {:.2} ms", ms(p50), ms(p99))?;
     let build = if Daemon::binary().contains("/release/") { "release" } else { "debug" };
     writeln!(text, "- the daemon: a {build} build\n")?;
-    writeln!(text, "| part | faults | fresh readings pass again, p50 / p99 | took | failures |\n|---|---|---|---|---|")?;
+    for part in parts {
+        writeln!(text, "- **{}**: {}", part.name, part.about)?;
+    }
+    writeln!(text, "\n| part | faults | fresh readings pass again, p50 / p99 | took | failures |\n|---|---|---|---|---|")?;
     for part in parts {
         let mut times = part.recoveries.clone();
         times.sort();

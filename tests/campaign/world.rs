@@ -190,10 +190,11 @@ impl World {
     }
 }
 
-/// The last lines of a log.
+/// The last lines of a log, without the alerts that the readings raise.
 pub fn tail(log: &str) -> String {
-    let lines: Vec<_> = log.lines().collect();
-    lines[lines.len().saturating_sub(25)..].join("\n")
+    let usual = ["target=belayd::alert ", "msg=\"request failed\""];
+    let lines: Vec<_> = log.lines().filter(|line| !usual.iter().any(|text| line.contains(text))).collect();
+    lines[lines.len().saturating_sub(15)..].join("\n")
 }
 
 /// What the tier in use is called and promises.

@@ -283,25 +283,65 @@ impl Disk {
     /// # Errors
     /// What differs: the shim has missed something.
     pub fn check(&self) -> Result<(), String> {
-        for (path, entry) in self.now.iter().filter(|(path, _)| !path.to_string_lossy().ends_with("-shm")) {
-            let Entry::File(id) = entry else { continue };
-            let bytes = fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
-            let mut content = self.inodes[*id].durable.clone();
-            self.inodes[*id].pending.iter().for_each(|(_, change)| content.apply(change));
-            if !content.equals(&bytes) {
-                return Err(format!(
-                    "{} has {} bytes that are not the {} of the log: the shim misses writes",
-                    path.display(),
-                    bytes.len(),
-                    content.length
-                ));
+        let differs = self.differs().map_err(|error| error.to_string())?;
+        let names: Vec<_> = differs.iter().map(|path| path.display().to_string()).collect();
+        if names.is_empty() { Ok(()) } else { Err(format!("the shim misses changes of {}", names.join(", "))) }
+    }
+
+    /// A process was killed and another goes on: the one change that it had made and not yet written down is added.
+    ///
+    /// # Errors
+    /// The directory cannot be read, or more than one change is missing (a rename concerns two names).
+    pub fn catch_up(&mut self) -> Result<(), String> {
+        let differs = self.differs().map_err(|error| error.to_string())?;
+        if differs.len() > 2 {
+            return Err(format!("the shim misses changes of {differs:?}"));
+        }
+        self.step += 1;
+        self.begun.clear();
+        for path in differs {
+            let Ok(meta) = fs::metadata(&path) else {
+                self.name(Naming::Remove(path));
+                continue;
+            };
+            if meta.is_dir() {
+                self.name(Naming::Make(path, Entry::Directory));
+                continue;
             }
+            if !self.now.contains_key(&path) {
+                let id = self.add(meta.ino(), Content::default());
+                self.name(Naming::Make(path.clone(), Entry::File(id)));
+            }
+            let bytes = fs::read(&path).map_err(|error| error.to_string())?;
+            self.change(meta.ino(), Change::Truncate(bytes.len()))?;
+            self.change(meta.ino(), Change::Write(0, bytes))?;
         }
-        let there = Self::read(&self.root).map_err(|error| error.to_string())?;
-        match there.now.keys().find(|path| !self.now.contains_key(*path)) {
-            Some(path) => Err(format!("{} is not in the log: the shim misses a name", path.display())),
-            None => Ok(()),
-        }
+        Ok(())
+    }
+
+    /// Where the directory is not what the log says. SQLite's -shm files are written through memory and need not last.
+    fn differs(&self) -> io::Result<Vec<PathBuf>> {
+        let there = Self::read(&self.root)?;
+        let content = |disk: &Self, entry: Option<&Entry>| match entry {
+            Some(Entry::File(id)) => {
+                let mut content = disk.inodes[*id].durable.clone();
+                disk.inodes[*id].pending.iter().for_each(|(_, change)| content.apply(change));
+                Some(content)
+            }
+            _ => None,
+        };
+        let mut paths: Vec<&PathBuf> = self.now.keys().chain(there.now.keys()).collect();
+        paths.sort();
+        paths.dedup();
+        paths.retain(|path| !path.to_string_lossy().ends_with("-shm"));
+        let same = |path: &PathBuf| match (self.now.get(path), there.now.get(path)) {
+            (Some(Entry::Directory), Some(Entry::Directory)) => true,
+            (mine @ Some(Entry::File(_)), theirs @ Some(Entry::File(_))) => {
+                content(self, mine).zip(content(&there, theirs)).is_some_and(|(mine, theirs)| mine.equals(&theirs.bytes))
+            }
+            _ => false,
+        };
+        Ok(paths.into_iter().filter(|path| !same(path)).cloned().collect())
     }
 
     /// The power is cut: the directory becomes what the disk may have. Returns how many changes of contents and names were not yet

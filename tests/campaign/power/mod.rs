@@ -1,5 +1,6 @@
 //! Power cuts: the daemon runs over a layer that writes down what it does to its directory; it is killed, and the directory becomes what
-//! a disk would have that lost everything not yet synced. Journal, control store and SQLite store lie under it.
+//! a disk would have that lost everything not yet synced. Journal, control store and SQLite store lie under it; every second history
+//! stores in PostgreSQL instead, which the cut does not reach.
 
 mod disk;
 
@@ -15,10 +16,12 @@ use std::{
 use disk::Disk;
 
 use super::{
+    database::Database,
     dice::Dice,
     part::{Campaign, Part},
     world::{Plan, World, tail},
 };
+use crate::support::postgres::{Postgres, is_installed};
 
 /// Cuts on one directory.
 const HISTORY: u64 = 20;
@@ -28,24 +31,36 @@ const LIFE_MS: u64 = 400;
 /// Until the part is over: one directory after another.
 pub fn run(campaign: &Campaign, part: &mut Part) {
     let Some(shim) = shim(part) else { return };
+    let server = is_installed().then(|| Postgres::start(&[]));
+    if server.is_none() {
+        part.left_out.push("a store that a cut does not reach, because PostgreSQL is not installed".into());
+    }
     for history in 0.. {
         if !part.goes_on() {
             break;
         }
         let mut dice = part.dice(campaign, history);
         part.attempt(&format!("history {history}"), |part| {
-            let (world, result) = history_of(&shim, &[], HISTORY, part, &mut dice);
+            let url = server.as_ref().filter(|_| history % 2 == 1).map(|server| server.new_database(&format!("power{history}")));
+            let (world, result) = history_of(&shim, url, &[], HISTORY, part, &mut dice);
             result.unwrap_or_else(|what| part.failed(format!("history {history}: {what}"), Some(&world)));
             Ok(())
         });
     }
 }
 
-/// One directory through some cuts, and the comparison at the end.
-pub fn history_of(shim: &Path, env: &[(&str, &str)], cuts: u64, part: &mut Part, dice: &mut Dice) -> (World, Result<(), String>) {
-    let plan = Plan { store_url: "sqlite://data/belayd.db".into(), ..Plan::default() };
-    let mut world = World::start(dice.next(), &plan);
-    world.database = super::database::Database::Sqlite(world.daemon.dir().join("data/belayd.db"));
+/// One directory through some cuts, and the comparison at the end. Without the URL of a database the store is a file in the directory.
+pub fn history_of(
+    shim: &Path,
+    url: Option<String>,
+    env: &[(&str, &str)],
+    cuts: u64,
+    part: &mut Part,
+    dice: &mut Dice,
+) -> (World, Result<(), String>) {
+    let store_url = url.clone().unwrap_or_else(|| "sqlite://data/belayd.db".into());
+    let mut world = World::start(dice.next(), &Plan { store_url, ..Plan::default() });
+    world.database = url.map_or_else(|| Database::Sqlite(world.daemon.dir().join("data/belayd.db")), Database::Postgres);
     // What the first start without the layer has made counts as durable.
     world.daemon.stop();
     let data = world.daemon.dir().join("data");
@@ -71,7 +86,12 @@ fn cycles(world: &mut World, data: &Path, log: &Path, cuts: u64, part: &mut Part
         let _ = fs::remove_file(log);
         // Sometimes a process is killed first and another goes on with what the page cache still holds: only then comes the cut.
         while dice.one_in(4) {
-            life(world, part, dice)?;
+            let between = life(world, part, dice)?;
+            disk.play(&fs::read(log).unwrap_or_default())?;
+            let _ = fs::remove_file(log);
+            if !between {
+                disk.catch_up()?;
+            }
             part.count("killed and started again before the cut", 1);
         }
         let ended_itself = life(world, part, dice)?;
