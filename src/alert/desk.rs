@@ -1,7 +1,8 @@
 //! The desk: what waits to be committed, outside the actor, and the one task that commits it, in order and in groups.
 //!
 //! One task at a time works off the queue, so acknowledgements and transitions reach the table and the board in one order. While the
-//! control store fails, everything stays where it is and is tried again; nobody is told that it was committed before it was.
+//! control store fails, everything stays where it is and is tried again; nobody is told that it was committed before it was. What the
+//! control store refuses for ever, while it takes everything else, is found by halving the group and set aside (`poison.rs`).
 
 use std::{
     collections::VecDeque,
@@ -16,11 +17,12 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, oneshot};
 
-use super::{board::AlertBoard, notice};
+use super::{board::AlertBoard, notice, poison};
 use crate::{
     clock::SharedClock,
     config::Config,
     domain::alert::{Alert, Transition},
+    event::{AlertSetAside, Metrics},
     protocol::{AcknowledgeAlert, AcknowledgeError, Raise, Wake},
     store::{
         Conn, Store, StoreError, StoreResult,
@@ -52,6 +54,8 @@ pub struct AlertParts {
     pub clock: SharedClock,
     /// The outbox.
     pub outbox: Courier<Wake>,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
 }
 
 /// See the module. Made once in `daemon.rs`; outlives every restart of the actor.
@@ -74,7 +78,7 @@ struct Item {
     teller: Teller,
 }
 
-enum Order {
+pub(super) enum Order {
     Transitions(Vec<Transition>),
     Acknowledge { id: String, by: String, reason: Option<String> },
 }
@@ -86,10 +90,12 @@ enum Teller {
 
 /// What a transaction made of one order.
 #[derive(Default)]
-struct Done {
-    alerts: Vec<Alert>,
-    deliveries: usize,
+pub(super) struct Done {
+    pub(super) alerts: Vec<Alert>,
+    pub(super) deliveries: usize,
     acknowledged: Option<Result<Alert, AcknowledgeError>>,
+    /// Transitions that the control store refuses while it takes others.
+    pub(super) set_aside: Vec<(Transition, StoreError)>,
 }
 
 impl AlertDesk {
@@ -162,19 +168,28 @@ impl AlertDesk {
     async fn work_off(&self) {
         let mut wait = RETRY_BASE;
         let mut failing = false;
+        let mut group = GROUP_MAX;
         loop {
-            let orders: Vec<Arc<Order>> = self.lock().iter().take(GROUP_MAX).map(|item| item.order.clone()).collect();
+            let orders: Vec<Arc<Order>> = self.lock().iter().take(group).map(|item| item.order.clone()).collect();
             if orders.is_empty() {
                 return;
             }
-            match self.commit(orders).await {
+            let alone = orders.len() == 1;
+            let committed = match self.commit(orders.clone()).await {
+                // Alone and refused: whether it is this order or the whole store is found out by asking for something else.
+                Err(error) if alone && !error.is_transient() => self.commit_carefully(orders[0].clone()).await,
+                committed => committed,
+            };
+            match committed {
                 Ok(done) => {
                     if std::mem::take(&mut failing) {
                         log::info!(target: "belayd::alert", "control store works again; alerts are committed");
                     }
                     wait = RETRY_BASE;
+                    group = (group * 2).min(GROUP_MAX);
                     self.finish(done);
                 }
+                Err(error) if !alone && !error.is_transient() => group = orders.len() / 2,
                 Err(error) => {
                     if !std::mem::replace(&mut failing, true) {
                         log::error!(target: "belayd::alert", error:% = error, waiting = self.waiting();
@@ -186,6 +201,11 @@ impl AlertDesk {
                 }
             }
         }
+    }
+
+    async fn commit_carefully(&self, order: Arc<Order>) -> StoreResult<Vec<Done>> {
+        let (config, now_us) = (self.parts.config.load_full(), self.parts.clock.now_us());
+        self.parts.store.call(move |conn| poison::carry_out(conn, &order, &config, now_us).map(|done| vec![done])).await
     }
 
     async fn commit(&self, orders: Vec<Arc<Order>>) -> StoreResult<Vec<Done>> {
@@ -203,6 +223,15 @@ impl AlertDesk {
         let mut told = Vec::with_capacity(items.len());
         for (item, done) in items.into_iter().zip(done) {
             alerts.extend(done.alerts);
+            for (transition, error) in done.set_aside {
+                AlertSetAside {
+                    name: &transition.name,
+                    subject: &transition.subject,
+                    firing: transition.firing,
+                    message: &error.to_string(),
+                }
+                .emit(&self.parts.metrics);
+            }
             told.push((item.teller, done.acknowledged));
         }
         self.parts.board.put_all(alerts);
@@ -260,7 +289,13 @@ fn carry_out(conn: &mut Conn, order: &Order, config: &Config, now_us: i64) -> St
     }
 }
 
-fn take_over(conn: &mut Conn, transition: &Transition, config: &Config, now_us: i64, done: &mut Done) -> StoreResult<()> {
+pub(super) fn take_over(
+    conn: &mut Conn,
+    transition: &Transition,
+    config: &Config,
+    now_us: i64,
+    done: &mut Done,
+) -> StoreResult<()> {
     rule_state::follow(conn, transition, now_us)?;
     let Some((alert, change)) = alerts::take_over(conn, transition, now_us)? else { return Ok(()) };
     // Due since belayd got to know: the outbox measures the latency from there.
@@ -295,5 +330,5 @@ fn acknowledge(conn: &mut Conn, id: &str, by: &str, reason: Option<&str>, now_us
     };
     audit::record(conn, &entry)?;
     let alerts = outcome.iter().cloned().collect();
-    Ok(Done { alerts, deliveries: 0, acknowledged: Some(outcome) })
+    Ok(Done { alerts, acknowledged: Some(outcome), ..Done::default() })
 }

@@ -9,6 +9,7 @@ mod actor;
 mod board;
 mod desk;
 mod notice;
+mod poison;
 #[cfg(test)]
 mod tests;
 

@@ -16,6 +16,7 @@ use crate::{
         delivery::DeliveryState,
         rule::Phase,
     },
+    event::Metrics,
     protocol::{AcknowledgeAlert, AcknowledgeError, Drain, Raise, Wake},
     store::{Store, audit, control::tests::scratch, deliveries, rule_state},
     supervise::{Courier, Probe},
@@ -28,20 +29,23 @@ struct Bench {
     desk: Arc<AlertDesk>,
     actor: Addr<AlertActor>,
     woken: Probe<Wake>,
+    metrics: Arc<Metrics>,
 }
 
 fn bench_with(config: Config) -> Bench {
     let (dir, store) = scratch();
     let (outbox, woken) = Courier::probe(8);
     let board = Arc::new(AlertBoard::default());
+    let metrics = Arc::new(Metrics::new().expect("the catalogue is sound"));
     let desk = AlertDesk::new(AlertParts {
+        metrics: metrics.clone(),
         store: store.clone(),
         board: board.clone(),
         config: Arc::new(ArcSwap::from_pointee(config)),
         clock: ManualClock::at(5_000),
         outbox,
     });
-    Bench { _dir: dir, store, board, actor: AlertActor::new(desk.clone()).start(), desk, woken }
+    Bench { _dir: dir, store, board, actor: AlertActor::new(desk.clone()).start(), desk, woken, metrics }
 }
 
 fn bench() -> Bench {
@@ -137,6 +141,33 @@ async fn what_cannot_be_committed_waits_and_is_committed_later() {
         .expect("heals it");
     answer.await.expect("committed after all");
     assert_eq!(bench.board.open_count(), 1);
+}
+
+#[actix::test]
+async fn a_transition_that_the_control_store_refuses_for_ever_holds_nobody() {
+    let bench = bench();
+    let trigger =
+        "CREATE TRIGGER no_devils BEFORE INSERT ON alerts WHEN new.subject = 'devil' BEGIN SELECT RAISE(ABORT, 'no'); END";
+    bench
+        .store
+        .with(|conn| diesel::connection::SimpleConnection::batch_execute(conn, trigger).map_err(Into::into))
+        .expect("a rule of somebody's own");
+    let mut answers = Vec::new();
+    for subjects in [vec!["e1"], vec!["e2", "devil", "e3"], vec!["devil"], vec!["e4"]] {
+        let (committed, answer) = oneshot::channel();
+        let transitions = subjects.iter().map(|subject| transition(subject, true)).collect();
+        bench.actor.do_send(Raise { transitions, committed: Some(committed) });
+        answers.push(answer);
+    }
+    for answer in answers {
+        tokio::time::timeout(Duration::from_secs(10), answer).await.expect("in time").expect("nobody waits for ever");
+    }
+    let shown: Vec<String> = bench.board.list(10).into_iter().map(|alert| alert.subject).collect();
+    for subject in ["e1", "e2", "e3", "e4", "control store"] {
+        assert!(shown.iter().any(|shown| shown == subject), "{subject} in {shown:?}");
+    }
+    assert!(!shown.iter().any(|shown| shown == "devil"));
+    assert_eq!((bench.metrics.alerts_set_aside.get(), bench.desk.waiting()), (2, 0));
 }
 
 #[actix::test]

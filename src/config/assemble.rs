@@ -246,6 +246,7 @@ fn retention(e: &Entry) -> Result<RetentionConfig, Missing> {
 fn schedule(e: &Entry) -> Result<ScheduleConfig, Missing> {
     Ok(ScheduleConfig {
         cleanup_at_min: e.get("cleanup_at")?,
+        integrity_interval: e.get("integrity_interval")?,
         retention_interval: e.get("retention_interval")?,
         statistics_interval: e.get("statistics_interval")?,
     })

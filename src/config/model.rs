@@ -238,6 +238,8 @@ pub struct RetentionConfig {
 pub struct ScheduleConfig {
     /// Time of day (UTC) of the daily clean-up, minutes after midnight.
     pub cleanup_at_min: u32,
+    /// From one run of the integrity check to the next.
+    pub integrity_interval: Duration,
     /// From one retention pass to the next.
     pub retention_interval: Duration,
     /// From one statistics pass to the next.

@@ -163,6 +163,7 @@ fn retention(c: &RetentionConfig) -> Json {
 fn schedule(c: &ScheduleConfig) -> Json {
     json!({
         "cleanup_at": format!("{:02}:{:02}", c.cleanup_at_min / 60, c.cleanup_at_min % 60),
+        "integrity_interval": format_duration(c.integrity_interval),
         "retention_interval": format_duration(c.retention_interval),
         "statistics_interval": format_duration(c.statistics_interval),
     })

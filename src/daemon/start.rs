@@ -100,6 +100,7 @@ impl Daemon {
             config: config.clone(),
             clock: clock.clone(),
             outbox: wake.clone(),
+            metrics: metrics.clone(),
         });
         let alert = supervisor.start(move || AlertActor::new(desk.clone())).map_err(&start)?;
         let raiser = Raiser::start(alert.courier());
@@ -125,6 +126,7 @@ impl Daemon {
             config: config.clone(),
             clock: clock.clone(),
             board: schedule.clone(),
+            metrics: metrics.clone(),
             raise: raise(&raiser),
         };
         let duties = ScheduleDesk::open(duties, schedule::duties()).map_err(while_doing("duties in the control store"))?;

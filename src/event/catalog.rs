@@ -57,6 +57,7 @@ pub mod names {
     pub const PUSHES_REFUSED: &str = "belayd_pushes_refused_total";
     pub const ACK_SECONDS: &str = "belayd_ack_seconds";
     pub const ALERT_LATENCY: &str = "belayd_alert_latency_seconds";
+    pub const ALERTS_SET_ASIDE: &str = "belayd_alerts_set_aside_total";
     pub const OUTBOX_BACKLOG: &str = "belayd_outbox_backlog";
     pub const OUTBOX_OLDEST_AGE: &str = "belayd_outbox_oldest_age_seconds";
     pub const SEND_FAILURES: &str = "belayd_send_failures_total";
@@ -69,6 +70,11 @@ pub mod names {
     pub const DUPLICATE_RATIO: &str = "belayd_duplicate_ratio";
     pub const RECOVERY_SECONDS: &str = "belayd_recovery_seconds";
     pub const CIRCUIT_STATE: &str = "belayd_circuit_state";
+    pub const INTEGRITY_ROWS: &str = "belayd_integrity_rows_total";
+    pub const INTEGRITY_MISSING: &str = "belayd_integrity_missing_rows";
+    pub const INTEGRITY_LEDGER_FAULTS: &str = "belayd_integrity_ledger_faults";
+    pub const INTEGRITY_REPAIRED: &str = "belayd_integrity_repaired_total";
+    pub const INTEGRITY_PASS: &str = "belayd_integrity_pass_timestamp_seconds";
     pub const SCHEDULE_LATENESS: &str = "belayd_schedule_lateness_seconds";
 }
 
@@ -143,6 +149,12 @@ pub const CATALOG: &[Entry] = &[
         &[],
         "Time from the arrival of the reading or fact to the sink's confirmation of its first notice, seconds.",
     ),
+    entry(
+        names::ALERTS_SET_ASIDE,
+        Kind::Counter,
+        &[],
+        "Beginnings and ends of alerts that the control store refused for ever and that were set aside; since the start.",
+    ),
     entry(names::OUTBOX_BACKLOG, Kind::Gauge, &["sink"], "Deliveries that are due or in the works, by sink."),
     entry(names::OUTBOX_OLDEST_AGE, Kind::Gauge, &["sink"], "Age of the oldest unsettled due delivery, by sink, seconds."),
     entry(
@@ -185,6 +197,36 @@ pub const CATALOG: &[Entry] = &[
         "Length of the last recovery: from the database's return until nothing of the outage was left waiting, seconds.",
     ),
     entry(names::CIRCUIT_STATE, Kind::Gauge, &["party"], "Circuit breaker of an outside party: 0 closed, 1 half-open, 2 open."),
+    entry(
+        names::INTEGRITY_ROWS,
+        Kind::Counter,
+        &[],
+        "Stored readings that the integrity check compared with the ledger; since the start.",
+    ),
+    entry(
+        names::INTEGRITY_MISSING,
+        Kind::Gauge,
+        &[],
+        "Readings that the ledger says are stored and that the last whole integrity check did not find.",
+    ),
+    entry(
+        names::INTEGRITY_LEDGER_FAULTS,
+        Kind::Gauge,
+        &[],
+        "Holes, overlaps and wrong sums that the last whole integrity check found in the ledger.",
+    ),
+    entry(
+        names::INTEGRITY_REPAIRED,
+        Kind::Counter,
+        &[],
+        "Sums of streams that the integrity check has set right from the ledger; since the start.",
+    ),
+    entry(
+        names::INTEGRITY_PASS,
+        Kind::Gauge,
+        &[],
+        "When the last whole integrity check ended, seconds since the epoch; 0 before the first.",
+    ),
     entry(
         names::SCHEDULE_LATENESS,
         Kind::Gauge,

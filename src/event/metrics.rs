@@ -50,6 +50,18 @@ pub struct Metrics {
     pub buffer_bytes_bound: IntGauge,
     /// Time until journal or disk are full, seconds; set at a scrape.
     pub full_in_seconds: GaugeVec,
+    /// Alerts that the control store refuses for ever.
+    pub alerts_set_aside: IntCounter,
+    /// Readings compared with the ledger.
+    pub integrity_rows: IntCounter,
+    /// Readings of the ledger that are not there.
+    pub integrity_missing: IntGauge,
+    /// Faults of the ledger itself.
+    pub integrity_ledger_faults: IntGauge,
+    /// Sums set right.
+    pub integrity_repaired: IntCounter,
+    /// End of the last whole check.
+    pub integrity_pass: Gauge,
     /// Readings stored twice divided by stored ones; set by the integrity check.
     pub duplicate_ratio: Gauge,
     /// Length of the last recovery, seconds.
@@ -101,6 +113,12 @@ impl Metrics {
             buffer_bytes: gauge(&registry, names::BUFFER_BYTES)?,
             buffer_bytes_bound: gauge(&registry, names::BUFFER_BYTES_BOUND)?,
             full_in_seconds: register(&registry, GaugeVec::new(opts(names::FULL_IN_SECONDS), labels(names::FULL_IN_SECONDS))?)?,
+            alerts_set_aside: counter(&registry, names::ALERTS_SET_ASIDE)?,
+            integrity_rows: counter(&registry, names::INTEGRITY_ROWS)?,
+            integrity_missing: gauge(&registry, names::INTEGRITY_MISSING)?,
+            integrity_ledger_faults: gauge(&registry, names::INTEGRITY_LEDGER_FAULTS)?,
+            integrity_repaired: counter(&registry, names::INTEGRITY_REPAIRED)?,
+            integrity_pass: float_gauge(&registry, names::INTEGRITY_PASS)?,
             duplicate_ratio: float_gauge(&registry, names::DUPLICATE_RATIO)?,
             recovery_seconds: float_gauge(&registry, names::RECOVERY_SECONDS)?,
             circuit_state: gauge_vec(&registry, names::CIRCUIT_STATE)?,

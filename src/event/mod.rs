@@ -166,6 +166,28 @@ impl ClaimFailed<'_> {
     }
 }
 
+/// The control store refuses an alert for ever; those behind it go on.
+#[derive(Clone, Copy, Debug)]
+pub struct AlertSetAside<'a> {
+    /// The rule or condition.
+    pub name: &'a str,
+    /// What it is about.
+    pub subject: &'a str,
+    /// Whether it began.
+    pub firing: bool,
+    /// What the control store said.
+    pub message: &'a str,
+}
+
+impl AlertSetAside<'_> {
+    /// Counts it and says so.
+    pub fn emit(self, metrics: &Metrics) {
+        metrics.alerts_set_aside.inc();
+        log::error!(target: "belayd::alert", name = self.name, subject = self.subject, firing = self.firing, error = self.message;
+            "the control store refuses this alert for ever; it is set aside");
+    }
+}
+
 /// Someone showed a token that is not valid.
 #[derive(Clone, Copy, Debug)]
 pub struct SignInFailed<'a> {

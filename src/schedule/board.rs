@@ -28,6 +28,33 @@ pub struct Statistics {
     pub dead: u64,
 }
 
+/// The last whole integrity check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Integrity {
+    /// When it ended.
+    #[serde(rename = "endedAt", serialize_with = "rfc3339")]
+    pub ended_at_us: i64,
+    /// Streams compared.
+    pub streams: u64,
+    /// Ledger rows compared.
+    pub ledger_rows: u64,
+    /// Readings compared.
+    pub rows: u64,
+    /// Readings of the ledger that are not there.
+    pub missing: u64,
+    /// Readings stored twice.
+    pub twice: u64,
+    /// Ranges left for the next check, because they changed meanwhile.
+    pub unsettled: u64,
+    /// Faults of the ledger itself.
+    pub ledger_faults: u64,
+    /// Sums set right.
+    pub repaired: u64,
+    /// The first faults in words.
+    pub faults: Vec<String>,
+}
+
 /// One duty.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -60,6 +87,7 @@ fn rfc3339_option<S: Serializer>(at_us: &Option<i64>, serializer: S) -> Result<S
 #[derive(Debug, Default)]
 pub struct ScheduleBoard {
     statistics: Mutex<Option<Statistics>>,
+    integrity: Mutex<Option<Integrity>>,
     duties: Mutex<BTreeMap<&'static str, DutyStatus>>,
 }
 
@@ -67,6 +95,15 @@ impl ScheduleBoard {
     /// The last statistics of the store; `None` before the first.
     pub fn statistics(&self) -> Option<Statistics> {
         *self.statistics.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The last whole integrity check; `None` before the first.
+    pub fn integrity(&self) -> Option<Integrity> {
+        self.integrity.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn show_integrity(&self, integrity: Integrity) {
+        *self.integrity.lock().unwrap_or_else(PoisonError::into_inner) = Some(integrity);
     }
 
     /// Every duty by name.

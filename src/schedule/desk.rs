@@ -22,6 +22,7 @@ use crate::{
     clock::SharedClock,
     config::Config,
     domain::alert::{AlertKind, Level, Transition},
+    event::Metrics,
     store::{Store, StoreError, StoreResult, control, tokens::TokenBook},
 };
 
@@ -53,6 +54,8 @@ pub struct ScheduleParts {
     pub clock: SharedClock,
     /// What is shown.
     pub board: Arc<ScheduleBoard>,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
     /// The alert side.
     pub raise: RaiseFn,
 }
@@ -203,6 +206,7 @@ impl ScheduleDesk {
             config: parts.config.load_full(),
             clock: parts.clock.clone(),
             board: parts.board.clone(),
+            metrics: parts.metrics.clone(),
             stopping: self.stopping.clone(),
         }
     }
@@ -239,6 +243,11 @@ impl ScheduleDesk {
             }
         });
         self.tell(name, failures, result.is_ok(), &outcome);
+        if let Ok(report) = result
+            && !report.conditions.is_empty()
+        {
+            (self.parts.raise)(report.conditions.clone());
+        }
         if result.is_ok() {
             let noted = self.parts.control.call(move |conn| control::record_duty_run(conn, name, began_us, &outcome)).await;
             if let Err(error) = noted {

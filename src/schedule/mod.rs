@@ -24,12 +24,14 @@ use futures_util::future::BoxFuture;
 
 pub use self::{
     actor::ScheduleActor,
-    board::{DutyStatus, ScheduleBoard, Statistics},
+    board::{DutyStatus, Integrity, ScheduleBoard, Statistics},
     desk::{RaiseFn, ScheduleDesk, ScheduleParts},
 };
 use crate::{
     clock::SharedClock,
     config::Config,
+    domain::alert::Transition,
+    event::Metrics,
     store::{Store, StoreError, tokens::TokenBook},
 };
 
@@ -41,6 +43,7 @@ pub fn duties() -> Vec<Box<dyn Duty>> {
         Box::new(duties::statistics::StatisticsOfTheStore),
         Box::new(duties::token_use::TokenUse),
         Box::new(duties::cleanup::Cleanup),
+        Box::new(duties::integrity::IntegrityCheck::default()),
     ]
 }
 
@@ -88,6 +91,8 @@ pub struct DutyContext {
     pub clock: SharedClock,
     /// Where statistics are shown.
     pub board: Arc<ScheduleBoard>,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
     /// Set when the daemon stops: a duty ends after the slice at hand.
     pub stopping: Arc<AtomicBool>,
 }
@@ -111,10 +116,19 @@ impl DutyContext {
 }
 
 /// What a run did: a word and a number each, for the log.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct DutyReport {
     /// In the order in which it was done.
     pub counts: Vec<(&'static str, u64)>,
+    /// What people have to be told, or not any more.
+    pub conditions: Vec<Transition>,
+}
+
+impl DutyReport {
+    /// A report of counts alone.
+    pub fn of(counts: Vec<(&'static str, u64)>) -> Self {
+        Self { counts, conditions: Vec::new() }
+    }
 }
 
 impl fmt::Display for DutyReport {

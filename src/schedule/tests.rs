@@ -103,6 +103,7 @@ impl Bench {
             config: Arc::new(ArcSwap::from_pointee(Config::default())),
             clock: self.clock.clone(),
             board: self.board.clone(),
+            metrics: Arc::new(Metrics::new().expect("the catalogue is sound")),
             raise: Box::new(move |transitions| raised.lock().expect("no panic").extend(transitions)),
         };
         ScheduleDesk::open(parts, duties).expect("opens")

@@ -18,6 +18,7 @@ pub mod control_schema;
 pub mod deliveries;
 pub mod error;
 pub mod failures;
+pub mod integrity;
 pub mod ledger;
 pub mod migrate;
 pub mod pool;

@@ -31,6 +31,7 @@ diesel::table! {
         cursor_seq -> BigInt,
         cursor_chain -> BigInt,
         pruned_seq -> BigInt,
+        watched_from -> BigInt,
         stored -> BigInt,
         duplicate -> BigInt,
         conflict -> BigInt,
@@ -42,6 +43,15 @@ diesel::table! {
         opened_at_us -> BigInt,
         closed_at_us -> Nullable<BigInt>,
         closing -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    /// Readings that were deleted, by stream and range of 65,536 numbers. PostgreSQL may have several rows for one of them.
+    removed_readings (stream_no, part) {
+        stream_no -> BigInt,
+        part -> BigInt,
+        gone -> BigInt,
     }
 }
 

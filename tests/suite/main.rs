@@ -9,9 +9,11 @@ mod backup;
 mod cli;
 mod conservation;
 mod house;
+mod integrity;
 #[cfg(feature = "fault-injection")]
 mod kill_campaign;
 mod outage;
+mod outage_kinds;
 mod page;
 mod readings;
 mod simulate;

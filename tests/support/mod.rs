@@ -11,3 +11,17 @@ pub fn left_out(what: &str) {
     // Nobody to tell where stderr is closed.
     let _ = writeln!(std::io::stderr(), "left out: {what}");
 }
+
+/// The tiers that this build serves.
+#[allow(dead_code, reason = "not every test binary uses it")]
+pub fn tiers() -> Vec<&'static str> {
+    let serves = |tier: &&str| {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let config = dir.path().join("belayd.toml");
+        std::fs::write(&config, format!("[buffer]\ntier = \"{tier}\"\n")).expect("a file");
+        let mut check = std::process::Command::new(daemon::Daemon::binary());
+        let check = check.arg("check").arg("--config").arg(&config).current_dir(dir.path()).output().expect("it starts");
+        check.status.success()
+    };
+    ["memory", "journal"].into_iter().filter(serves).collect()
+}

@@ -117,6 +117,12 @@ pub(super) static SCHEDULE: Section = Section {
             Is(r#""03:00""#),
             "When the daily clean-up runs (sessions, expired tokens, optimising the databases).",
         ),
+        key(
+            "integrity_interval",
+            Duration("1m", "7d"),
+            Is(r#""1h""#),
+            "From one run of the integrity check to the next; a large database is checked over several runs.",
+        ),
         key("retention_interval", Duration("1m", "7d"), Is(r#""1h""#), "From one retention pass to the next."),
         key("statistics_interval", Duration("1s", "1d"), Is(r#""1m""#), "From one look at the sizes of the store to the next."),
     ],

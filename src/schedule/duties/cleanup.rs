@@ -35,7 +35,7 @@ impl Duty for Cleanup {
                 .await?;
             context.control.call(tidy).await?;
             context.store.call(tidy).await?;
-            Ok(DutyReport { counts: vec![("sessions", sessions as u64), ("tokens", tokens as u64)] })
+            Ok(DutyReport::of(vec![("sessions", sessions as u64), ("tokens", tokens as u64)]))
         })
     }
 }

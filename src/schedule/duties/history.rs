@@ -39,7 +39,7 @@ impl Duty for History {
                 ),
                 ("audit", drop_all(context, store, move |c, limit| audit::prune(c, audit_us, limit).map(|n| n as u64)).await?),
             ];
-            Ok(DutyReport { counts })
+            Ok(DutyReport::of(counts))
         })
     }
 }

@@ -39,7 +39,7 @@ impl Duty for Retention {
                     drop_all(context, store, move |c, limit| deliveries::prune(c, deliveries_us, limit).map(|n| n as u64)).await?,
                 ),
             ];
-            Ok(DutyReport { counts })
+            Ok(DutyReport::of(counts))
         })
     }
 }

@@ -49,7 +49,7 @@ impl Duty for StatisticsOfTheStore {
             let mut counts = vec![("sizeBytes", size_bytes), ("controlBytes", control_bytes)];
             counts.extend(rows.map(|rows| ("readings", rows)));
             counts.extend([("conflicts", open.conflict), ("dead", open.dead)]);
-            Ok(DutyReport { counts })
+            Ok(DutyReport::of(counts))
         })
     }
 }

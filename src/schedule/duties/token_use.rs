@@ -27,6 +27,6 @@ impl Duty for TokenUse {
     }
 
     fn run_once<'a>(&'a self, context: &'a DutyContext) -> BoxFuture<'a, Result<DutyReport, StoreError>> {
-        Box::pin(async move { Ok(DutyReport { counts: vec![("tokens", context.tokens.note_uses().await? as u64)] }) })
+        Box::pin(async move { Ok(DutyReport::of(vec![("tokens", context.tokens.note_uses().await? as u64)])) })
     }
 }

@@ -71,6 +71,7 @@ tables! {
     Batches = "batches",
     ReadingFailures = "reading_failures",
     Deliveries = "deliveries",
+    RemovedReadings = "removed_readings",
 }
 
 type Sink<'a> = &'a mut dyn FnMut(&[u8]) -> StoreResult<()>;

@@ -21,11 +21,11 @@ use crate::{
 
 /// `GET /admin/duties`: what runs at fixed times, and when it last did.
 #[utoipa::path(get, path = "/admin/duties", tag = "admin",
-    responses((status = 200, description = "Duties by name, and the last statistics of the store", body = Object), Failure))]
+    responses((status = 200, description = "Duties by name, the last statistics of the store and its last integrity check", body = Object), Failure))]
 pub async fn list(_who: Operator, state: Data<WebState>) -> HttpResponse {
     let with_name = |(name, status)| json!({"name": name, "status": status});
     let items: Vec<_> = state.schedule.duties().into_iter().map(with_name).collect();
-    HttpResponse::Ok().json(json!({"items": items, "statistics": state.schedule.statistics(), "nextCursor": null}))
+    HttpResponse::Ok().json(json!({"items": items, "statistics": state.schedule.statistics(), "integrity": state.schedule.integrity(), "nextCursor": null}))
 }
 
 /// `POST /admin/duties/{name}/run`: as soon as no other duty runs.

@@ -5,6 +5,7 @@ mod deliveries;
 mod draining;
 mod failures;
 mod handle;
+mod integrity;
 mod ledger;
 mod migrations;
 mod outage;
@@ -12,6 +13,7 @@ mod poison;
 mod queries;
 #[cfg(feature = "postgres-tls")]
 mod tls;
+mod writers;
 
 use std::time::Duration;
 
@@ -68,6 +70,14 @@ pub(crate) fn config(url: &str) -> StoreConfig {
 }
 
 impl TestStore {
+    /// The URL of a PostgreSQL store.
+    pub(crate) fn url(&self) -> String {
+        match &self._place {
+            Place::Postgres { admin_url, database } => with_database(admin_url, database),
+            Place::Sqlite { .. } => String::new(),
+        }
+    }
+
     pub(crate) fn sqlite() -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let store = Store::open(&config(&format!("sqlite://{}", dir.path().join("t.db").display()))).expect("a valid URL");

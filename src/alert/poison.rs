@@ -1,0 +1,72 @@
+//! An order that the control store refuses for ever must not hold those behind it: its transitions are tried one by one, and those that
+//! are refused while another goes through are set aside, with a log line, a count and an alert of their own.
+//!
+//! In: one order that failed alone. Out: what became of it, or the failure, where the store refuses everything: then nothing is set
+//! aside and all of it waits. A crash loses nothing here: it is one transaction.
+
+use super::desk::{Done, Order, take_over};
+use crate::{
+    config::Config,
+    domain::alert::{AlertKind, Level, Transition},
+    store::{Conn, StoreError, StoreResult},
+};
+
+/// The condition that alerts were set aside; its subject is the control store.
+const ALERT_REFUSED: &str = "alert-refused";
+
+/// Carries out what can be carried out.
+///
+/// # Errors
+/// Those of the store, where it is the store and not the order; nothing was committed then.
+pub(super) fn carry_out(conn: &mut Conn, order: &Order, config: &Config, now_us: i64) -> StoreResult<Done> {
+    let Order::Transitions(transitions) = order else {
+        // A person's wish is answered with the failure and waits for nothing.
+        return Err(StoreError::other("the control store refuses this acknowledgement"));
+    };
+    conn.write(|conn| {
+        let mut done = Done::default();
+        for transition in transitions {
+            match tried(conn, transition, config, now_us) {
+                Ok(more) => {
+                    done.alerts.extend(more.alerts);
+                    done.deliveries += more.deliveries;
+                }
+                Err(error) if error.is_transient() => return Err(error),
+                Err(error) => done.set_aside.push((transition.clone(), error)),
+            }
+        }
+        let Some((first, error)) = done.set_aside.first() else { return Ok(done) };
+        // Where even this is refused it is the store, and everything waits.
+        let told = tried(conn, &notice(first, error, done.set_aside.len(), now_us), config, now_us)?;
+        done.alerts.extend(told.alerts);
+        done.deliveries += told.deliveries;
+        Ok(done)
+    })
+}
+
+fn tried(conn: &mut Conn, transition: &Transition, config: &Config, now_us: i64) -> StoreResult<Done> {
+    conn.savepoint(|conn| {
+        let mut done = Done::default();
+        take_over(conn, transition, config, now_us, &mut done)?;
+        Ok(done)
+    })
+}
+
+fn notice(first: &Transition, error: &StoreError, count: usize, now_us: i64) -> Transition {
+    let word = if first.firing { "began" } else { "is over" };
+    Transition {
+        kind: AlertKind::System,
+        name: ALERT_REFUSED.into(),
+        subject: "control store".into(),
+        level: first.level.max(Level::Warning),
+        firing: true,
+        observed_at_us: now_us,
+        arrived_at_us: now_us,
+        value: None,
+        threshold: None,
+        text: format!(
+            "the control store refused {count} alerts for ever and they were set aside; the first: {} of {} {word} ({}); {error}",
+            first.name, first.subject, first.text
+        ),
+    }
+}

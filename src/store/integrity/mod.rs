@@ -1,0 +1,215 @@
+//! What the integrity check asks the database, and the one thing it repairs. The comparison itself is in `pass.rs`.
+//!
+//! In: slices of the ledger and of the readings, by their keys. Out: rows, and sums of streams set right. A crash loses nothing: it
+//! reads, and what it writes is one transaction.
+
+mod pass;
+
+use std::collections::HashMap;
+
+use diesel::{
+    dsl::sql,
+    prelude::*,
+    sql_types::{BigInt, Bool},
+};
+
+pub use self::pass::{Findings, Pass};
+use super::{
+    Conn, StoreResult,
+    schema::{batches, reading_failures, readings, removed_readings, streams},
+};
+
+/// Numbers that are compared together, as the triggers of `readings` count deletions.
+pub const PART: i64 = 65_536;
+
+/// Sums in the order stored, duplicate, conflict, dead, discarded, missing (quarantined, void and lost).
+type Sums = [i64; 6];
+
+/// A stream at the beginning of a pass.
+#[derive(Clone, Debug)]
+struct Stream {
+    no: i64,
+    name: String,
+    cursor: i64,
+    pruned: i64,
+    watched_from: i64,
+    sums: Sums,
+}
+
+fn all_streams(conn: &mut Conn) -> StoreResult<Vec<Stream>> {
+    type Numbers = (i64, i64, i64, i64);
+    type Counts = (i64, i64, i64, i64, i64, i64, i64, i64);
+    let rows: Vec<(String, Numbers, Counts)> = streams::table
+        .select((
+            streams::stream,
+            (streams::no, streams::cursor_seq, streams::pruned_seq, streams::watched_from),
+            (
+                streams::stored,
+                streams::duplicate,
+                streams::conflict,
+                streams::dead,
+                streams::discarded,
+                streams::quarantined,
+                streams::void,
+                streams::lost,
+            ),
+        ))
+        .order(streams::no)
+        .load(conn)?;
+    let stream = |(name, (no, cursor, pruned, watched_from), counts): (String, Numbers, Counts)| {
+        let (stored, duplicate, conflict, dead, discarded, quarantined, void, lost) = counts;
+        let sums = [stored, duplicate, conflict, dead, discarded, quarantined + void + lost];
+        Stream { no, name, cursor, pruned, watched_from, sums }
+    };
+    Ok(rows.into_iter().map(stream).collect())
+}
+
+/// One row of the ledger.
+#[derive(Clone, Copy, Debug)]
+struct LedgerRow {
+    first: i64,
+    last: i64,
+    is_gap: bool,
+    sums: Sums,
+}
+
+/// The ledger of a stream behind `after`, up to `end`, at most `limit` rows.
+fn ledger_slice(conn: &mut Conn, stream: &str, after: i64, end: i64, limit: i64) -> StoreResult<Vec<LedgerRow>> {
+    type Columns = (i64, i64, Option<String>, (i64, i64, i64, i64, i64, i64));
+    let rows: Vec<Columns> = batches::table
+        .filter(batches::stream.eq(stream))
+        .filter(batches::first_seq.gt(after))
+        .filter(batches::first_seq.le(end))
+        .order(batches::first_seq)
+        .limit(limit)
+        .select((
+            batches::first_seq,
+            batches::last_seq,
+            batches::gap,
+            (batches::stored, batches::duplicate, batches::conflict, batches::dead, batches::discarded, batches::missing),
+        ))
+        .load(conn)?;
+    let row = |(first, last, gap, (stored, duplicate, conflict, dead, discarded, missing)): Columns| LedgerRow {
+        first,
+        last,
+        is_gap: gap.is_some(),
+        sums: [stored, duplicate, conflict, dead, discarded, missing],
+    };
+    Ok(rows.into_iter().map(row).collect())
+}
+
+/// Key, stream number and number of the readings behind `after` in the order of their key, at most `limit`.
+fn readings_slice(conn: &mut Conn, after: Option<&(String, i64)>, limit: i64) -> StoreResult<Vec<(String, i64, i64, i64)>> {
+    let mut query = readings::table
+        .select((readings::engine_id, readings::observed_at_us, readings::stream_no, readings::seq))
+        .order((readings::engine_id, readings::observed_at_us))
+        .limit(limit)
+        .into_boxed();
+    if let Some((engine, at_us)) = after {
+        // A comparison of rows, which both databases answer from the key.
+        query = query.filter(
+            sql::<Bool>("(engine_id, observed_at_us) > (")
+                .bind::<diesel::sql_types::Text, _>(engine.clone())
+                .sql(", ")
+                .bind::<BigInt, _>(*at_us)
+                .sql(")"),
+        );
+    }
+    Ok(query.load(conn)?)
+}
+
+/// What was deleted, by stream number and part. PostgreSQL's rows are folded on the way.
+fn removed(conn: &mut Conn) -> StoreResult<HashMap<(i64, i64), i64>> {
+    if let Conn::Pg(pg) = conn {
+        diesel::sql_query(
+            "WITH parts AS (DELETE FROM removed_readings RETURNING stream_no, part, gone) \
+             INSERT INTO removed_readings (stream_no, part, gone) SELECT stream_no, part, sum(gone)::bigint FROM parts GROUP BY 1, 2",
+        )
+        .execute(pg)?;
+    }
+    let rows: Vec<(i64, i64, i64)> =
+        removed_readings::table.select((removed_readings::stream_no, removed_readings::part, removed_readings::gone)).load(conn)?;
+    let mut removed = HashMap::new();
+    for (no, part, gone) in rows {
+        *removed.entry((no, part)).or_insert(0) += gone;
+    }
+    Ok(removed)
+}
+
+/// Stream and number of the failures that people decided about since `since_us`.
+fn decided(conn: &mut Conn, since_us: i64) -> StoreResult<Vec<(String, i64)>> {
+    let rows = reading_failures::table
+        .filter(reading_failures::updated_at_us.ge(since_us))
+        .filter(reading_failures::state.ne("open"))
+        .select((reading_failures::stream, reading_failures::seq))
+        .load(conn)?;
+    Ok(rows)
+}
+
+fn pruned_seq(conn: &mut Conn, no: i64) -> StoreResult<i64> {
+    Ok(streams::table.find(no).select(streams::pruned_seq).first(conn)?)
+}
+
+/// Sets the sums of a stream whose ledger is whole to those of its ledger. Returns whether they differed.
+fn repair_sums(conn: &mut Conn, stream: &Stream) -> StoreResult<bool> {
+    #[derive(QueryableByName, PartialEq, Eq)]
+    struct Row {
+        #[diesel(sql_type = BigInt)]
+        stored: i64,
+        #[diesel(sql_type = BigInt)]
+        duplicate: i64,
+        #[diesel(sql_type = BigInt)]
+        conflict: i64,
+        #[diesel(sql_type = BigInt)]
+        dead: i64,
+        #[diesel(sql_type = BigInt)]
+        discarded: i64,
+        #[diesel(sql_type = BigInt)]
+        quarantined: i64,
+        #[diesel(sql_type = BigInt)]
+        void: i64,
+        #[diesel(sql_type = BigInt)]
+        lost: i64,
+    }
+    let sum = |what: &str| format!("CAST(coalesce(sum({what}), 0) AS bigint)");
+    let gap = |kind: &str| sum(&format!("CASE WHEN gap = '{kind}' THEN missing ELSE 0 END"));
+    let name = &stream.name;
+    // A stream's name is a UUID that this daemon has read as one.
+    super::ledger::parse_stream(name)?;
+    let ledger = format!(
+        "SELECT {} AS stored, {} AS duplicate, {} AS conflict, {} AS dead, {} AS discarded, {} AS quarantined, {} AS void, {} AS lost \
+         FROM batches WHERE stream = '{name}'",
+        sum("stored"),
+        sum("duplicate"),
+        sum("conflict"),
+        sum("dead"),
+        sum("discarded"),
+        gap("quarantined"),
+        gap("void"),
+        gap("lost"),
+    );
+    let columns = "stored, duplicate, conflict, dead, discarded, quarantined, void, lost";
+    conn.write(|conn| {
+        // The drain waits for this row: what it adds to the ledger comes after.
+        let lock = if matches!(conn, Conn::Pg(_)) { " FOR UPDATE" } else { "" };
+        let now = format!("SELECT {columns} FROM streams WHERE no = {}{lock}", stream.no);
+        let shown: Row = diesel::sql_query(now).get_result(conn)?;
+        let right: Row = diesel::sql_query(ledger).get_result(conn)?;
+        if shown == right {
+            return Ok(false);
+        }
+        diesel::update(streams::table.find(stream.no))
+            .set((
+                streams::stored.eq(right.stored),
+                streams::duplicate.eq(right.duplicate),
+                streams::conflict.eq(right.conflict),
+                streams::dead.eq(right.dead),
+                streams::discarded.eq(right.discarded),
+                streams::quarantined.eq(right.quarantined),
+                streams::void.eq(right.void),
+                streams::lost.eq(right.lost),
+            ))
+            .execute(conn)?;
+        Ok(true)
+    })
+}

@@ -1,0 +1,96 @@
+//! The integrity check through the whole daemon, and who may work on a data directory and its tables.
+
+use std::time::Duration;
+
+use diesel::{Connection, SqliteConnection, connection::SimpleConnection};
+
+use crate::support::daemon::{Daemon, Setup};
+
+fn check(daemon: &Daemon) -> serde_json::Value {
+    let before = daemon.metric("belayd_integrity_pass_timestamp_seconds");
+    assert_eq!(daemon.post("/admin/duties/integrity/run", r#"{"reason":"drill"}"#).status, 202);
+    daemon.wait_for("checked", Duration::from_secs(20), |daemon| daemon.metric("belayd_integrity_pass_timestamp_seconds") > before);
+    daemon.get("/admin/duties").json()["integrity"].clone()
+}
+
+fn alter(daemon: &Daemon, sql: &str) {
+    let path = daemon.dir().join("belayd.db");
+    let mut conn = SqliteConnection::establish(path.to_str().expect("a plain path")).expect("opens");
+    conn.batch_execute("PRAGMA busy_timeout = 10000").expect("a pragma");
+    conn.batch_execute(sql).expect("plain SQL");
+}
+
+fn alert(daemon: &Daemon) -> Option<String> {
+    let alerts = daemon.get("/api/alerts").json();
+    let found = alerts["items"].as_array()?.iter().find(|alert| alert["name"] == "integrity")?.clone();
+    found["state"].as_str().map(str::to_owned)
+}
+
+#[test]
+fn what_vanished_or_is_there_twice_is_measured_and_alarmed_until_it_is_mended() {
+    let daemon = Setup::with("[buffer]\nflush_interval = \"100ms\"\n").start();
+    for n in 0..100 {
+        let body = format!(r#"{{"engineId":"e","timestamp":{},"rpm":1}}"#, 1_700_000_000_000_i64 + n);
+        assert_eq!(daemon.post("/api/readings", &body).status, 202);
+    }
+    assert_eq!(daemon.drained(), 100);
+    let found = check(&daemon);
+    assert_eq!(
+        (&found["rows"], &found["missing"], &found["twice"], &found["ledgerFaults"]),
+        (&100.into(), &0.into(), &0.into(), &0.into())
+    );
+    assert_eq!(alert(&daemon), None);
+    assert!(daemon.metric("belayd_integrity_rows_total") >= 100.0);
+
+    alter(
+        &daemon,
+        "INSERT INTO readings (engine_id, observed_at_us, stream_no, seq, created_at_us)
+         SELECT 'copy', observed_at_us, stream_no, seq, created_at_us FROM readings WHERE seq = 7",
+    );
+    let found = check(&daemon);
+    assert_eq!(found["twice"], 1, "{found}");
+    assert!(daemon.metric("belayd_duplicate_ratio") > 0.0);
+    daemon.wait_for("alarmed", Duration::from_secs(10), |daemon| alert(daemon).as_deref() == Some("firing"));
+
+    // Without its trigger nobody counts the deletion: two readings are gone, one of them the copy.
+    alter(&daemon, "DROP TRIGGER readings_removed; DELETE FROM readings WHERE engine_id = 'copy' OR seq = 9");
+    let found = check(&daemon);
+    assert_eq!((&found["missing"], &found["twice"]), (&1.into(), &0.into()), "{found}");
+    assert_eq!(daemon.metric("belayd_integrity_missing_rows"), 1.0);
+    alter(&daemon, "UPDATE readings SET seq = 9 WHERE seq = 9; INSERT INTO removed_readings SELECT no, 0, 1 FROM streams");
+    check(&daemon);
+    daemon.wait_for("over", Duration::from_secs(10), |daemon| alert(daemon).as_deref() == Some("resolved"));
+
+    alter(&daemon, "UPDATE streams SET duplicate = 5");
+    let found = check(&daemon);
+    assert_eq!((&found["repaired"], &found["ledgerFaults"]), (&1.into(), &1.into()), "{found}");
+    assert_eq!(daemon.metric("belayd_integrity_repaired_total"), 1.0);
+}
+
+#[test]
+fn a_second_daemon_on_the_same_directory_is_refused_and_the_first_goes_on() {
+    let daemon = Setup::default().start();
+    let second = daemon.command(&["run"]);
+    assert!(!second.status.success());
+    let said = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert!(said.contains("in use by another belayd") && said.contains(&format!("process {}", daemon.pid())), "{said}");
+    assert_eq!(daemon.post("/api/readings?ack=store", r#"{"engineId":"e","rpm":1}"#).status, 202);
+}
+
+#[test]
+fn a_claim_that_the_database_refuses_is_counted_and_the_delivery_leaves_later() {
+    let daemon = Setup::with("[outbox]\npoll_interval = \"100ms\"\n").start();
+    let control = daemon.dir().join("data/control.db");
+    let rename = |from: &str, to: &str| {
+        let mut conn = SqliteConnection::establish(control.to_str().expect("a plain path")).expect("opens");
+        conn.batch_execute("PRAGMA busy_timeout = 10000; PRAGMA legacy_alter_table = ON").expect("a pragma");
+        conn.batch_execute(&format!("ALTER TABLE {from} RENAME TO {to}")).expect("renamed");
+    };
+    rename("deliveries", "elsewhere");
+    daemon.wait_for("counted", Duration::from_secs(20), |daemon| daemon.metric("belayd_claim_failures_total") >= 1.0);
+    rename("elsewhere", "deliveries");
+    assert_eq!(daemon.post("/api/readings", r#"{"engineId":"hot","temperature":400}"#).status, 202);
+    daemon.wait_for("told", Duration::from_secs(20), |daemon| {
+        daemon.log().lines().any(|line| line.contains("deliveryId") && line.contains("overheat"))
+    });
+}

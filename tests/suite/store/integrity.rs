@@ -1,0 +1,155 @@
+//! The integrity check: silent on everything that is legitimate, loud on everything that is not.
+
+use belayd::{
+    buffer::{Gap, GapKind},
+    on_backend,
+    store::{
+        Conn, StoreResult, failures,
+        integrity::{Findings, PART, Pass},
+        ledger,
+        readings::{self, pass_over, store_frames},
+    },
+};
+use diesel::connection::SimpleConnection;
+
+use super::{TestStore, chain, frame, new_stream, on_both, reading};
+
+on_both!(
+    what_ingest_retention_and_people_do_raises_no_alarm,
+    a_reading_that_vanished_and_one_that_is_there_twice_are_found,
+    a_hole_in_the_ledger_is_found_and_nothing_is_repaired_from_it,
+    sums_that_differ_from_a_whole_ledger_are_set_right,
+    a_range_in_which_people_decide_meanwhile_is_left_for_the_next_pass,
+);
+
+fn run(conn: &mut Conn, sql: &str) -> StoreResult<()> {
+    Ok(on_backend!(conn, |c| c.batch_execute(sql))?)
+}
+
+fn check(store: &TestStore) -> Findings {
+    store
+        .with(|conn| {
+            let mut pass = Pass::begin(conn, 1_000_000)?;
+            loop {
+                if let Some(found) = pass.step(conn)? {
+                    return Ok(found);
+                }
+            }
+        })
+        .expect("a whole pass")
+}
+
+/// Around the border of the first range: 65,536 numbers and some more, in frames of 5,000.
+fn fill(store: &TestStore, rows: i64) -> belayd::domain::receipt::StreamId {
+    let stream = new_stream(store);
+    let mut seq = 1;
+    while seq <= rows {
+        let end = (seq + 4_999).min(rows);
+        let readings: Vec<_> = (seq..=end).map(|time| reading("a", time, 1.0)).collect();
+        store.with(|conn| store_frames(conn, stream, &[frame(seq as u64, &readings)], seq)).expect("stored");
+        seq = end + 1;
+    }
+    stream
+}
+
+fn what_ingest_retention_and_people_do_raises_no_alarm(store: &TestStore) {
+    assert_eq!(check(store), Findings::default(), "an empty store");
+    let rows = PART + 7_000;
+    let stream = fill(store, rows);
+    let next = rows as u64 + 1;
+    let mixed = [reading("a", 1, 1.0), reading("a", 2, 2.0), reading("b", 1, 1.0), reading("a", 3, 9.0)];
+    store.with(|conn| store_frames(conn, stream, &[frame(next, &mixed)], 2)).expect("stored");
+    let gap = Gap {
+        first_seq: next + 4,
+        last_seq: next + 9,
+        kind: GapKind::Void,
+        acknowledged: 2,
+        chain_before: chain(next + 3),
+        chain: chain(next + 9),
+    };
+    store.with(|conn| pass_over(conn, stream, &gap, 3)).expect("passed over");
+    let found = check(store);
+    assert!(!found.is_fault() && found.unsettled == 0, "{found:?}");
+    assert_eq!((found.rows, found.streams), (rows as u64 + 1, 1));
+    // Retention takes readings and ledger rows, a person deletes by hand, another decides.
+    store.with(|conn| readings::prune(conn, 3_000, 2_000)).expect("pruned");
+    store.with(|conn| run(conn, "DELETE FROM readings WHERE observed_at_us BETWEEN 10000 AND 10100")).expect("deleted");
+    assert!(store.with(|conn| ledger::prune(conn, 20_000, 3)).expect("pruned") > 0);
+    let open = failures::FailureFilter { limit: 10, ..Default::default() };
+    let open = store.with(|conn| failures::list(conn, &open)).expect("a page").items;
+    store.with(|conn| failures::discard(conn, &open[0].id, "", "ann", 9)).expect("decided");
+    store.with(|conn| run(conn, "DELETE FROM readings WHERE engine_id = 'a' AND observed_at_us = 2")).expect("deleted");
+    store.with(|conn| failures::retry(conn, &open[1].id, "", "ann", 9)).expect("decided");
+    let found = check(store);
+    assert!(!found.is_fault() && found.unsettled == 0, "{found:?}");
+    assert!(found.rows < rows as u64);
+}
+
+/// Deletes without a trace, as a damaged disk or a fault of the database would.
+fn lose(conn: &mut Conn, what: &str) -> StoreResult<()> {
+    let sql = match conn {
+        Conn::Sqlite(_) => format!(
+            "DROP TRIGGER readings_removed; DELETE FROM readings WHERE {what};
+             CREATE TRIGGER readings_removed AFTER DELETE ON readings BEGIN SELECT 1; END"
+        ),
+        Conn::Pg(_) => format!(
+            "ALTER TABLE readings DISABLE TRIGGER readings_removed; DELETE FROM readings WHERE {what};
+             ALTER TABLE readings ENABLE TRIGGER readings_removed"
+        ),
+    };
+    run(conn, &sql)
+}
+
+fn a_reading_that_vanished_and_one_that_is_there_twice_are_found(store: &TestStore) {
+    fill(store, PART + 100);
+    store.with(|conn| lose(conn, "seq IN (7, 8)")).expect("lost");
+    let twice = format!(
+        "INSERT INTO readings (engine_id, observed_at_us, stream_no, seq, created_at_us)
+         SELECT 'copy', observed_at_us, stream_no, seq, created_at_us FROM readings WHERE seq = {}",
+        PART + 50
+    );
+    store.with(|conn| run(conn, &twice)).expect("copied");
+    let found = check(store);
+    assert_eq!((found.missing, found.twice, found.ledger_faults), (2, 1, 0), "{found:?}");
+    assert!(found.words[0].contains("2 of 65535 readings are missing"), "{found:?}");
+}
+
+fn a_hole_in_the_ledger_is_found_and_nothing_is_repaired_from_it(store: &TestStore) {
+    let stream = fill(store, 15_000);
+    store.with(|conn| run(conn, "DELETE FROM batches WHERE first_seq = 5001")).expect("a hole");
+    let found = check(store);
+    assert!(found.ledger_faults >= 1 && found.repaired == 0, "{found:?}");
+    assert!(found.words[0].contains(&stream.to_string()) && found.words[0].contains("hole before number 10001"), "{found:?}");
+    assert_eq!(store.with(ledger::totals).expect("totals").stored, 15_000);
+}
+
+fn sums_that_differ_from_a_whole_ledger_are_set_right(store: &TestStore) {
+    fill(store, 10_000);
+    store.with(|conn| run(conn, "UPDATE streams SET stored = 9990, void = 3")).expect("altered");
+    let found = check(store);
+    assert_eq!((found.ledger_faults, found.repaired, found.missing), (1, 1, 0), "{found:?}");
+    let totals = store.with(ledger::totals).expect("totals");
+    assert_eq!((totals.stored, totals.void), (10_000, 0));
+    assert!(!check(store).is_fault());
+}
+
+fn a_range_in_which_people_decide_meanwhile_is_left_for_the_next_pass(store: &TestStore) {
+    fill(store, 10_000);
+    let found = store
+        .with(|conn| {
+            let mut pass = Pass::begin(conn, 0)?;
+            // The ledger has been read, and some of the readings.
+            for _ in 0..3 {
+                assert_eq!(pass.step(conn)?, None);
+            }
+            run(conn, "DELETE FROM readings WHERE observed_at_us IN (1, 9999)")?;
+            loop {
+                if let Some(found) = pass.step(conn)? {
+                    return Ok(found);
+                }
+            }
+        })
+        .expect("a pass");
+    assert!(!found.is_fault() && found.unsettled == 1, "{found:?}");
+    assert!(!check(store).is_fault());
+}
