@@ -29,7 +29,7 @@ const INTEGRITY: &str = "integrity";
 #[derive(Debug, Default)]
 pub(in crate::schedule) struct IntegrityCheck {
     /// A pass that is not at its end.
-    pass: Mutex<Option<Pass>>,
+    pass: Mutex<Option<Box<Pass>>>,
 }
 
 impl Duty for IntegrityCheck {
@@ -51,7 +51,7 @@ impl Duty for IntegrityCheck {
             let unfinished = self.pass.lock().unwrap_or_else(PoisonError::into_inner).take();
             let mut pass = match unfinished {
                 Some(pass) => pass,
-                None => context.store.call(move |conn| Pass::begin(conn, now_us)).await?,
+                None => context.store.call(move |conn| Pass::begin(conn, now_us).map(Box::new)).await?,
             };
             loop {
                 let before = pass.rows();
