@@ -142,6 +142,8 @@ impl Lane {
     pub(super) fn run(&self, writer: &mut dyn Writer) {
         let mut ceiling = MAX_BATCH_ROWS;
         let mut open = false;
+        // Opened, and nothing asked of the database since.
+        let mut fresh = false;
         let mut moved = 0;
         while !self.stopping() {
             self.observer.alive(self.lane);
@@ -157,10 +159,11 @@ impl Lane {
             let done = if !open {
                 self.open(writer).map(|()| {
                     open = true;
+                    fresh = true;
                     self.flush.store(true, Ordering::Release);
                 })
             } else if self.flush.swap(false, Ordering::AcqRel) {
-                self.drain(writer, &mut ceiling)
+                self.drain(writer, &mut ceiling, std::mem::take(&mut fresh))
             } else {
                 self.sleep(IDLE_STEP, true);
                 Ok(())
@@ -212,7 +215,10 @@ impl Lane {
 
     /// Writes until less than a batch is left that nobody waits for. The database works once it has taken what waits: one that can be
     /// opened and refuses to write (a full disk, a missing right) would otherwise be up and down twenty times a second.
-    fn drain(&self, writer: &mut dyn Writer, ceiling: &mut u32) -> Result<(), Interrupted> {
+    ///
+    /// A lane without readings has tried nothing: only one that has just opened the database while no lane has any may say that it
+    /// works. Otherwise each idle lane would end the outage that another one has found.
+    fn drain(&self, writer: &mut dyn Writer, ceiling: &mut u32, fresh: bool) -> Result<(), Interrupted> {
         let batch_rows = u64::from(self.settings.batch_rows);
         // Everything that was there when the order came is written, then whole batches for as long as they come.
         let mut ordered = self.buffer.waiting(self.lane);
@@ -240,8 +246,12 @@ impl Lane {
                 ordered = self.buffer.waiting(self.lane);
             }
         }
-        if self.buffer.waiting(self.lane) == 0 {
-            self.circuit.succeeded(self.observer.as_ref(), self.lane, || self.buffer.stats().rows);
+        if fresh {
+            if (0..self.buffer.lanes()).all(|lane| self.buffer.waiting(lane) == 0) {
+                self.circuit.succeeded(self.observer.as_ref(), self.lane, || 0);
+            } else {
+                self.circuit.nothing_tried(self.lane);
+            }
         }
         Ok(())
     }

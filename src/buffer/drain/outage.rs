@@ -105,6 +105,14 @@ impl Circuit {
         self.lock().went_down(observer, since, cause, waiting);
     }
 
+    /// The lane had nothing to try the database with: the next one may.
+    pub(super) fn nothing_tried(&self, lane: usize) {
+        let mut state = self.lock();
+        if state.trying == Some(lane) {
+            state.trying = None;
+        }
+    }
+
     /// The database has taken something, or has nothing to take and answers.
     pub(super) fn succeeded(&self, observer: &dyn Observer, lane: usize, waiting: impl FnOnce() -> u64) {
         let now = Instant::now();
