@@ -1,6 +1,9 @@
 //! Runs scenarios in interleaved rounds and prints what they came to, beside what was aimed at and what the disk did meanwhile.
 
-use std::time::{Duration, Instant};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::{Duration, Instant},
+};
 
 use crate::{host, setup::Bench};
 
@@ -97,7 +100,11 @@ pub fn run(bench: &mut Bench, scenarios: &[&Scenario]) {
             }
             let disk = host::fdatasync(Duration::from_secs(1));
             let (started, busy, ours) = (Instant::now(), host::busy(), bench.cpu());
-            let figures = (scenario.run)(bench);
+            // One that fails is told of and leaves the others their turn.
+            let Ok(figures) = catch_unwind(AssertUnwindSafe(|| (scenario.run)(bench))) else {
+                println!("{} FAILED in round {}", scenario.name, round + 1);
+                continue;
+            };
             let others = (host::busy() - busy).saturating_sub(bench.cpu().saturating_sub(ours));
             let others = others.as_secs_f64() / started.elapsed().as_secs_f64();
             eprintln!("round {}: {} took {:.0} s", round + 1, scenario.name, started.elapsed().as_secs_f64());
