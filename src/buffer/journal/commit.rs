@@ -32,7 +32,7 @@ use crate::{
 const FRAME_ROWS: u32 = 4_096;
 /// Most bytes in such a frame.
 const FRAME_BYTES: usize = 256 * 1024;
-/// Longest wait for more before a sync.
+/// From the beginning of one sync to that of the next, where gathering pays: the longest wait for more.
 const GATHER: Duration = Duration::from_millis(1);
 /// Pushes a second between which gathering pays: below, a sync each is cheap; above, groups form while the sync before is under way, and
 /// waiting would hold up senders who wait for their answer before they send again.
@@ -92,6 +92,7 @@ pub(super) fn start<D: Disk>(log: Log<D>, core: Arc<Core<D>>) -> io::Result<thre
         frames: Vec::new(),
         parts: Vec::new(),
         rate: Rate::new(),
+        sync_began: Instant::now(),
         chores_at: Instant::now(),
         scrub_at: Instant::now() + SCRUB_EVERY,
         scrubbed: 0,
@@ -109,6 +110,7 @@ struct Committer<D: Disk> {
     frames: Vec<(usize, Appended)>,
     parts: Vec<Bytes>,
     rate: Rate,
+    sync_began: Instant,
     chores_at: Instant,
     scrub_at: Instant,
     scrubbed: u64,
@@ -158,9 +160,14 @@ impl<D: Disk> Committer<D> {
         }
         let urgent = || queue.submitted.iter().any(|submitted| submitted.ack >= AckLevel::Store);
         if self.rate.pays_to_gather() && queue.orders.is_empty() && !queue.ended && !urgent() {
-            drop(queue);
-            thread::sleep(GATHER);
-            queue = lock(&core.queue);
+            // Counted from the sync before: one that took long has let a group gather already, and waiting on top of it would halve what
+            // a slow disk takes from few senders who each wait for their answer.
+            let left = GATHER.saturating_sub(self.sync_began.elapsed());
+            if !left.is_zero() {
+                drop(queue);
+                thread::sleep(left);
+                queue = lock(&core.queue);
+            }
         }
         (queue.bytes, queue.rows) = (0, 0);
         // As much room as this group took, so that the next one does not grow step by step.
@@ -201,6 +208,7 @@ impl<D: Disk> Committer<D> {
                 self.lane = (self.lane + 1) % self.core.settings.streams.clamp(1, self.core.lanes.len());
             }
         }
+        self.sync_began = Instant::now();
         match self.log.sync() {
             Ok(()) => self.synced(),
             Err(failed) => self.sync_failed(&failed),
