@@ -176,10 +176,12 @@ impl<D: Disk> LaneReader<D> {
             if let Some((offset, frame)) = self.waiting.take() {
                 return Ok(self.take(offset, frame));
             }
-            if self.at.is_none() && !self.enter()? {
+            let Some(at) = &mut self.at else {
+                if self.enter()? {
+                    continue;
+                }
                 return Ok(None);
-            }
-            let Some(at) = &mut self.at else { continue };
+            };
             match at.scanner.step(Some(self.lane as u8)) {
                 Some(scan::Found::Frame { frame, .. }) if usize::from(frame.lane) != self.lane || frame.first < self.expected => {}
                 Some(scan::Found::Frame { offset, frame, repaired }) => {

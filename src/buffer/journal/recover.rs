@@ -13,7 +13,7 @@ use std::{
 use super::{
     LaneState, LogSettings, MAX_LANES,
     disk::{Disk, DiskFile, QUARANTINE},
-    frame::segment_seed,
+    frame::{EDGE, place, segment_seed},
     quarantine,
     scan::{Scanner, read_full},
     segment::{BLOCK, Block, Earlier, FRAMES_AT, Header, number_of},
@@ -76,9 +76,14 @@ pub fn open<D: Disk>(
     let mut views = Vec::new();
     let mut lost_end = false;
     for candidate in &candidates {
-        lost_end |= view_of(&disk, candidate, log, highest, &mut views, &mut damage);
+        // A later header that follows an earlier segment says that this one was given up before its first sync came back.
+        let headers = candidates.iter().filter_map(Candidate::header);
+        let skipped = headers
+            .map(|header| header.previous..header.number)
+            .any(|between| between.start < candidate.number() && between.contains(&candidate.number()));
+        lost_end |= view_of(&disk, candidate, log, (highest, skipped), &mut views, &mut damage);
     }
-    link(&mut views, &candidates, &mut damage);
+    link(&disk, &mut views, &mut damage);
 
     let mut open = Open { states: Vec::new(), earlier: Vec::new(), torn_bytes: 0, scanned: 0, end_unknown: [lost_end; MAX_LANES] };
     open.scan_tail(&disk, &mut views, &candidates, &mut damage)?;
@@ -214,21 +219,27 @@ fn candidates<D: Disk>(disk: &D, damage: &mut Vec<Damage>) -> io::Result<Vec<Can
     Ok(found)
 }
 
-/// The header from whichever copy is whole, and whether the first one is damaged.
+/// The header from whichever copy is whole, or from the sectors of both; and whether the first one is damaged.
 pub(super) fn read_header<F: DiskFile>(file: &F) -> (Block, bool) {
-    let mut bytes = vec![0; BLOCK];
-    let mut copy = |offset| match read_full(file, &mut bytes, offset) {
-        Ok(read) => Header::decode(&bytes[..read]),
-        Err(_) => Block::Bad,
+    let read = |offset| {
+        let mut bytes = vec![0; BLOCK];
+        match read_full(file, &mut bytes, offset) {
+            Ok(read) => bytes.truncate(read),
+            // It is not empty, and nothing that was written: damage.
+            Err(_) => bytes.fill(!0),
+        }
+        bytes
     };
-    let first = copy(0);
-    if matches!(first, Block::Good(_) | Block::Newer(_)) {
-        return (first, false);
+    let first = read(0);
+    let one = Header::decode(&first);
+    if matches!(one, Block::Good(_) | Block::Newer(_)) {
+        return (one, false);
     }
-    match copy(BLOCK as u64) {
-        second @ (Block::Good(_) | Block::Newer(_)) => (second, first == Block::Bad),
-        Block::Torn if first == Block::Torn => (Block::Torn, false),
-        _ => (Block::Bad, true),
+    let second = read(BLOCK as u64);
+    match Header::decode(&second) {
+        two @ (Block::Good(_) | Block::Newer(_)) => (two, one == Block::Bad),
+        Block::Torn if one == Block::Torn => (Block::Torn, false),
+        _ => (Header::from_both(&first, &second), true),
     }
 }
 
@@ -274,7 +285,7 @@ fn view_of<D: Disk>(
     disk: &D,
     candidate: &Candidate<D::File>,
     log: Option<u128>,
-    highest: u64,
+    (highest, skipped): (u64, bool),
     views: &mut Vec<View>,
     damage: &mut Vec<Damage>,
 ) -> bool {
@@ -282,7 +293,8 @@ fn view_of<D: Disk>(
     let header = candidate.header().cloned();
     let last = number > highest;
     if header.is_none() {
-        if candidate.block == Block::Torn && len >= FRAMES_AT && (last || log.is_none()) {
+        let torn = candidate.block == Block::Torn && len >= FRAMES_AT;
+        if skipped || (torn && (last || log.is_none())) {
             // Made, and perhaps begun, but its first sync never came back: nothing in it was acknowledged.
             let _ = disk.remove(&name);
             return false;
@@ -315,14 +327,15 @@ fn set_aside<D: Disk>(disk: &D, candidate: &Candidate<D::File>, seed: u64, numbe
 }
 
 /// Each header says where the segment before ends.
-fn link<F>(views: &mut Vec<View>, candidates: &[Candidate<F>], damage: &mut Vec<Damage>) {
-    debug_assert!(views.len() <= candidates.len(), "a view is made of a candidate");
+fn link<D: Disk>(disk: &D, views: &mut Vec<View>, damage: &mut Vec<Damage>) {
     let mut previous: Option<(u64, u64)> = None;
     let mut kept = Vec::with_capacity(views.len());
     for mut view in views.drain(..).rev() {
         if let Some((number, end)) = previous {
             if view.number > number {
-                // Begun and given up before its first sync came back: the one behind does not follow it.
+                // Begun and given up before its first sync came back: the one behind does not follow it. If it stayed, the one that
+                // it does follow would seem to be missing when that is dropped.
+                let _ = disk.remove(&view.name);
                 continue;
             }
             if view.number == number {
@@ -390,19 +403,21 @@ impl Open {
             for (unknown, tail) in self.end_unknown.iter_mut().zip(tail.end_unknown) {
                 *unknown |= tail;
             }
-            prove(&candidate.file, tail.unproved, tail.end)?;
+            prove(&candidate.file, view.seed, &tail)?;
         }
         Ok(())
     }
 }
 
 /// What was read may be in the kernel's memory only, left by a process that was killed before its sync, or after one that failed: a sync
-/// alone would then do nothing. The same bytes are written once more, and synced.
-fn prove<F: DiskFile>(file: &F, from: u64, end: u64) -> io::Result<()> {
-    let mut piece = vec![0; 64 * 1024];
-    let mut at = from;
-    while at < end {
-        let len = (end - at).min(piece.len() as u64) as usize;
+/// alone would then do nothing. The same bytes are written once more, and synced. A header or a footer that was cut short is written
+/// whole, or damage to the rest of its frame would later pass for a write that was cut short.
+fn prove<F: DiskFile>(file: &F, seed: u64, tail: &tail::Tail) -> io::Result<()> {
+    // Block by block, so that one that cannot be read does not keep others from being proved.
+    let mut piece = vec![0; BLOCK];
+    let mut at = tail.unproved;
+    while at < tail.end {
+        let len = (tail.end - at).min(BLOCK as u64 - at % BLOCK as u64) as usize;
         match read_full(file, &mut piece[..len], at) {
             Ok(0) => break,
             Ok(read) => {
@@ -411,6 +426,16 @@ fn prove<F: DiskFile>(file: &F, from: u64, end: u64) -> io::Result<()> {
             }
             // What cannot be read is damage, and told as such.
             Err(_) => at += len as u64,
+        }
+    }
+    for (offset, frame) in &tail.last_group {
+        let (mut head, mut foot, mut there) = ([0; EDGE], [0; EDGE], [0; EDGE]);
+        frame.head(place(seed, *offset), &mut head);
+        frame.foot(place(seed, *offset), &mut foot);
+        for (edge, at) in [(head, *offset), (foot, offset + frame.extent() - EDGE as u64)] {
+            if read_full(file, &mut there, at).is_ok() && there != edge {
+                file.write_at(&edge, at)?;
+            }
         }
     }
     file.sync_data()

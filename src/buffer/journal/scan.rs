@@ -7,7 +7,7 @@ use std::io;
 
 use super::{
     disk::DiskFile,
-    frame::{ALIGN, EDGE, FOOT, Frame, HEAD, foot_payload, padding, place, u64_at},
+    frame::{ALIGN, EDGE, FOOT, Frame, HEAD, empty_pieces, foot_payload, padding, place, u64_at},
 };
 
 /// What is read at once.
@@ -16,6 +16,9 @@ const WINDOW: usize = 256 * 1024;
 const UNREADABLE: u64 = 4096;
 /// Stands for bytes that could not be read; no magic contains it and it is not empty.
 const FILLER: u8 = 0xee;
+
+/// From the magic in a footer, which has the least behind it, to the end of the frame.
+const MAGIC_TO_END: u64 = EDGE as u64 - 16;
 
 /// Something in the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +29,7 @@ pub enum Found {
         offset: u64,
         /// What it says.
         frame: Frame,
-        /// Whether header or footer was damaged; the payload is whole.
+        /// Whether header or footer was damaged (not only cut short); the payload is whole.
         repaired: bool,
     },
     /// No frame stands here.
@@ -124,7 +127,7 @@ impl<F: DiskFile> Scanner<F> {
         let whole = self.bytes(offset, frame.extent() as usize);
         let foot = whole.len() - EDGE;
         let holds = frame.holds(&whole[frame.payload_at()..foot]);
-        let repaired = holds && Frame::from_foot(&whole[foot..], seed) != Some(frame);
+        let repaired = holds && Frame::from_foot(&whole[foot..], seed) != Some(frame) && all_there(whole, offset, &frame);
         Some(if holds {
             Found::Frame { offset, frame, repaired }
         } else {
@@ -145,8 +148,8 @@ impl<F: DiskFile> Scanner<F> {
         let from = self.offset;
         let mut at = from;
         let mut empty = true;
-        while at + EDGE as u64 <= self.end {
-            let held = at >= self.base && at + EDGE as u64 <= self.base + self.window.len() as u64;
+        while at + MAGIC_TO_END <= self.end {
+            let held = at >= self.base && at + MAGIC_TO_END <= self.base + self.window.len() as u64;
             if !held {
                 let data = self.file.next_data(at).min(self.end);
                 if data >= at + ALIGN as u64 {
@@ -154,14 +157,14 @@ impl<F: DiskFile> Scanner<F> {
                     at = data - (data - from) % ALIGN as u64;
                     continue;
                 }
-                self.fill(at, EDGE);
-                if at + EDGE as u64 > self.base + self.window.len() as u64 {
+                self.fill(at, MAGIC_TO_END as usize);
+                if at + MAGIC_TO_END > self.base + self.window.len() as u64 {
                     break;
                 }
             }
             // Word by word through what is held.
             let start = (at - self.base) as usize;
-            let stop = self.window.len() + 1 - EDGE;
+            let stop = self.window.len() + 1 - MAGIC_TO_END as usize;
             let mut hit = None;
             for (index, word) in self.window[start..].chunks_exact(ALIGN).enumerate() {
                 let place = start + index * ALIGN;
@@ -213,8 +216,9 @@ impl<F: DiskFile> Scanner<F> {
             return Some(Found::Bad(Bad { offset: from, bytes: begin - from, frame: None }));
         }
         self.offset = next;
+        let repaired = all_there(self.bytes(begin, frame.extent() as usize), begin, &frame);
         Some(if holds {
-            Found::Frame { offset: begin, frame, repaired: true }
+            Found::Frame { offset: begin, frame, repaired }
         } else {
             Found::Bad(Bad { offset: begin, bytes: next - begin, frame: Some(frame) })
         })
@@ -268,6 +272,12 @@ impl<F: DiskFile> Scanner<F> {
             }
         }
     }
+}
+
+/// Whether every piece of a frame was written. One whose payload was, and of whose header or footer a crash kept a part back, is as
+/// good as any: that is no damage.
+fn all_there(bytes: &[u8], offset: u64, frame: &Frame) -> bool {
+    empty_pieces(bytes, offset) <= u64::from(frame.empty)
 }
 
 /// Reads all of `bytes.len()` bytes, or as many as the file has.

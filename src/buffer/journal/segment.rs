@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{
     LaneState, MAX_LANES,
-    frame::{self, u32_at, u64_at},
+    frame::{self, SECTOR, u32_at, u64_at},
 };
 use crate::domain::receipt::StreamId;
 
@@ -131,6 +131,21 @@ impl Header {
         block[SUM_AT..].copy_from_slice(&sum.to_le_bytes());
         block.extend_from_within(..);
         block
+    }
+
+    /// Reads it from two damaged copies, where no sector is damaged in both.
+    pub fn from_both(first: &[u8], second: &[u8]) -> Block {
+        if first.len() != BLOCK || second.len() != BLOCK {
+            return Block::Bad;
+        }
+        let sectors = BLOCK / SECTOR as usize;
+        (1..1u32 << sectors)
+            .map(|choice| {
+                let pick = |at: usize| if choice >> (at / SECTOR as usize) & 1 == 1 { second[at] } else { first[at] };
+                Self::decode(&(0..BLOCK).map(pick).collect::<Vec<_>>())
+            })
+            .find(|block| matches!(block, Block::Good(_) | Block::Newer(_)))
+            .unwrap_or(Block::Bad)
     }
 
     /// Reads one copy.

@@ -9,7 +9,7 @@
 use super::{
     LaneState, MAX_LANES,
     disk::DiskFile,
-    frame::{EDGE, SECTOR, empty_pieces, gap_chain, looks_empty},
+    frame::{EDGE, Frame, SECTOR, empty_pieces, gap_chain, looks_empty},
     scan::{Bad, Found, Scanner},
     segment::FRAMES_AT,
 };
@@ -25,6 +25,8 @@ pub(super) struct Tail {
     pub(super) torn_bytes: u64,
     /// Damaged stretches, and what is damaged about them.
     pub(super) damage: Vec<(Bad, &'static str)>,
+    /// The frames of the last group, whose headers and footers may be missing in part.
+    pub(super) last_group: Vec<(u64, Frame)>,
     /// Readings may have been acknowledged of which nothing is left to tell the numbers.
     pub(super) end_unknown: [bool; MAX_LANES],
 }
@@ -68,6 +70,9 @@ pub(super) fn scan<F: DiskFile>(scanner: &mut Scanner<F>, ending: Ending, lanes:
         {
             tail.torn_bytes = group[index..].iter().map(|found| written(scanner, found)).sum();
             return tail;
+        }
+        if let Found::Frame { offset, frame, .. } = found {
+            tail.last_group.push((*offset, *frame));
         }
         tail.settle(found, lanes);
         if ending.cut && end_of(found) >= ending.file {

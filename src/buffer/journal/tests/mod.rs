@@ -1,6 +1,10 @@
 //! The log against real files and against a model of a disk.
 
 mod basics;
+mod disk;
+mod exhaustive;
+mod history;
+mod model;
 mod tier;
 
 use std::path::Path;
@@ -8,12 +12,22 @@ use std::path::Path;
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::{Item, LaneReader, Log, LogSettings, Recovered, disk::Disk, disk::RealDisk, open};
+use super::{
+    Item, LaneReader, LaneState, Log, LogSettings, Recovered,
+    disk::{Disk, RealDisk},
+    frame::{self, EDGE, Frame},
+    open,
+};
 use crate::domain::receipt::StreamId;
 
 /// Small segments, so that a few frames roll.
 fn small() -> LogSettings {
     LogSettings { segment_bytes: 64 * 1024, total_bytes: 16 * 1024 * 1024 }
+}
+
+/// Tiny ones, so that a short history rolls and reaches the bound.
+fn new_history_settings() -> LogSettings {
+    LogSettings { segment_bytes: 16 * 1024, total_bytes: 160 * 1024 }
 }
 
 fn new_stream() -> StreamId {
@@ -38,4 +52,28 @@ fn drain<D: Disk>(reader: &mut LaneReader<D>) -> Vec<Item> {
 
 fn read_all<D: Disk>(log: &Log<D>, lane: usize) -> Vec<Item> {
     drain(&mut LaneReader::new(log.shared(), lane))
+}
+
+/// What would pass for the frame that comes next, if checksums knew no place.
+fn counterfeit(lane: usize, state: &LaneState) -> Vec<u8> {
+    let inside = b"counterf";
+    let end = [&inside[..], &state.next.to_le_bytes(), &1u32.to_le_bytes()].concat();
+    let chain = frame::chain(state.chain, &end);
+    let frame = Frame {
+        lane: lane as u8,
+        rows: 1,
+        payload: inside.len() as u32,
+        first: state.next,
+        prev_chain: state.chain,
+        chain,
+        received_at_us: 0,
+        group: 8192,
+        empty: 0,
+    };
+    let mut edge = [0; EDGE];
+    frame.head(7, &mut edge);
+    let mut bytes = [&edge[..], inside].concat();
+    frame.foot(7, &mut edge);
+    bytes.extend_from_slice(&edge);
+    bytes
 }

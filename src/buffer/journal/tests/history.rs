@@ -1,0 +1,444 @@
+//! One random history, and the oracle that knows what must come of it. See [`super::model`].
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use super::{
+    counterfeit,
+    disk::{Faults, ModelDisk, Random},
+    new_history_settings,
+};
+use crate::buffer::journal::{AppendError, GapKind, Item, LaneReader, LaneState, Log, Recovered, open};
+
+/// What was said about a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Said {
+    /// Nothing yet, or the process died before.
+    Nothing,
+    /// It is safe.
+    Acknowledged,
+    /// It is not safe, and its numbers are given up; `recorded` says that a later opening knows.
+    GivenUp { recorded: bool },
+}
+
+#[derive(Clone, Debug)]
+struct Known {
+    rows: u32,
+    payload: Bytes,
+    said: Said,
+}
+
+/// How a history may be wrong on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mutant {
+    None,
+    FileSync,
+    DirSync,
+    EarlyAck,
+    SeedIgnored,
+    VoidsForgotten,
+}
+
+struct History {
+    random: Random,
+    disk: ModelDisk,
+    log: Option<Log<ModelDisk>>,
+    lanes: usize,
+    /// By lane and position of the first reading.
+    known: Vec<BTreeMap<u64, Known>>,
+    /// Everything up to here is settled.
+    floor: Vec<u64>,
+    next_id: u64,
+    damages: bool,
+    /// Bits flipped, and whether anything worse was done.
+    flips: u64,
+    worse: bool,
+    mutant: Mutant,
+}
+
+pub(super) type Verdict = Result<(), String>;
+
+macro_rules! hold {
+    ($condition:expr, $($what:tt)+) => {
+        if !$condition {
+            return Err(format!($($what)+));
+        }
+    };
+}
+
+impl History {
+    fn new(seed: u64, mutant: Mutant) -> Self {
+        let mut random = Random(seed.wrapping_mul(0x2545_f491_4f6c_dd1d));
+        let lanes = 1 + random.below(2) as usize;
+        let damages = match mutant {
+            Mutant::None => random.one_in(3),
+            other => other == Mutant::SeedIgnored,
+        };
+        let disk = ModelDisk::new();
+        disk.inner().faults =
+            Faults { sync_is_a_lie: mutant == Mutant::FileSync, sync_dir_is_a_lie: mutant == Mutant::DirSync, ..Faults::default() };
+        let known = vec![BTreeMap::new(); lanes];
+        Self { random, disk, log: None, lanes, known, floor: vec![0; lanes], next_id: 1, damages, flips: 0, worse: false, mutant }
+    }
+
+    fn run(&mut self) -> Verdict {
+        self.reopen()?;
+        for _ in 0..6 + self.random.below(24) {
+            self.step()?;
+        }
+        self.crash(false)?;
+        self.check(None)
+    }
+
+    fn step(&mut self) -> Verdict {
+        let step = self.random.below(if self.damages { 26 } else { 23 });
+        match step {
+            0..=7 => self.append(),
+            8..=11 => self.sync(),
+            12 => {
+                // Dies somewhere in what comes.
+                let after = self.random.below(14) as u32;
+                self.disk.inner().faults.dies_after = Some(after);
+                for _ in 0..1 + self.random.below(4) {
+                    match self.random.below(5) {
+                        0 => self.trim()?,
+                        1 => self.fork()?,
+                        2 => self.sync()?,
+                        _ => self.append()?,
+                    }
+                }
+                self.sync()?;
+                self.crash(true)
+            }
+            13 => self.crash(false),
+            14 => self.trim(),
+            15 => self.fork(),
+            16 => self.check(None),
+            17 => {
+                let (kind, count) = (self.random.below(3), 1 + self.random.below(3) as u32);
+                {
+                    let mut inner = self.disk.inner();
+                    match kind {
+                        0 => inner.faults.sync = count,
+                        1 => inner.faults.write = count,
+                        _ => inner.faults.sync_dir = count,
+                    }
+                }
+                self.append()?;
+                self.sync()?;
+                self.heal();
+                Ok(())
+            }
+            18 => {
+                // No room for another segment.
+                self.disk.inner().room = 0;
+                self.append()?;
+                self.append()?;
+                self.sync()?;
+                self.heal();
+                Ok(())
+            }
+            19 => {
+                let Some(log) = &mut self.log else { return Ok(()) };
+                let _ = log.prepare();
+                Ok(())
+            }
+            20 | 21 => {
+                self.append()?;
+                self.sync()
+            }
+            22 => {
+                let Some(log) = &self.log else { return Ok(()) };
+                let shared = log.shared();
+                let damaged: u64 = shared.segments().into_iter().map(|segment| shared.scrub(segment).damaged).sum();
+                hold!(damaged == 0 || self.damages, "a scrub found {damaged} damaged on a disk that is not");
+                Ok(())
+            }
+            _ => self.damage(),
+        }
+    }
+
+    fn heal(&mut self) {
+        let mut inner = self.disk.inner();
+        inner.room = u64::MAX;
+        (inner.faults.sync, inner.faults.write, inner.faults.sync_dir) = (0, 0, 0);
+    }
+
+    fn append(&mut self) -> Verdict {
+        let lane = self.random.below(self.lanes as u64) as usize;
+        let rows = 1 + self.random.below(4) as u32;
+        let payload = self.payload(lane);
+        let Some(log) = &mut self.log else { return Ok(()) };
+        let before = log.lanes()[lane];
+        match log.append(lane, 1, rows, std::slice::from_ref(&payload)) {
+            Ok(appended) => {
+                let first = before.base + appended.first_seq;
+                hold!(appended.first_seq == before.next_seq(), "numbers have a hole: {appended:?} after {before:?}");
+                let said = if self.mutant == Mutant::EarlyAck { Said::Acknowledged } else { Said::Nothing };
+                self.forget_unsaid(lane, first);
+                let taken = self.known[lane].range(first..).next();
+                hold!(taken.is_none(), "given out twice: {first} of lane {lane}, {:?}", taken.map(|taken| taken.1.said));
+                self.known[lane].insert(first, Known { rows, payload, said });
+                Ok(())
+            }
+            Err(AppendError::Failed(_)) => self.sync(),
+            Err(AppendError::Full | AppendError::DiskFull) => Ok(()),
+        }
+    }
+
+    /// Numbers of which nobody was told may be given out again, by another process than the first.
+    fn forget_unsaid(&mut self, lane: usize, from: u64) {
+        let said = |known: &Known| matches!(known.said, Said::Acknowledged | Said::GivenUp { recorded: true });
+        let gone: Vec<u64> = self.known[lane].range(from..).filter(|(_, known)| !said(known)).map(|(first, _)| *first).collect();
+        for first in gone {
+            self.known[lane].remove(&first);
+        }
+    }
+
+    /// Sometimes empty, sometimes with runs of zeros, sometimes with what would pass for a frame if checksums knew no place.
+    fn payload(&mut self, lane: usize) -> Bytes {
+        self.next_id += 1;
+        let mut bytes = self.next_id.to_le_bytes().to_vec();
+        match self.random.below(8) {
+            0 => bytes.resize(8 + self.random.below(2000) as usize, 0),
+            1 | 2 => {
+                if let Some(log) = &self.log {
+                    let state = log.lanes()[lane];
+                    bytes.extend_from_slice(&counterfeit(lane, &state));
+                }
+            }
+            _ => {
+                for _ in 0..self.random.below(90) {
+                    bytes.extend_from_slice(&self.random.next().to_le_bytes());
+                }
+                bytes.truncate(bytes.len() - self.random.below(8) as usize);
+            }
+        }
+        bytes.into()
+    }
+
+    fn sync(&mut self) -> Verdict {
+        let Some(log) = &mut self.log else { return Ok(()) };
+        if self.disk.inner().faults.dies_after == Some(0) {
+            // Whoever is dead tells nobody.
+            return Ok(());
+        }
+        let outcome = log.sync();
+        let dead = self.disk.inner().faults.dies_after == Some(0);
+        let bases: Vec<u64> = log.lanes().iter().map(|lane| lane.base).collect();
+        match outcome {
+            Ok(()) => {
+                for known in self.known.iter_mut().flat_map(BTreeMap::values_mut).filter(|known| known.said == Said::Nothing) {
+                    known.said = Said::Acknowledged;
+                }
+            }
+            // It died on the way.
+            Err(_) if dead => {}
+            Err(failed) => {
+                for (lane, all) in self.known.iter_mut().enumerate() {
+                    for (first, known) in all.iter_mut().filter(|(_, known)| known.said == Said::Nothing) {
+                        let seq = first - bases[lane];
+                        let void = failed.voids.iter().any(|(of, from, to)| *of == lane && (*from..=*to).contains(&seq));
+                        known.said = if void { Said::GivenUp { recorded: failed.recorded } } else { Said::Acknowledged };
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn trim(&mut self) -> Verdict {
+        let mut settled = Vec::new();
+        let Some(log) = &mut self.log else { return Ok(()) };
+        for lane in 0..self.lanes {
+            let said = self.known[lane].iter().take_while(|(_, known)| known.said != Said::Nothing);
+            let all: Vec<u64> = said.map(|(first, known)| first + u64::from(known.rows) - 1).collect();
+            if let Some(last) = all.get(self.random.below(all.len() as u64) as usize) {
+                self.floor[lane] = self.floor[lane].max(*last);
+            }
+            settled.push(self.floor[lane].saturating_sub(log.lanes()[lane].base));
+        }
+        let _ = log.trim(&settled);
+        Ok(())
+    }
+
+    fn fork(&mut self) -> Verdict {
+        self.sync()?;
+        let Some(log) = &mut self.log else { return Ok(()) };
+        let lane = self.random.below(self.lanes as u64) as usize;
+        let base = log.lanes()[lane].base;
+        let from = self.known[lane].keys().filter(|first| **first > self.floor[lane]).nth(self.random.below(3) as usize).copied();
+        let from = from.unwrap_or(log.lanes()[lane].next);
+        let stream = uuid(&mut self.random);
+        if from > base && log.fork(lane, from - base, stream).is_ok() {
+            hold!(log.lanes()[lane].stream == stream && log.lanes()[lane].base == from - 1, "not forked at {from}");
+        }
+        // Also where it failed: it may have happened, and what was before counts as settled then.
+        self.floor[lane] = self.floor[lane].max(from - 1);
+        Ok(())
+    }
+
+    fn damage(&mut self) -> Verdict {
+        let segments = self.disk.segments();
+        let Some(name) = segments.get(self.random.below(segments.len() as u64) as usize) else { return Ok(()) };
+        let content = self.disk.content(name);
+        let used = content.iter().rposition(|byte| *byte != 0).map_or(1, |last| last as u64 + 1);
+        match self.random.below(8) {
+            0 => {
+                self.worse = true;
+                self.disk.truncate(name, self.random.below(content.len() as u64 + 1) as usize);
+            }
+            1 => {
+                self.worse = true;
+                self.disk.spoil(name, self.random.below(content.len().div_ceil(4096) as u64));
+            }
+            _ => {
+                self.flips += 1;
+                // Mostly where the frames are.
+                let at = if used > 8192 && !self.random.one_in(5) {
+                    8192 + self.random.below(used - 8192)
+                } else {
+                    self.random.below(used)
+                };
+                self.disk.flip(name, at as usize, self.random.below(8) as u8);
+            }
+        }
+        self.crash(false)
+    }
+
+    fn crash(&mut self, dead: bool) -> Verdict {
+        self.log = None;
+        // A process that has died at a change leaves what it wrote; sometimes the power goes with it.
+        if self.random.one_in(3) {
+            self.disk.kill();
+        } else {
+            let mut random = self.random.clone();
+            self.disk.power_cut(&mut random);
+            self.random = random;
+        }
+        if dead && self.random.one_in(3) {
+            // Dies while it opens, too.
+            let after = self.random.below(8) as u32;
+            self.disk.inner().faults.dies_after = Some(after);
+            let mut random = self.random.clone();
+            let _ = open(self.disk.clone(), new_history_settings(), &mut || uuid(&mut random), self.lanes);
+            self.disk.power_cut(&mut random);
+            self.random = random;
+        }
+        self.reopen()
+    }
+
+    fn reopen(&mut self) -> Verdict {
+        let mut random = self.random.clone();
+        let opened = open(self.disk.clone(), new_history_settings(), &mut || uuid(&mut random), self.lanes);
+        self.random = random;
+        let (log, recovered) = opened.map_err(|error| format!("does not open: {error}"))?;
+        self.log = Some(log);
+        let harmed = self.flips > 0 || self.worse;
+        hold!(harmed || recovered.damage.is_empty(), "damage on a disk that is not damaged: {:?}", recovered.damage);
+        if recovered.fresh {
+            let told = self.known.iter().flat_map(BTreeMap::values).any(|known| known.said == Said::Acknowledged);
+            hold!(self.worse || self.flips > 1 || !told, "the whole log is gone");
+            // Other streams: numbers begin again, and belong to nobody else.
+            self.known.iter_mut().for_each(BTreeMap::clear);
+            self.floor.fill(0);
+        }
+        hold!(harmed || recovered.forked.is_empty(), "forked on a disk that is not damaged: {:?}", recovered.forked);
+        self.check(Some(&recovered))
+    }
+
+    /// Reads everything that is durable and compares.
+    fn check(&mut self, recovered: Option<&Recovered>) -> Verdict {
+        let Some(shared) = self.log.as_ref().map(Log::shared) else { return Ok(()) };
+        let harmed = self.flips > 0 || self.worse;
+        let states = shared.lanes();
+        let mut lost_frames = 0;
+        for (lane, state) in states.into_iter().enumerate().take(self.lanes) {
+            let mut reader = LaneReader::new(shared.clone(), lane);
+            let mut at = None;
+            let (mut missing, mut there) = (Vec::new(), Vec::new());
+            while let Some(item) = reader.next().map_err(|error| format!("cannot be read: {error}"))? {
+                let (first, last) = match &item {
+                    Item::Frame { first_seq, rows, .. } => (state.base + first_seq, state.base + first_seq + u64::from(*rows) - 1),
+                    Item::Gap { first_seq, last_seq, .. } => (state.base + first_seq, state.base + last_seq),
+                };
+                hold!(at.is_none_or(|at| at + 1 == first), "lane {lane}: {first} comes after {at:?}");
+                if at.is_none() {
+                    // A first segment of which nothing is left is a gap that the database's cursor tells of.
+                    hold!(
+                        self.worse || first <= self.floor[lane] + 1,
+                        "lane {lane} begins with {first}, only {} is settled",
+                        self.floor[lane]
+                    );
+                }
+                at = Some(last);
+                match item {
+                    Item::Frame { rows, payload, .. } => match self.known[lane].get(&first) {
+                        None => hold!(last <= self.floor[lane], "lane {lane}: {first} was never appended"),
+                        Some(known) => {
+                            hold!(known.rows == rows && known.payload == payload, "lane {lane}: {first} is another one");
+                            hold!(
+                                known.said != (Said::GivenUp { recorded: true }),
+                                "lane {lane}: {first} was given up and comes out"
+                            );
+                            there.push(first);
+                        }
+                    },
+                    Item::Gap { kind, .. } => {
+                        for (first, known) in
+                            self.known[lane].range(first.max(self.floor[lane] + 1)..(last + 1).max(self.floor[lane] + 1).max(first))
+                        {
+                            let void = matches!(known.said, Said::GivenUp { .. });
+                            hold!(kind != GapKind::Void || void, "lane {lane}: {first} is void and was {:?}", known.said);
+                            if !void {
+                                missing.push(*first);
+                            }
+                            hold!(harmed || void, "lane {lane}: a gap at {first} ({:?}), and nothing was damaged", known.said);
+                        }
+                        hold!(
+                            harmed || kind == GapKind::Void || last <= self.floor[lane],
+                            "lane {lane}: quarantined, and nothing was damaged"
+                        );
+                    }
+                }
+            }
+            lost_frames += missing.len() as u64;
+            let end = at.map_or(state.next - 1, |at| at);
+            hold!(end + 1 == state.next, "lane {lane}: reading ends at {end}, the lane at {}", state.next - 1);
+            let beyond = self.known[lane].range(state.next..).find(|(first, known)| {
+                **first > self.floor[lane] && matches!(known.said, Said::Acknowledged | Said::GivenUp { recorded: true })
+            });
+            let forked = recovered.is_some_and(|recovered| recovered.forked.iter().any(|(of, _)| *of == lane));
+            hold!(
+                beyond.is_none() || forked,
+                "lane {lane}: {:?} is gone from the end ({})",
+                beyond.map(|known| known.0),
+                state.next
+            );
+            if recovered.is_some() {
+                // What nobody was told of is gone, or there to stay.
+                if forked {
+                    self.known[lane].split_off(&state.next);
+                }
+                self.forget_unsaid(lane, state.next);
+                for first in there {
+                    if let Some(known) = self.known[lane].get_mut(&first) {
+                        known.said = Said::Acknowledged;
+                    }
+                }
+            }
+        }
+        hold!(self.worse || lost_frames <= self.flips, "{} flipped bits cost {lost_frames} frames", self.flips);
+        Ok(())
+    }
+}
+
+fn uuid(random: &mut Random) -> Uuid {
+    Uuid::from_u64_pair(random.next(), random.next())
+}
+
+pub(super) fn run(seed: u64, mutant: Mutant) -> Verdict {
+    History::new(seed, mutant).run().map_err(|what| format!("history {seed} with {mutant:?}: {what}"))
+}

@@ -1,0 +1,69 @@
+//! Random histories against an oracle.
+//!
+//! A history appends, syncs, rolls, trims, forks, dies at any change of the disk, loses power, opens again, and in some the disk is
+//! damaged on purpose. The oracle knows every payload by its lane and position and what was said about it. What was acknowledged comes
+//! out once, in order, with the same bytes; a gap is reported only where numbers were given up or the disk was damaged; what was
+//! acknowledged or given up for good is never given out again.
+//!
+//! `BELAYD_MODEL_HISTORIES=1000000 cargo test --release --lib journal::tests::model` is the long run.
+
+use super::history::{Mutant, run};
+use crate::buffer::journal::mutant;
+
+/// Histories in a plain `cargo test`.
+const SHORT: u64 = 4000;
+
+/// The first history that the oracle objects to.
+fn caught(mutant: Mutant) -> Option<String> {
+    mutant::SEED_IGNORED.set(mutant == Mutant::SeedIgnored);
+    mutant::VOIDS_FORGOTTEN.set(mutant == Mutant::VoidsForgotten);
+    let caught = (0..SHORT).find_map(|seed| run(seed, mutant).err());
+    mutant::SEED_IGNORED.set(false);
+    mutant::VOIDS_FORGOTTEN.set(false);
+    caught
+}
+
+#[test]
+fn no_history_loses_repeats_or_invents_a_reading() {
+    let histories = std::env::var("BELAYD_MODEL_HISTORIES").ok().and_then(|count| count.parse().ok()).unwrap_or(SHORT);
+    let begun = std::time::Instant::now();
+    let threads = if histories > SHORT { std::thread::available_parallelism().map_or(1, usize::from) as u64 } else { 1 };
+    let failed = std::thread::scope(|scope| {
+        let runs: Vec<_> = (0..threads)
+            .map(|thread| {
+                scope.spawn(move || {
+                    (0..histories).skip(thread as usize).step_by(threads as usize).find_map(|seed| run(seed, Mutant::None).err())
+                })
+            })
+            .collect();
+        runs.into_iter().find_map(|run| run.join().expect("no panic"))
+    });
+    eprintln!("{histories} histories in {:?}", begun.elapsed());
+    assert_eq!(failed, None);
+}
+
+#[test]
+fn a_log_that_does_not_sync_its_files_is_caught() {
+    assert!(caught(Mutant::FileSync).is_some());
+}
+
+#[test]
+fn a_log_that_does_not_sync_its_directory_is_caught() {
+    assert!(caught(Mutant::DirSync).is_some());
+}
+
+#[test]
+fn a_frame_that_is_acknowledged_before_its_sync_is_caught() {
+    assert!(caught(Mutant::EarlyAck).is_some());
+}
+
+#[test]
+fn a_checksum_that_knows_no_place_is_caught() {
+    let what = caught(Mutant::SeedIgnored).expect("a payload passes for a frame");
+    assert!(what.contains("is another one") || what.contains("never appended"), "{what}");
+}
+
+#[test]
+fn a_void_range_that_is_forgotten_is_caught() {
+    assert!(caught(Mutant::VoidsForgotten).is_some());
+}
