@@ -10,7 +10,7 @@ use super::{
     disk::{Faults, ModelDisk, Random},
     new_history_settings,
 };
-use crate::buffer::journal::{AppendError, GapKind, Item, LaneReader, LaneState, Log, Recovered, open};
+use crate::buffer::journal::{AppendError, GapKind, Item, LaneReader, Log, Recovered, open};
 
 /// What was said about a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
