@@ -8,38 +8,10 @@ use uuid::Uuid;
 use super::{
     counterfeit,
     disk::{Faults, ModelDisk, Random},
+    model::{Known, Mutant, Said},
     new_history_settings,
 };
 use crate::buffer::journal::{AppendError, GapKind, Item, LaneReader, Log, Recovered, open};
-
-/// What was said about a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Said {
-    /// Nothing yet, or the process died before.
-    Nothing,
-    /// It is safe.
-    Acknowledged,
-    /// It is not safe, and its numbers are given up; `recorded` says that a later opening knows.
-    GivenUp { recorded: bool },
-}
-
-#[derive(Clone, Debug)]
-struct Known {
-    rows: u32,
-    payload: Bytes,
-    said: Said,
-}
-
-/// How a history may be wrong on purpose.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mutant {
-    None,
-    FileSync,
-    DirSync,
-    EarlyAck,
-    SeedIgnored,
-    VoidsForgotten,
-}
 
 struct History {
     random: Random,
@@ -48,6 +20,8 @@ struct History {
     lanes: usize,
     /// By lane and position of the first reading.
     known: Vec<BTreeMap<u64, Known>>,
+    /// Cut short once. A bit that flips in what is missing of it may make it look damaged instead, and what stands behind comes out.
+    dropped: BTreeMap<(usize, u64), Bytes>,
     /// Everything up to here is settled.
     floor: Vec<u64>,
     next_id: u64,
@@ -80,7 +54,20 @@ impl History {
         disk.inner().faults =
             Faults { sync_is_a_lie: mutant == Mutant::FileSync, sync_dir_is_a_lie: mutant == Mutant::DirSync, ..Faults::default() };
         let known = vec![BTreeMap::new(); lanes];
-        Self { random, disk, log: None, lanes, known, floor: vec![0; lanes], next_id: 1, damages, flips: 0, worse: false, mutant }
+        Self {
+            random,
+            disk,
+            log: None,
+            lanes,
+            known,
+            dropped: BTreeMap::new(),
+            floor: vec![0; lanes],
+            next_id: 1,
+            damages,
+            flips: 0,
+            worse: false,
+            mutant,
+        }
     }
 
     fn run(&mut self) -> Verdict {
@@ -193,7 +180,9 @@ impl History {
         let said = |known: &Known| matches!(known.said, Said::Acknowledged | Said::GivenUp { recorded: true });
         let gone: Vec<u64> = self.known[lane].range(from..).filter(|(_, known)| !said(known)).map(|(first, _)| *first).collect();
         for first in gone {
-            self.known[lane].remove(&first);
+            if let Some(known) = self.known[lane].remove(&first) {
+                self.dropped.insert((lane, first), known.payload);
+            }
         }
     }
 
@@ -376,7 +365,13 @@ impl History {
                 at = Some(last);
                 match item {
                     Item::Frame { rows, payload, .. } => match self.known[lane].get(&first) {
-                        None => hold!(last <= self.floor[lane], "lane {lane}: {first} was never appended"),
+                        None => {
+                            let unsaid = harmed && self.dropped.get(&(lane, first)) == Some(&payload);
+                            hold!(unsaid || last <= self.floor[lane], "lane {lane}: {first} was never appended");
+                            if unsaid {
+                                self.known[lane].insert(first, Known { rows, payload, said: Said::Acknowledged });
+                            }
+                        }
                         Some(known) => {
                             hold!(known.rows == rows && known.payload == payload, "lane {lane}: {first} is another one");
                             hold!(

@@ -7,11 +7,42 @@
 //!
 //! `BELAYD_MODEL_HISTORIES=1000000 cargo test --release --lib journal::tests::model` is the long run.
 
-use super::history::{Mutant, run};
+use bytes::Bytes;
+
+use super::history::run;
 use crate::buffer::journal::mutant;
 
 /// Histories in a plain `cargo test`.
 const SHORT: u64 = 4000;
+
+/// What was said about a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    /// Nothing yet, or the process died before.
+    Nothing,
+    /// It is safe.
+    Acknowledged,
+    /// It is not safe, and its numbers are given up; `recorded` says that a later opening knows.
+    GivenUp { recorded: bool },
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Known {
+    pub(super) rows: u32,
+    pub(super) payload: Bytes,
+    pub(super) said: Said,
+}
+
+/// How a history may be wrong on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mutant {
+    None,
+    FileSync,
+    DirSync,
+    EarlyAck,
+    SeedIgnored,
+    VoidsForgotten,
+}
 
 /// The first history that the oracle objects to.
 fn caught(mutant: Mutant) -> Option<String> {
