@@ -136,7 +136,7 @@ fn latencies(outcome: &Outcome, aims: [crate::report::Aim; 2]) -> [Figure; 2] {
 fn offered(bench: &mut Bench) -> Vec<Figure> {
     let daemon = bench.daemon(Database::Postgres, "");
     let cpu = daemon.cpu();
-    let outcome = setup::load(&daemon, 16, 1).open(10_000, bench.length());
+    let outcome = setup::load(&daemon, setup::SENDERS, 1).open(10_000, bench.length());
     let cpu = (daemon.cpu() - cpu).as_secs_f64() / outcome.took.as_secs_f64() * 100.0;
     setup::check_all_stored(&daemon, outcome.accepted, Duration::from_secs(30));
     let mut figures = vec![plain("requests/s", outcome.requests_per_s())];
@@ -148,7 +148,7 @@ fn offered(bench: &mut Bench) -> Vec<Figure> {
 fn trickle(bench: &mut Bench) -> Vec<Figure> {
     let daemon = bench.daemon(Database::Sqlite, "");
     let cpu = daemon.cpu();
-    let outcome = setup::load(&daemon, 16, 1).open(5_000, bench.length());
+    let outcome = setup::load(&daemon, setup::SENDERS, 1).open(5_000, bench.length());
     let cpu = (daemon.cpu() - cpu).as_secs_f64() / outcome.took.as_secs_f64() * 100.0;
     setup::check_all_stored(&daemon, outcome.accepted, Duration::from_secs(30));
     let mut figures = vec![plain("requests/s", outcome.requests_per_s())];

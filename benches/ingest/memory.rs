@@ -38,7 +38,7 @@ fn idle(bench: &mut Bench) -> Vec<Figure> {
 fn loaded(bench: &mut Bench, full: bool) -> Vec<Figure> {
     let daemon = bench.daemon(Database::Sqlite, "");
     let length = Duration::from_secs(bench.options.memory_seconds);
-    let load = setup::load(&daemon, if full { 64 } else { 16 }, if full { 100 } else { 1 });
+    let load = setup::load(&daemon, setup::SENDERS, if full { 100 } else { 1 });
     let pushing = thread::spawn(move || if full { load.closed(length) } else { load.open(5_000, length) });
     let (early, most, resident) = watch(&daemon, length);
     let outcome = pushing.join().expect("the generator failed");

@@ -76,7 +76,7 @@ fn outage(bench: &mut Bench, rate: u64, away: Duration, most_after: Duration) ->
     const BEFORE: Duration = Duration::from_secs(3);
     const AFTER: Duration = Duration::from_secs(5);
     let daemon = Arc::new(bench.daemon(Database::Postgres, ""));
-    let load = setup::load(&daemon, 16, 1);
+    let load = setup::load(&daemon, setup::SENDERS, 1);
     let reins = Arc::new(Reins::default());
     let pushing = {
         let reins = reins.clone();

@@ -22,6 +22,10 @@ pub struct Bench {
     databases: u32,
 }
 
+/// Connections of a load at a fixed rate. A connection has one push on its way at a time, so 16 of them could not offer 10,000 a second to
+/// a disk that takes 2 ms for a sync, and the figure would be of the queue before them.
+pub const SENDERS: usize = 64;
+
 /// Where a daemon stores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Database {
