@@ -8,7 +8,8 @@
 //!
 //! A part of the campaign commits one kind of fault over and over on the real daemon while senders push; an oracle in this process
 //! writes down what was sent and what was acknowledged, and compares it with the database (SQLite, and a real PostgreSQL). Everything
-//! random follows from the seed. `BELAYD_TEST_BINARY` names another build of the daemon.
+//! random follows from the seed. SIGTERM ends it early, with the report of what was done. `BELAYD_TEST_BINARY` names another build of the
+//! daemon.
 
 #![allow(unreachable_pub, clippy::print_stdout, reason = "a program of the tests")]
 
@@ -34,7 +35,14 @@ mod report;
 mod sender;
 mod world;
 
-use std::{process::ExitCode, sync::OnceLock, time::Duration};
+use std::{
+    process::ExitCode,
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use part::{Campaign, Part};
 use serde_json::json;
@@ -109,6 +117,13 @@ const PARTS: &[Entry] = &[
     },
 ];
 
+/// SIGTERM came: the part in hand compares what it has, and the report is written.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn interrupted(_: libc::c_int) {
+    INTERRUPTED.store(true, Ordering::Relaxed);
+}
+
 static TIER: OnceLock<Tier> = OnceLock::new();
 
 /// The tier that is tried.
@@ -132,6 +147,8 @@ fn main() -> ExitCode {
     let only = value("--only");
     let _ = TIER.set(Tier::named(&json!(value("--tier").unwrap_or_else(|| "journal".into()))));
     let campaign = Campaign { seed };
+    // SAFETY: the handler only stores into an atomic.
+    unsafe { libc::signal(libc::SIGTERM, interrupted as *const () as libc::sighandler_t) };
     println!("campaign: seed {seed}, tier {}, binary {}", tier().name, support::daemon::Daemon::binary());
 
     let mut parts = Vec::new();

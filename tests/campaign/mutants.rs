@@ -122,6 +122,9 @@ fn hunt(campaign: &Campaign, part: &mut Part, number: u64, mutant: &Mutant, shim
             let how = short(how.strip_prefix(mutant.name).unwrap_or(how).trim_start_matches(": "));
             part.notes.push(format!("{}: caught after {} faults: {how}", mutant.name, trial.done));
         }
+        None if super::INTERRUPTED.load(std::sync::atomic::Ordering::Relaxed) => {
+            part.left_out.push(format!("{}: the campaign was ended early", mutant.name));
+        }
         None => part.failed(format!("{}: NOT caught by {} faults", mutant.name, trial.done), None),
     }
 }

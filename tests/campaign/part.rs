@@ -4,6 +4,7 @@ use std::{
     any::Any,
     collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
+    sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
@@ -95,7 +96,8 @@ impl Part {
 
     /// Whether there is more to do.
     pub fn goes_on(&self) -> bool {
-        self.done < self.wanted && self.started.elapsed() < self.limit && self.failures.len() < FAILURES_MAX
+        let more = self.done < self.wanted && self.started.elapsed() < self.limit && self.failures.len() < FAILURES_MAX;
+        more && !super::INTERRUPTED.load(Ordering::Relaxed)
     }
 
     /// One fault was committed.
