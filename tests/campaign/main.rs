@@ -96,7 +96,7 @@ const PARTS: &[Entry] = &[
     Entry { name: "pause", about: "SIGSTOP for up to 4.5 s, SIGCONT", run: outage::pause, short: (12, 20), long: (60, 600) },
     Entry {
         name: "full",
-        about: "the data directory's file system of 9 to 14 MB fills up while the database takes nothing; then there is room again",
+        about: "the data directory's file system of 20 to 27 MB fills up while the database takes nothing; then there is room again",
         run: full::run,
         short: (5, 30),
         long: (60, 900),

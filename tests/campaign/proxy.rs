@@ -141,10 +141,9 @@ fn pump(shared: &Shared, age: u64, mut from: TcpStream, mut to: TcpStream, back:
             Err(_) => break,
         }
     }
-    if shared.age.load(Ordering::Relaxed) != age {
-        let _ = from.shutdown(Shutdown::Both);
-        let _ = to.shutdown(Shutdown::Both);
-    }
+    // Cut, or one side is gone or takes nothing: a network in between would tell both.
+    let _ = from.shutdown(Shutdown::Both);
+    let _ = to.shutdown(Shutdown::Both);
 }
 
 fn half_close(from: &TcpStream, to: &TcpStream) {

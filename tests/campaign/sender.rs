@@ -99,6 +99,8 @@ impl Connection {
             429 => Outcome::Refused,
             // 408: the body came too slowly through a network that was throttled.
             408 | 503 | 507 => Outcome::Unknown(format!("{status} {body}")),
+            // A network that half-closes lets the daemon see a part of the body, and still brings back what it says of that.
+            400 if body.contains("\"cut_body\"") => Outcome::Unknown(format!("{status} {body}")),
             status => Outcome::Wrong(format!("{status} {body}")),
         }
     }
