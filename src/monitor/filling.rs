@@ -12,7 +12,7 @@ use crate::{config::units::format_size, domain::alert::Level};
 const WINDOW: Duration = Duration::from_secs(180);
 /// Looks closer together than this are one.
 const SPACING: Duration = Duration::from_millis(900);
-/// Growth is taken as spread over at least this long: a journal grows by whole segments, and the first one is no trend.
+/// Growth is taken as spread over at least this long.
 const SPREAD: Duration = Duration::from_secs(10);
 /// An alert opens where it would be full within this.
 const HORIZON: Duration = Duration::from_secs(30 * 60);
@@ -45,11 +45,21 @@ impl Filling {
 
     /// Bytes a second since it was emptiest within the window; 0 where it does not grow.
     fn rate(&self) -> f64 {
-        let Some((now, _)) = self.looks.back() else { return 0.0 };
         // Of equal ones the last: what lies before the growth began would only thin it out.
-        let Some((since, least)) = self.looks.iter().rev().min_by_key(|(_, used)| *used) else { return 0.0 };
-        let lasted = now.saturating_duration_since(*since).max(SPREAD);
-        self.used.saturating_sub(*least) as f64 / lasted.as_secs_f64()
+        let emptiest = |from: usize| (from..self.looks.len()).rev().min_by_key(|at| self.looks[*at].1);
+        let Some(mut base) = emptiest(0) else { return 0.0 };
+        // What has been fuller since then is being emptied: only what came after that counts.
+        if let Some(peak) = (base..self.looks.len()).max_by_key(|at| self.looks[*at].1)
+            && self.looks[peak].1 > self.used
+        {
+            base = emptiest(peak).unwrap_or(base);
+        }
+        let (since, least) = self.looks[base];
+        let lasted = self.looks.back().map_or(SPREAD, |(now, _)| now.saturating_duration_since(since).max(SPREAD));
+        // A journal grows by whole segments: the largest step may have come just now, and is no trend by itself.
+        let steps = (base + 1..self.looks.len()).map(|at| self.looks[at].1.saturating_sub(self.looks[at - 1].1));
+        let grown = self.used.saturating_sub(least).saturating_sub(steps.max().unwrap_or(0));
+        grown as f64 / lasted.as_secs_f64()
     }
 
     /// When it is full at this rate; `None` where it does not grow.
@@ -114,7 +124,8 @@ mod tests {
     fn the_time_left_follows_from_the_rate_since_it_began_to_grow() {
         // Two minutes of nothing, then 1,000 bytes a second.
         let filled = filling((0..120).map(|_| 400_000).chain((1..=60).map(|s| 400_000 + 1_000 * s)));
-        assert_eq!(filled.full_in(), Some(Duration::from_secs(540)));
+        // 60 seconds of growth, of which the last step does not count.
+        assert_eq!(filled.full_in().map(|left| left.as_secs()), Some(549));
         let condition = filled.condition("journal-filling", "journal", "The journal", "then 503");
         assert!(condition.value > condition.limit, "{condition:?}");
         assert_eq!(
@@ -135,6 +146,15 @@ mod tests {
     fn one_segment_in_an_empty_journal_alarms_nobody() {
         let condition = filling([0, 0, 64_000, 64_000].into_iter()).condition("journal-filling", "journal", "The journal", "");
         assert!(condition.value <= condition.limit, "{condition:?}");
+    }
+
+    #[test]
+    fn what_has_been_emptied_again_is_calm_although_it_was_emptier_before() {
+        let calm = filling((0..10).map(|_| 125_000).chain((1..=6).map(|n| n * 140_000)).chain((0..10).map(|_| 250_000)));
+        assert_eq!(calm.full_in(), None);
+        let sawtooth = (0..100).map(|s| 400_000 + if s % 20 < 10 { 0 } else { 125_000 });
+        let value = filling(sawtooth).condition("journal-filling", "journal", "The journal", "").value;
+        assert!(value <= CLEAR, "{value}");
     }
 
     #[test]

@@ -28,7 +28,7 @@ use crate::support::{
 };
 
 /// Where the daemon's readings are, seen past it.
-enum Side {
+pub enum Side {
     Sqlite,
     Postgres(String),
 }
@@ -42,15 +42,20 @@ struct Key {
 }
 
 impl Side {
-    fn setup(&self) -> Setup {
-        let setup = Setup::with("[buffer]\nflush_interval = \"50ms\"\n");
+    pub fn setup(&self) -> Setup {
+        self.setup_with("[buffer]\nflush_interval = \"50ms\"\n")
+    }
+
+    pub fn setup_with(&self, more: &str) -> Setup {
+        let setup = Setup::with(more);
         match self {
             Self::Sqlite => setup,
             Self::Postgres(url) => setup.store(url),
         }
     }
 
-    fn keys(&self, daemon: &Daemon) -> HashSet<(String, i64)> {
+    /// Engine and time of every stored reading.
+    pub fn keys(&self, daemon: &Daemon) -> HashSet<(String, i64)> {
         match self {
             Self::Sqlite => rows::keys(&daemon.dir().join("belayd.db")),
             Self::Postgres(url) => {
@@ -64,7 +69,7 @@ impl Side {
 }
 
 /// Runs `test` with a database to back up and one to restore into, on each kind that is there.
-fn on_both(test: impl Fn(Side, Side)) {
+pub fn on_both(test: impl Fn(Side, Side)) {
     test(Side::Sqlite, Side::Sqlite);
     if !postgres::is_installed() {
         crate::support::left_out("backups of PostgreSQL, because its binaries are not installed (tests/run installs them)");
@@ -108,11 +113,11 @@ fn keep_pushing(daemon: &Daemon, stop: &Arc<AtomicBool>) -> (Arc<Mutex<i64>>, th
     (acknowledged, handle)
 }
 
-fn said(output: &Output) -> String {
+pub fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-fn done(daemon: &Daemon, args: &[&str]) -> String {
+pub fn done(daemon: &Daemon, args: &[&str]) -> String {
     let output = daemon.command(args);
     assert_eq!(output.status.code(), Some(0), "{args:?}: {}", said(&output));
     said(&output)
@@ -125,7 +130,7 @@ fn refused(daemon: &Daemon, args: &[&str], because: &str) {
     assert!(said.contains(because), "{args:?}: {said}");
 }
 
-fn path(file: &Path) -> &str {
+pub fn path(file: &Path) -> &str {
     file.to_str().expect("a plain path")
 }
 

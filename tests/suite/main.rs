@@ -16,6 +16,7 @@ mod outage;
 mod outage_kinds;
 mod page;
 mod readings;
+mod restored;
 mod simulate;
 mod store;
 #[cfg(feature = "fault-injection")]

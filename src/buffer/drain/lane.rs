@@ -227,7 +227,8 @@ impl Lane {
             if ordered == 0 && waiting < batch_rows {
                 break;
             }
-            let limit = waiting.clamp(batch_rows, u64::from(MAX_BATCH_ROWS)) as u32;
+            // batch_rows may be set above the ceiling.
+            let limit = waiting.max(batch_rows).min(u64::from(MAX_BATCH_ROWS)) as u32;
             let work = self.buffer.next(self.lane, limit.min(*ceiling))?;
             if matches!(work, Work::Nothing) {
                 break;
