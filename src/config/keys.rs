@@ -185,7 +185,7 @@ pub fn section(name: &str) -> Option<&'static Section> {
 /// Sections and keys of belayd that this build cannot serve, and what to do instead. They are faults of their own kind: the
 /// name is right, the build is not.
 pub static NOT_SERVED: &[(&str, &str)] = &[
-    ("redis", "this build has no Redis tier; remove [redis], its only tier is buffer.tier = \"memory\""),
+    ("redis", "this build has no Redis tier; remove [redis], its tiers are \"journal\" and \"memory\""),
     ("kafka", "this build has no Kafka sink; remove [kafka], its sinks are \"log\" and [[webhooks]]"),
     ("smtp", "this build sends no mail; remove [smtp], its sinks are \"log\" and [[webhooks]]"),
     ("slack", "this build has no Slack sink; remove [slack], its sinks are \"log\" and [[webhooks]]"),
@@ -197,7 +197,7 @@ pub static NOT_SERVED: &[(&str, &str)] = &[
 ];
 
 /// Words of `buffer.tier` that belayd knows and this build cannot serve.
-pub const TIERS_NOT_SERVED: [&str; 3] = ["journal", "redis", "triple"];
+pub const TIERS_NOT_SERVED: [&str; 2] = ["redis", "triple"];
 
 const fn key(name: &'static str, kind: Kind, absent: Absent, doc: &'static str) -> Key {
     Key { name, alias: None, kind, absent, doc, live: false }

@@ -40,12 +40,12 @@ fn unknown_keys_are_told_with_the_nearest_known_one() {
 fn what_this_build_cannot_serve_is_told_apart_from_what_is_unknown() {
     check(&[
         (
-            "[buffer]\ntier = \"journal\"\n",
-            "belayd.toml:2:8: buffer.tier: this build serves tier = \"memory\" only; \"journal\" is not available; set it to \"memory\" or leave it out",
+            "[buffer]\ntier = \"redis\"\n",
+            "belayd.toml:2:8: buffer.tier: \"redis\" is not available in this build, which serves \"journal\", \"memory\"; set it to \"journal\" or leave it out",
         ),
         (
             "[redis]\nurl = \"redis://h\"\n",
-            "belayd.toml:1:2: redis: not available in this build; this build has no Redis tier; remove [redis], its only tier is buffer.tier = \"memory\"",
+            "belayd.toml:1:2: redis: not available in this build; this build has no Redis tier; remove [redis], its tiers are \"journal\" and \"memory\"",
         ),
         (
             "[smtp]\n",
@@ -60,10 +60,13 @@ fn what_this_build_cannot_serve_is_told_apart_from_what_is_unknown() {
             "belayd.toml:2:17: buffer.journal_bytes: \"1MB\" is out of range: \"8MB\" to \"1TB\"",
         ),
         ("[buffer]\nstreams = 9\n", "belayd.toml:2:11: buffer.streams: 9 is out of range: 1 to 8"),
-        ("[buffer]\ntier = \"disk\"\n", "belayd.toml:2:8: buffer.tier: unknown value \"disk\", expected one of \"memory\""),
+        (
+            "[buffer]\ntier = \"disk\"\n",
+            "belayd.toml:2:8: buffer.tier: unknown value \"disk\", expected one of \"journal\", \"memory\"",
+        ),
         (
             "[buffer]\ntier = \"memroy\"\n",
-            "belayd.toml:2:8: buffer.tier: unknown value \"memroy\", expected one of \"memory\"; did you mean \"memory\"?",
+            "belayd.toml:2:8: buffer.tier: unknown value \"memroy\", expected one of \"journal\", \"memory\"; did you mean \"memory\"?",
         ),
     ]);
 }

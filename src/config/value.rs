@@ -167,8 +167,8 @@ fn word(words: &[&str], given: &str) -> Result<String, Wrong> {
         return Ok(given.to_owned());
     }
     if words.contains(&"memory") && TIERS_NOT_SERVED.contains(&given) {
-        let message = format!("this build serves tier = \"memory\" only; \"{given}\" is not available");
-        return Err(Wrong::hint(message, "set it to \"memory\" or leave it out"));
+        let message = format!("\"{given}\" is not available in this build, which serves {}", quoted(words));
+        return Err(Wrong::hint(message, "set it to \"journal\" or leave it out"));
     }
     let hint = nearest(given, words.iter().copied()).map(|near| format!("did you mean \"{near}\"?"));
     Err(Wrong { message: format!("unknown value {given:?}, expected one of {}", quoted(words)), hint })
