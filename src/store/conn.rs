@@ -51,6 +51,8 @@ pub(super) struct Settings {
     pub(super) statement_timeout: Duration,
     /// Most memory for SQLite's page cache, KiB. It is a bound: pages are only taken when they are needed.
     pub(super) cache_kib: u32,
+    /// Pages of 4 KiB in SQLite's write-ahead log before it is copied into the file.
+    pub(super) wal_pages: u32,
 }
 
 impl Conn {
@@ -137,14 +139,13 @@ fn open_sqlite(path: &Path, settings: Settings) -> StoreResult<SqliteConnection>
     conn.batch_execute(&format!("PRAGMA busy_timeout = {};", settings.connect_timeout.as_millis().clamp(100, 60_000)))?;
     conn.batch_execute(&format!(
         "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA cache_size = -{}; \
-         PRAGMA journal_size_limit = 67108864; PRAGMA wal_autocheckpoint = {WAL_CHECKPOINT_PAGES};",
-        settings.cache_kib
+         PRAGMA journal_size_limit = {}; PRAGMA wal_autocheckpoint = {};",
+        settings.cache_kib,
+        u64::from(settings.wal_pages) * 4 * 4096,
+        settings.wal_pages
     ))?;
     Ok(conn)
 }
-
-/// Pages of 4 KiB in the write-ahead log before SQLite copies them into the file.
-const WAL_CHECKPOINT_PAGES: u32 = 4_000;
 
 /// Makes the file readable by its owner only; SQLite gives its companions (`-wal`, `-shm`) the same mode.
 fn prepare_file(path: &Path) -> StoreResult<()> {

@@ -31,6 +31,10 @@ use crate::config::model::StoreConfig;
 const READER_CACHE_KIB: u32 = 512;
 /// Page cache of the connection that drains, KiB: the b-tree's inner pages and the leaves being filled.
 const WRITER_CACHE_KIB: u32 = 2_048;
+/// Pages of 4 KiB in the store's write-ahead log before they are copied into the file: 16 MB, because each copy costs a sync.
+const STORE_WAL_PAGES: u32 = 4_000;
+/// The same for the control store, which is small and must not fill a small disk beside the journal: 1 MB.
+const CONTROL_WAL_PAGES: u32 = 250;
 /// Idle longer than this, a connection to a server is tried before it is used.
 const TRUST_FOR: Duration = Duration::from_secs(1);
 /// Idle longer than this, a connection is closed.
@@ -85,7 +89,8 @@ impl Store {
         statement_timeout: Duration,
     ) -> StoreResult<Self> {
         let size = pool_size.max(1);
-        let settings = Settings { connect_timeout, statement_timeout, cache_kib: READER_CACHE_KIB };
+        let wal_pages = if migrations == Migrations::Control { CONTROL_WAL_PAGES } else { STORE_WAL_PAGES };
+        let settings = Settings { connect_timeout, statement_timeout, cache_kib: READER_CACHE_KIB, wal_pages };
         let pool = Pool::builder()
             .max_size(size)
             .min_idle(Some(0))

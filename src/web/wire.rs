@@ -27,6 +27,10 @@ use tokio::{
 
 use super::bare;
 
+/// Bytes that a connection reads before what it has is looked at. actix by itself reads on up to 128 KiB, in a buffer that grows to a
+/// multiple of it: with hundreds of senders whose pushes are refused that would be most of the daemon's memory.
+const TURN_BYTES: usize = 32 * 1024;
+
 /// What a connection can run over.
 pub(super) trait Medium: ActixStream + 'static {
     /// The socket beneath; `None` for the control socket.
@@ -112,6 +116,8 @@ pub(super) struct Wire<IO> {
     cutter: Cutter,
     /// How long the client may take nothing; `None` for the control socket, whose owner may look at a tail for as long as they like.
     patience: Option<Duration>,
+    /// Bytes read in this turn.
+    taken: usize,
     /// Runs while the client takes nothing.
     waiting: Option<Pin<Box<Sleep>>>,
     /// An answer of ours on its way out instead of a bare one.
@@ -137,7 +143,7 @@ impl<IO: Medium> Wire<IO> {
         });
         let socket = io.tcp().map(AsRawFd::as_raw_fd);
         let cutter = Cutter(Rc::new(Cut { socket, ..Cut::default() }));
-        Self { io, cutter, patience, waiting: None, instead: None }
+        Self { io, cutter, patience, taken: 0, waiting: None, instead: None }
     }
 
     /// To end the connection with.
@@ -222,9 +228,19 @@ impl<IO: Medium> AsyncRead for Wire<IO> {
         if this.cutter.0.done.get() {
             return Poll::Ready(Err(this.ended()));
         }
+        if this.taken >= TURN_BYTES {
+            // The rest at the next turn, which comes at once: first what was read is looked at.
+            this.taken = 0;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let before = buffer.filled().len();
         let read = Pin::new(&mut this.io).poll_read(context, buffer);
         if read.is_pending() {
+            this.taken = 0;
             Cutter::watch(&this.cutter.0.reader, context);
+        } else {
+            this.taken += buffer.filled().len() - before;
         }
         read
     }
