@@ -17,7 +17,7 @@ type Break = fn(&mut Postgres) -> Box<dyn FnOnce(&mut Postgres)>;
 
 fn admin(server: &Postgres) -> PgConnection {
     let mut conn = PgConnection::establish(&server.url("postgres")).expect("the server answers");
-    conn.batch_execute("SET default_transaction_read_only = off").expect("a setting of this session");
+    conn.batch_execute("SET default_transaction_read_only = off").expect("a setting of this connection");
     conn
 }
 
