@@ -18,6 +18,7 @@ pub mod config;
 pub mod daemon;
 pub mod domain;
 pub mod event;
+pub mod folders;
 pub mod ingest;
 pub mod logging;
 pub mod monitor;

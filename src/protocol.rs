@@ -78,6 +78,11 @@ pub struct Append {
     pub permit: Permit,
 }
 
+/// To `BatchBufferActor`: readings wait for the database and no timer runs for them.
+#[derive(Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct Visible;
+
 /// To `AlertActor`: conditions began or ceased to hold. All of one message are committed together with their deliveries.
 #[derive(Message)]
 #[rtype(result = "()")]

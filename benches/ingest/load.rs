@@ -64,7 +64,8 @@ impl Outcome {
         Self { accepted: 0, requests: 0, refused: 0, took, latency: histogram(), refusals: histogram() }
     }
 
-    fn add(&mut self, more: &Self) {
+    /// Counts the answers of another load too; the time stays.
+    pub fn add(&mut self, more: &Self) {
         self.accepted += more.accepted;
         self.requests += more.requests;
         self.refused += more.refused;
@@ -235,15 +236,16 @@ fn wake_on_time() {
 /// One connection with a request whose timestamps are patched in place.
 pub struct Pusher {
     address: String,
-    socket: TcpStream,
+    pub(crate) socket: TcpStream,
     /// When the last request was sent.
     pub sent: Instant,
-    request: Vec<u8>,
+    pub(crate) request: Vec<u8>,
     /// Where the timestamps stand; the last digits of each are fixed.
     stamps: Vec<usize>,
     next_us: i64,
-    answer: Vec<u8>,
-    length: usize,
+    pub(crate) answer: Vec<u8>,
+    /// Bytes of it that have come.
+    pub(crate) length: usize,
 }
 
 impl Pusher {
@@ -293,10 +295,27 @@ impl Pusher {
 
     /// A refusal may close the connection instead of reading the body.
     pub fn connect_again_if_closed(&mut self) {
-        let head = String::from_utf8_lossy(&self.answer[..self.length]).to_ascii_lowercase();
-        if head.contains("connection: close") {
-            self.socket = connect(&self.address).expect("the daemon listens");
+        if self.is_closed() {
+            self.connect_again();
         }
+    }
+
+    /// Whether the last answer says that the connection ends.
+    pub fn is_closed(&self) -> bool {
+        String::from_utf8_lossy(&self.answer[..self.length]).to_ascii_lowercase().contains("connection: close")
+    }
+
+    /// Takes another connection.
+    pub fn connect_again(&mut self) {
+        self.socket = connect(&self.address).expect("the daemon listens");
+    }
+
+    /// The status of what has come, where it is a whole answer.
+    pub fn answered(&self) -> Option<u16> {
+        let answer = &self.answer[..self.length];
+        let head = answer.windows(4).position(|four| four == b"\r\n\r\n")?;
+        let whole = self.length >= head + 4 + content_length(&answer[..head]);
+        whole.then(|| answer[9..12].iter().fold(0, |status, digit| status * 10 + u16::from(digit - b'0')))
     }
 
     /// Reads one answer and returns its status.
@@ -306,11 +325,8 @@ impl Pusher {
             let read = self.socket.read(&mut self.answer[self.length..]).expect("the daemon answers within 30 s");
             assert!(read > 0, "the daemon closed the connection");
             self.length += read;
-            let answer = &self.answer[..self.length];
-            let Some(head) = answer.windows(4).position(|four| four == b"\r\n\r\n") else { continue };
-            let body = content_length(&answer[..head]);
-            if self.length >= head + 4 + body {
-                return answer[9..12].iter().fold(0, |status, digit| status * 10 + u16::from(digit - b'0'));
+            if let Some(status) = self.answered() {
+                return status;
             }
         }
     }

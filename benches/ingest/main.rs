@@ -12,7 +12,10 @@ mod acks;
 mod alert;
 #[path = "../../tests/support/daemon.rs"]
 mod daemon;
+mod flood;
 mod host;
+#[path = "../../tests/support/kafka.rs"]
+mod kafka;
 mod load;
 mod memory;
 mod outages;
@@ -20,6 +23,7 @@ mod overload;
 mod poison;
 #[path = "../../tests/support/postgres.rs"]
 mod postgres;
+mod relay;
 mod report;
 mod setup;
 mod sustained;
@@ -61,7 +65,9 @@ const SCENARIOS: &[Scenario] = &[
     acks::STORE_POSTGRES,
     alert::ALERT,
     poison::POISON,
-    overload::OVERLOAD,
+    overload::RATE,
+    overload::BYTES,
+    overload::CPU,
     sustained::POSTGRES_100,
     sustained::POSTGRES_1000,
     sustained::SQLITE_100,
@@ -72,6 +78,10 @@ const SCENARIOS: &[Scenario] = &[
     outages::SHORT,
     outages::RESTART,
     outages::LONG,
+    relay::SUSTAINED,
+    relay::LATENCY,
+    relay::OUTAGE,
+    relay::OUTAGE_LONG,
 ];
 
 const HELP: &str = "cargo bench --bench ingest -- [--quick] [--only NAME] [--seconds N] [--rounds N] [--sustained-seconds N]
@@ -86,7 +96,7 @@ const HELP: &str = "cargo bench --bench ingest -- [--quick] [--only NAME] [--sec
   --outage-seconds N     length of the long outage at 5,000 readings/s (default 600)
   --backlog-mb N         what waits in the journal at the restart (default 1024)
 
-PostgreSQL is one of its own, with that server's default settings, from the binaries of the distribution. As root, page caches are
+Kafka is one of its own too, from the jars that BELAYD_TEST_KAFKA or tests/run gives. PostgreSQL is one of its own, with that server's default settings, from the binaries of the distribution. As root, page caches are
 emptied before the restart; else the restart is measured with what is cached.";
 
 fn main() {
@@ -139,7 +149,7 @@ fn main() {
     report::run(&mut Bench::new(options), &wanted);
 }
 
-/// What the shared helper for PostgreSQL asks of its parent.
+/// What the shared helpers for PostgreSQL and Kafka ask of their parent.
 fn left_out(what: &str) {
     println!("left out: {what}");
 }

@@ -209,6 +209,7 @@ fn measure(url: &str, server: Option<u32>, case: &Case, rows: u64) -> Figure {
         pool_size: 2,
         connect_timeout: Duration::from_secs(5),
         statement_timeout: Duration::from_secs(60),
+        breaker: belayd::domain::breaker::BreakerSettings::STORE,
     };
     let store = Store::open(&config).expect("a valid URL");
     store.migrate().expect("migrations run");

@@ -38,7 +38,7 @@ pub(super) fn deliveries(config: &Config, alert: &Alert, change: Change, due_at_
         .map(|(sink, on_unknown)| NewDelivery {
             id: Uuid::now_v7().to_string(),
             sink,
-            lane: format!("{}/{}/{}", alert.kind.as_str(), alert.name, alert.subject),
+            lane: alert.episode(),
             subject: alert.id.clone(),
             payload: payload.get_or_insert_with(|| render(alert, change, now_us)).clone(),
             due_at_us,

@@ -52,10 +52,12 @@ impl Pinned {
         Ok(newest.is_none() || numbers.windows(2).all(|pair| pair[1] == pair[0] + 1))
     }
 
-    /// The segments, oldest first: name, file, and up to where it is copied.
+    /// The segments, oldest first: name, file, and up to where it is copied. One that was not begun when the ends were fixed is left
+    /// out: by now it may be, and its header would say more of the one before than is copied.
     pub(super) fn segments(&self) -> impl Iterator<Item = (&str, &File, u64)> {
         let end = |number| self.ends.get(number).copied().unwrap_or(u64::MAX);
-        self.segments.iter().map(move |(number, (name, file))| (name.as_str(), file, end(number)))
+        let all = self.segments.iter().map(move |(number, (name, file))| (name.as_str(), file, end(number)));
+        all.filter(|(_, _, end)| *end > 0)
     }
 
     /// Notes how far the newest ones are written: whole frames only, because the next one may be half there. Older ones are not
@@ -133,6 +135,20 @@ mod tests {
         assert_eq!(text, "seve\0eigh\0");
         fs::write(file(10), "ten").expect("a file");
         assert!(!pinned.more().expect("opens"), "9 is missing");
+    }
+
+    #[test]
+    fn a_segment_that_is_begun_while_the_others_are_copied_is_left_out() {
+        use std::os::unix::fs::FileExt;
+        let dir = tempfile::tempdir().expect("a directory");
+        let prepared = dir.path().join("0000000002.seg");
+        fs::write(dir.path().join("0000000001.seg"), "not a header").expect("a file");
+        fs::write(&prepared, vec![0; 65_536]).expect("a file");
+        let mut pinned = Pinned::first(dir.path()).expect("opens");
+        pinned.fix_ends().expect("reads");
+        File::options().write(true).open(&prepared).and_then(|file| file.write_all_at(b"begun", 0)).expect("written");
+        let copied: Vec<_> = pinned.segments().map(|(name, _, end)| (name.to_owned(), end)).collect();
+        assert_eq!(copied, [("0000000001.seg".to_owned(), 12)], "what is damaged is copied whole");
     }
 
     #[test]

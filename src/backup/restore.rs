@@ -5,8 +5,8 @@
 //! first change on the directory holds a folder [`RESTORING`]; while it is there no daemon starts, and the restore can be run again.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, Read},
+    fs::{self, DirBuilder, OpenOptions},
+    io::{self, Read, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
@@ -18,8 +18,10 @@ use super::{
     archive::{self, Visit},
 };
 use crate::{
+    buffer::journal::RESTORED,
     config::Config,
     daemon::{DataDirectory, RESTORING},
+    folders::{self, sync},
     store::{Backend, Store, StoreError, StoreErrorKind, control, snapshot::Load},
 };
 
@@ -95,7 +97,7 @@ pub fn restore(
         vacant(config, &store, directory, database)?;
     }
     let cannot = |error: io::Error| format!("{}: {error}; nothing was replaced", data_dir.display());
-    let staging = Staging::begin(data_dir, &store, directory, database).map_err(cannot)?;
+    let staging = Staging::begin(data_dir, &store, directory, database, now_us).map_err(cannot)?;
     progress.part("restoring", fs::metadata(file).map_or(0, |file| file.len()));
     if database && store.backend() == Backend::Postgres {
         let loaded = store.replace(&about.store, &mut |load| {
@@ -109,10 +111,19 @@ pub fn restore(
     } else {
         unpack(file, &mut |name, _, content| staging.take(name, content), progress)?;
     }
-    let aside = staging.finish(now_us).map_err(|error| {
+    // The database stands in its place by then.
+    let settled = || (directory && database).then(|| settled_numbers(&store));
+    let aside = staging.finish(settled).map_err(|error| {
         format!("{}: {error}; the restore is half done: mend that and run it again, with --replace", data_dir.display())
     })?;
     Ok(Restored { created_at: about.created_at, version: about.version, aside })
+}
+
+/// For each stream the last number that the database has, a line each: what [`RESTORED`] holds. Where the database cannot be asked, none is
+/// known, and what it has already will turn up as duplicates.
+fn settled_numbers(store: &Store) -> String {
+    let totals = store.with(crate::store::ledger::cursors);
+    totals.unwrap_or_default().iter().map(|(stream, cursor)| format!("{stream} {cursor}\n")).collect()
 }
 
 fn told(error: &StoreError, store: &Store) -> String {
@@ -163,27 +174,40 @@ struct Staging {
     directory: bool,
     /// The SQLite store: where it is unpacked, and where it belongs.
     database: Option<(PathBuf, PathBuf)>,
+    /// The end of the names of what goes aside.
+    stamp: String,
+    aside: Vec<PathBuf>,
 }
 
 impl Staging {
-    fn begin(data_dir: &Path, store: &Store, directory: bool, database: bool) -> io::Result<Self> {
+    fn begin(data_dir: &Path, store: &Store, directory: bool, database: bool, now_us: i64) -> io::Result<Self> {
+        let stamp = DateTime::from_timestamp_micros(now_us).unwrap_or_default().format("%Y%m%dT%H%M%S%6f").to_string();
         let dir = data_dir.join(RESTORING);
-        if dir.exists() {
-            fs::remove_dir_all(&dir)?;
+        let mut aside = Vec::new();
+        if dir.exists() && fs::read_dir(&dir)?.next().is_some() {
+            // The folder itself stays, because no daemon may start on what a restore has left half done; its content goes aside.
+            let other = with_end(&dir, &format!(".replaced-{stamp}"));
+            DirBuilder::new().mode(0o700).create(&other)?;
+            for entry in fs::read_dir(&dir)? {
+                let entry = entry?;
+                fs::rename(entry.path(), other.join(entry.file_name()))?;
+            }
+            sync(&other)?;
+            aside.push(other);
         }
-        DirBuilder::new().recursive(true).mode(0o700).create(dir.join("journal/quarantine"))?;
+        folders::create(&dir.join("journal/quarantine"))?;
         let mut target = None;
         if let Some(file) = store.file().filter(|_| database) {
             // Beside its place: it may lie on another disk than the directory.
             let mut name = file.as_os_str().to_owned();
             name.push(".restoring");
             if let Some(parent) = file.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-                DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+                folders::create(parent)?;
             }
             target = Some((PathBuf::from(name), file.to_owned()));
         }
         sync(data_dir)?;
-        Ok(Self { dir, data_dir: data_dir.to_owned(), directory, database: target })
+        Ok(Self { dir, data_dir: data_dir.to_owned(), directory, database: target, stamp, aside })
     }
 
     /// Unpacks a member that is wanted.
@@ -204,14 +228,14 @@ impl Staging {
     }
 
     /// Changes the names: what is there goes aside, what was unpacked takes its place.
-    fn finish(self, now_us: i64) -> io::Result<Vec<PathBuf>> {
-        let stamp = DateTime::from_timestamp_micros(now_us).unwrap_or_default().format("%Y%m%dT%H%M%S%6f").to_string();
-        let mut aside = Vec::new();
+    fn finish(self, settled: impl FnOnce() -> Option<String>) -> io::Result<Vec<PathBuf>> {
+        let (stamp, mut aside) = (self.stamp, self.aside);
         if let Some((unpacked, place)) = &self.database {
             set_aside_database(place, &stamp, &mut aside)?;
             fs::rename(unpacked, place)?;
-            sync(place.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
+            sync(folders::parent_of(place))?;
         }
+        let settled = settled();
         if self.directory {
             let (control, journal) = (self.data_dir.join(CONTROL), self.data_dir.join("journal"));
             set_aside_database(&control, &stamp, &mut aside)?;
@@ -221,9 +245,16 @@ impl Staging {
                 aside.push(other);
             }
             let unpacked = self.dir.join("journal");
+            if let Some(settled) = &settled {
+                let mut mark = OpenOptions::new().create_new(true).write(true).mode(0o600).open(unpacked.join(RESTORED))?;
+                mark.write_all(settled.as_bytes())?;
+                mark.sync_all()?;
+            }
             sync(&unpacked)?;
             // A daemon without a journal left none, and needs none.
-            let empty = fs::read_dir(&unpacked)?.filter_map(Result::ok).all(|entry| entry.file_name() == "quarantine")
+            let empty = fs::read_dir(&unpacked)?
+                .filter_map(Result::ok)
+                .all(|entry| ["quarantine", RESTORED].iter().any(|name| entry.file_name() == *name))
                 && fs::read_dir(unpacked.join("quarantine"))?.next().is_none();
             if !empty {
                 fs::rename(&unpacked, &journal)?;
@@ -256,8 +287,4 @@ fn with_end(path: &Path, end: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(end);
     PathBuf::from(name)
-}
-
-fn sync(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
 }

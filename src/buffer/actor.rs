@@ -4,14 +4,20 @@
 //! for the flush interval, and at once where a sender waits for `store`. The buffer lives outside, so a panic here loses the message
 //! in hand only, whose sender sees a closed channel and comes again.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use actix::prelude::*;
 
 use super::{Buffer, drain::DrainHandle};
 use crate::{
     domain::ack::AckLevel,
-    protocol::{Append, Drain, Reconfigure},
+    protocol::{Append, Drain, Reconfigure, Visible},
     supervise::service,
 };
 
@@ -26,20 +32,37 @@ const DURABLE_PATIENCE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct BufferParts {
     /// The medium.
-    pub buffer: Arc<dyn Buffer>,
+    buffer: Arc<dyn Buffer>,
     /// The thread that writes.
-    pub drain: DrainHandle,
+    drain: DrainHandle,
     /// Rows that make a batch.
-    pub batch_rows: u32,
+    batch_rows: u32,
     /// Longest wait of a reading before it is written.
-    pub flush_interval: Duration,
+    flush_interval: Duration,
+    /// Whether a timed flush is on its way. It is set and cleared by the actor, and read by whoever makes readings visible: a timer that
+    /// finds nothing ends, though a push may be on its way to the disk.
+    armed: AtomicBool,
+}
+
+impl BufferParts {
+    /// Batches of `batch_rows`, or what there is after `flush_interval`.
+    pub fn new(buffer: Arc<dyn Buffer>, drain: DrainHandle, batch_rows: u32, flush_interval: Duration) -> Self {
+        Self { buffer, drain, batch_rows, flush_interval, armed: AtomicBool::new(false) }
+    }
+
+    /// Readings have become visible to the drain: `waiting` of them, and whether a sender waits for the database. Returns whether
+    /// [`Visible`] is to be sent, because no timer runs.
+    pub fn became_visible(&self, waiting: u64, urgent: bool) -> bool {
+        if urgent || waiting >= u64::from(self.batch_rows) {
+            self.drain.flush();
+        }
+        waiting > 0 && !self.armed.load(Ordering::SeqCst)
+    }
 }
 
 /// See the module.
 pub struct BatchBufferActor {
     parts: Arc<BufferParts>,
-    /// Whether a timed flush is on its way.
-    armed: bool,
 }
 
 service!(BatchBufferActor, "BatchBufferActor", MAILBOX);
@@ -47,19 +70,21 @@ service!(BatchBufferActor, "BatchBufferActor", MAILBOX);
 impl BatchBufferActor {
     /// A fresh actor over parts that stay.
     pub fn new(parts: Arc<BufferParts>) -> Self {
-        Self { parts, armed: false }
+        // A timer of an earlier life died with it.
+        parts.armed.store(false, Ordering::SeqCst);
+        Self { parts }
     }
 
     /// Sees to it that what waits now is written within the flush interval.
     fn arm(&mut self, ctx: &mut Context<Self>) {
-        if self.armed {
+        if self.parts.armed.swap(true, Ordering::SeqCst) {
             return;
         }
-        self.armed = true;
         let stats = self.parts.buffer.stats();
         let left = self.parts.flush_interval.saturating_sub(Duration::from_millis(stats.oldest_age_ms));
         ctx.run_later(left, |this, ctx| {
-            this.armed = false;
+            // Before the look: what becomes visible behind it finds no timer and says so.
+            this.parts.armed.store(false, Ordering::SeqCst);
             let stats = this.parts.buffer.stats();
             if u128::from(stats.oldest_age_ms) + 1 >= this.parts.flush_interval.as_millis() {
                 this.parts.drain.flush();
@@ -73,10 +98,10 @@ impl BatchBufferActor {
 
     /// Like [`Self::arm`], but never at once: what is overdue has just been ordered to be written.
     fn arm_after(&mut self, ctx: &mut Context<Self>) {
-        self.armed = true;
+        self.parts.armed.store(true, Ordering::SeqCst);
         let step = (self.parts.flush_interval / 10).max(Duration::from_millis(10));
         ctx.run_later(step, |this, ctx| {
-            this.armed = false;
+            this.parts.armed.store(false, Ordering::SeqCst);
             if this.parts.buffer.stats().rows > 0 {
                 this.arm(ctx);
             }
@@ -109,6 +134,14 @@ impl Handler<Append> for BatchBufferActor {
         if waiting > 0 {
             self.arm(ctx);
         }
+    }
+}
+
+impl Handler<Visible> for BatchBufferActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Visible, ctx: &mut Self::Context) {
+        self.arm(ctx);
     }
 }
 
@@ -197,7 +230,8 @@ mod tests {
     impl Observer for Sizes {
         fn alive(&self, _: usize) {}
         fn attached(&self, _: &Attached) {}
-        fn medium_failed(&self, _: &std::io::Error) {}
+        fn medium_failed(&self, _: usize, _: u32, _: &std::io::Error) {}
+        fn medium_works(&self, _: usize) {}
         fn circuit(&self, _: CircuitState) {}
         fn settled(&self, outcome: &DrainOutcome, _: Duration) {
             self.0.lock().expect("no panic here").push(outcome.stored);
@@ -226,9 +260,9 @@ mod tests {
     fn set_up(flush_interval: Duration) -> (Addr<BatchBufferActor>, Arc<MemoryBuffer>, Arc<Sizes>) {
         let buffer = Arc::new(MemoryBuffer::new(10_000, 1_000_000));
         let sizes = Arc::new(Sizes::default());
-        let settings = DrainSettings { batch_rows: 100 };
+        let settings = DrainSettings { batch_rows: 100, breaker: crate::domain::breaker::BreakerSettings::STORE };
         let (drain, _) = DrainHandle::start(buffer.clone(), |_| Box::new(Always), sizes.clone(), settings).expect("a thread");
-        let parts = Arc::new(BufferParts { buffer: buffer.clone(), drain, batch_rows: 100, flush_interval });
+        let parts = Arc::new(BufferParts::new(buffer.clone(), drain, 100, flush_interval));
         (BatchBufferActor::new(parts).start(), buffer, sizes)
     }
 
@@ -270,6 +304,27 @@ mod tests {
             until(|| buffer.stats().rows == 0).await;
         }
         assert_eq!(buffer.stats().account.stored, 3);
+    }
+
+    #[actix::test]
+    async fn what_becomes_visible_behind_the_last_timer_is_written_too() {
+        let buffer = Arc::new(MemoryBuffer::new(10_000, 1_000_000));
+        let settings = DrainSettings { batch_rows: 100, breaker: crate::domain::breaker::BreakerSettings::STORE };
+        let (drain, _) =
+            DrainHandle::start(buffer.clone(), |_| Box::new(Always), Arc::new(Sizes::default()), settings).expect("a thread");
+        let parts = Arc::new(BufferParts::new(buffer.clone(), drain, 100, Duration::from_millis(200)));
+        let addr = BatchBufferActor::new(parts.clone()).start();
+        // Its first look at an empty database is over.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        for _ in 0..2 {
+            let (reply, _answer) = oneshot::channel();
+            buffer.submit(batch(1), AckLevel::Memory, None, reply);
+            assert!(parts.became_visible(1, false), "no timer runs");
+            addr.send(Visible).await.expect("alive");
+            assert!(!parts.became_visible(1, false), "one runs now");
+            until(|| buffer.stats().rows == 0).await;
+            until(|| !parts.armed.load(Ordering::SeqCst)).await;
+        }
     }
 
     #[actix::test]

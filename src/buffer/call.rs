@@ -21,6 +21,8 @@ pub(super) struct Call(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     since: Option<Instant>,
+    /// When the last one began, also after its end.
+    began: Option<Instant>,
     /// Whether this call was told of as an outage.
     told: bool,
 }
@@ -32,7 +34,8 @@ impl Call {
 
     /// Runs `call` under watch.
     pub(super) fn watched<T>(&self, call: impl FnOnce() -> T) -> T {
-        *self.lock() = State { since: Some(Instant::now()), told: false };
+        let now = Some(Instant::now());
+        *self.lock() = State { since: now, began: now, told: false };
         let result = call();
         self.forget();
         result
@@ -40,7 +43,13 @@ impl Call {
 
     /// No call is under way.
     pub(super) fn forget(&self) {
-        *self.lock() = State::default();
+        let mut state = self.lock();
+        (state.since, state.told) = (None, false);
+    }
+
+    /// When the call began that is under way or ended last; now where there was none.
+    pub(super) fn began(&self) -> Instant {
+        self.lock().began.unwrap_or_else(Instant::now)
     }
 
     /// One look at the call in flight, if there is one: it is a sign of life, and once it has been silent for `silence` an outage. The

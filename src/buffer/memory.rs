@@ -12,7 +12,7 @@ use std::{
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::{Account, Attached, Buffer, BufferStats, DrainOutcome, Frame, Position, Work};
+use super::{Account, Attached, Buffer, BufferStats, DrainOutcome, Frame, Gap, GapKind, Position, Work};
 use crate::{
     domain::{
         ack::AckLevel,
@@ -45,11 +45,15 @@ struct Inner {
     frames: VecDeque<Held>,
     /// The frame that small pushes are still being added to; its numbers follow those of `frames`.
     open: Option<Open>,
+    /// Numbers that the database had stored and does not know any more, to be passed over first. They count as waiting until then.
+    missing: Option<Gap>,
     bytes: u64,
     account: Account,
     /// Senders that wait for `store`, by the last number of their push, rising.
     waiters: VecDeque<(u64, oneshot::Sender<AckLevel>)>,
     closed: bool,
+    /// Lost with the process.
+    abandoned: u64,
 }
 
 #[derive(Debug)]
@@ -73,10 +77,12 @@ impl MemoryBuffer {
             next_seq: 1,
             frames: VecDeque::new(),
             open: None,
+            missing: None,
             bytes: 0,
             account: Account::default(),
             waiters: VecDeque::new(),
             closed: false,
+            abandoned: 0,
         };
         Self { stream: Uuid::now_v7(), rows_bound: u64::from(rows_bound), bytes_bound, inner: Mutex::new(inner) }
     }
@@ -87,7 +93,8 @@ impl MemoryBuffer {
         }
         let full = inner.account.buffered + u64::from(batch.len()) > self.rows_bound
             || inner.bytes + batch.bytes().len() as u64 + FRAME_BYTES > self.bytes_bound;
-        full.then_some(Refusal::Full)
+        // One that is larger than the bound is taken alone: refused, it would come again for ever.
+        (full && inner.account.buffered > 0).then_some(Refusal::Full)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -125,6 +132,9 @@ impl Inner {
     fn settled_up_to(&mut self, last_seq: u64) -> Vec<oneshot::Sender<AckLevel>> {
         if self.open.as_ref().is_some_and(|open| open.first_seq <= last_seq) {
             self.seal();
+        }
+        if let Some(gap) = self.missing.take_if(|gap| gap.last_seq <= last_seq) {
+            self.account.buffered -= gap.acknowledged;
         }
         while self.frames.front().is_some_and(|held| held.frame.last_seq() <= last_seq) {
             let Some(held) = self.frames.pop_front() else { break };
@@ -220,13 +230,26 @@ impl Buffer for MemoryBuffer {
         let mut inner = self.lock();
         let reached = inner.settled_up_to(position.cursor_seq);
         inner.account.set_totals(&position.totals);
+        if let Some(gap) = inner.missing.take() {
+            inner.account.buffered -= gap.acknowledged;
+        }
+        let missing = (inner.next_seq - inner.account.buffered).saturating_sub(position.cursor_seq + 1);
+        if missing > 0 {
+            let (first_seq, last_seq) = (position.cursor_seq + 1, position.cursor_seq + missing);
+            inner.account.buffered += missing;
+            inner.missing =
+                Some(Gap { first_seq, last_seq, kind: GapKind::Lost, acknowledged: missing, chain_before: 0, chain: 0 });
+        }
         drop(inner);
         tell(reached);
-        Ok(Attached::Resumed)
+        Ok(if missing > 0 { Attached::StoreRestored { missing } } else { Attached::Resumed })
     }
 
     fn next(&self, _: usize, max_rows: u32) -> std::io::Result<Work> {
         let mut inner = self.lock();
+        if let Some(gap) = inner.missing {
+            return Ok(Work::Gap(gap));
+        }
         let mut rows = 0;
         let mut frames = Vec::new();
         for held in &inner.frames {
@@ -259,10 +282,12 @@ impl Buffer for MemoryBuffer {
         let mut inner = self.lock();
         inner.closed = true;
         inner.open = None;
+        inner.missing = None;
         inner.frames.clear();
         inner.bytes = 0;
         let lost = std::mem::take(&mut inner.account.buffered);
         inner.account.lost += lost;
+        inner.abandoned += lost;
         lost
     }
 
@@ -295,149 +320,13 @@ impl Buffer for MemoryBuffer {
             oldest_age_ms: u64::try_from(oldest_age.as_millis()).unwrap_or(u64::MAX),
             waiters: inner.waiters.len(),
             refuses: inner.account.buffered >= self.rows_bound || inner.bytes >= self.bytes_bound,
+            lost_ends: 0,
             account: inner.account,
+            abandoned: inner.abandoned,
             difference: i64::try_from(difference).unwrap_or(if difference > 0 { i64::MAX } else { i64::MIN }),
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{buffer::Totals, domain::reading::ReadingRef};
-
-    fn batch(rows: u32, received_at_us: i64) -> Batch {
-        let mut builder = BatchBuilder::default();
-        for n in 0..rows {
-            builder.push(&ReadingRef {
-                engine_id: "e1",
-                observed_at_us: received_at_us + i64::from(n),
-                status: None,
-                temperature: Some(1.0),
-                rpm: None,
-                pressure: None,
-                fuel_flow: None,
-                extra: None,
-            });
-        }
-        builder.finish(received_at_us)
-    }
-
-    fn submit(buffer: &MemoryBuffer, rows: u32, at: i64, ack: AckLevel) -> Result<Accepted, Refusal> {
-        let (reply, mut answer) = oneshot::channel();
-        buffer.submit(batch(rows, at), ack, None, reply);
-        answer.try_recv().expect("the memory tier answers at once")
-    }
-
-    fn pending(buffer: &MemoryBuffer, max_rows: u32) -> Vec<Frame> {
-        match buffer.next(0, max_rows).expect("memory does not fail") {
-            Work::Frames(frames) => frames,
-            _ => Vec::new(),
-        }
-    }
-
-    fn drained(frames: &[Frame]) -> DrainOutcome {
-        let rows = frames.iter().map(|frame| u64::from(frame.batch.len())).sum();
-        DrainOutcome {
-            first_seq: frames[0].first_seq,
-            last_seq: frames[frames.len() - 1].last_seq(),
-            stored: rows,
-            ..Default::default()
-        }
-    }
-
-    #[test]
-    fn numbers_are_dense_and_frames_come_out_in_order() {
-        let buffer = MemoryBuffer::new(100_000, 10_000_000);
-        let mut next = 1;
-        for (rows, at) in [(1, 0), (1, 5_000), (3, 9_999), (1, 10_000), (900, 10_001), (2, 10_002)] {
-            let accepted = submit(&buffer, rows, at, AckLevel::Memory).expect("there is room");
-            assert_eq!((accepted.receipt.first_seq, accepted.receipt.last_seq), (next, next + u64::from(rows) - 1));
-            next += u64::from(rows);
-        }
-        let frames = pending(&buffer, u32::MAX);
-        assert_eq!(frames[0].batch.len(), 5, "pushes within the window share a frame");
-        let mut seq = 1;
-        for frame in &frames {
-            assert_eq!(frame.first_seq, seq);
-            seq += u64::from(frame.batch.len());
-        }
-        assert_eq!(seq, next);
-        buffer.settle(0, &drained(&frames));
-        assert_eq!(buffer.stats().rows, 0);
-        assert_eq!(buffer.stats().bytes, 0);
-        assert_eq!(buffer.stats().difference, 0);
-    }
-
-    #[test]
-    fn the_first_bound_that_is_hit_refuses_the_whole_batch() {
-        let rows = MemoryBuffer::new(10, 10_000_000);
-        assert!(submit(&rows, 8, 0, AckLevel::Memory).is_ok());
-        assert_eq!(submit(&rows, 3, 0, AckLevel::Memory).map(|_| ()), Err(Refusal::Full));
-        assert!(submit(&rows, 2, 0, AckLevel::Memory).is_ok());
-        let bytes = MemoryBuffer::new(100_000, 400);
-        assert!(submit(&bytes, 1, 0, AckLevel::Memory).is_ok());
-        assert_eq!(submit(&bytes, 20, 0, AckLevel::Memory).map(|_| ()), Err(Refusal::Full));
-        assert_eq!(bytes.stats().account.accepted, 1);
-    }
-
-    #[test]
-    fn a_waiter_for_store_is_told_when_its_last_number_is_settled() {
-        let buffer = MemoryBuffer::new(100, 1_000_000);
-        let mut first = submit(&buffer, 2, 0, AckLevel::Store).expect("there is room").upgrade.expect("a waiter");
-        let mut second = submit(&buffer, 1, 50_000, AckLevel::Store).expect("there is room").upgrade.expect("a waiter");
-        let frames = pending(&buffer, 1);
-        buffer.settle(0, &drained(&frames));
-        assert_eq!(first.try_recv(), Ok(AckLevel::Store));
-        assert!(second.try_recv().is_err());
-        buffer.settle(0, &drained(&pending(&buffer, 10)));
-        assert_eq!(second.try_recv(), Ok(AckLevel::Store));
-    }
-
-    #[test]
-    fn a_receipt_is_buffered_until_it_is_settled() {
-        let buffer = MemoryBuffer::new(100, 1_000_000);
-        let stream = buffer.stream(0);
-        assert_eq!(buffer.state_of(stream, 1), Some(ReceiptState::Unknown));
-        submit(&buffer, 2, 0, AckLevel::Memory).expect("there is room");
-        assert_eq!(buffer.state_of(stream, 2), Some(ReceiptState::Buffered));
-        assert_eq!(buffer.state_of(stream, 3), Some(ReceiptState::Unknown));
-        buffer.settle(0, &drained(&pending(&buffer, 10)));
-        assert_eq!(buffer.state_of(stream, 2), None);
-        assert_eq!(buffer.state_of(Uuid::nil(), 2), None);
-    }
-
-    #[test]
-    fn a_commit_whose_answer_never_came_is_settled_when_the_database_is_opened_again() {
-        let buffer = MemoryBuffer::new(100, 1_000_000);
-        let mut first = submit(&buffer, 2, 0, AckLevel::Store).expect("there is room").upgrade.expect("a waiter");
-        submit(&buffer, 3, 50_000, AckLevel::Memory).expect("there is room");
-        assert_eq!(pending(&buffer, 1).len(), 1);
-        let totals = Totals { stored: 1, duplicate: 1, ..Default::default() };
-        let position = Position { cursor_seq: 2, cursor_chain: 0, totals };
-        assert_eq!(buffer.attach(0, &position).expect("attached"), Attached::Resumed);
-        assert_eq!(first.try_recv(), Ok(AckLevel::Store));
-        assert_eq!((buffer.waiting(0), buffer.stats().difference), (3, 0));
-        assert_eq!(pending(&buffer, 10)[0].first_seq, 3);
-    }
-
-    #[test]
-    fn a_row_that_the_database_never_saw_shows_as_a_difference() {
-        let buffer = MemoryBuffer::new(100, 1_000_000);
-        submit(&buffer, 5, 0, AckLevel::Memory).expect("there is room");
-        let mut outcome = drained(&pending(&buffer, 10));
-        outcome.stored -= 1;
-        buffer.settle(0, &outcome);
-        assert_eq!(buffer.stats().difference, 1);
-    }
-
-    #[test]
-    fn what_is_abandoned_is_lost_and_said_so() {
-        let buffer = MemoryBuffer::new(100, 1_000_000);
-        submit(&buffer, 5, 0, AckLevel::Memory).expect("there is room");
-        assert_eq!(buffer.abandon(), 5);
-        assert_eq!(submit(&buffer, 1, 0, AckLevel::Memory).map(|_| ()), Err(Refusal::Stopping));
-        let stats = buffer.stats();
-        assert_eq!((stats.account.lost, stats.difference), (5, 0));
-    }
-}
+mod tests;

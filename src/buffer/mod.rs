@@ -10,10 +10,14 @@ pub mod drain;
 pub mod health;
 pub mod journal;
 pub mod memory;
+pub mod redis;
+mod stats;
+mod success;
 
 use std::fmt;
 
 use serde::Serialize;
+pub use stats::BufferStats;
 use tokio::sync::oneshot;
 
 use crate::{
@@ -128,6 +132,29 @@ pub enum Attached {
     },
 }
 
+/// The one list of what can become of a reading: `$what!(args…; fields…)`. The database reports all of it but `discarded`, which people
+/// decide; that is the last, and left out where `reported` is said.
+macro_rules! each_fate {
+    (reported $what:ident($($arg:expr),*)) => {
+        $what!($($arg),*; stored duplicate conflict dead quarantined void lost)
+    };
+    ($what:ident($($arg:expr),*)) => {
+        $what!($($arg),*; stored duplicate conflict dead quarantined void lost discarded)
+    };
+}
+
+macro_rules! add {
+    ($to:expr, $from:expr; $($fate:ident)*) => {{ $($to.$fate += $from.$fate;)* }};
+}
+
+macro_rules! set {
+    ($to:expr, $from:expr; $($fate:ident)*) => {{ $($to.$fate = $from.$fate;)* }};
+}
+
+macro_rules! sum {
+    ($of:expr; $($fate:ident)*) => { 0 $(+ $of.$fate)* };
+}
+
 /// Sums over what was settled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -153,30 +180,17 @@ pub struct Totals {
 impl Totals {
     /// Adds other sums to these.
     pub fn add(&mut self, more: &Self) {
-        self.stored += more.stored;
-        self.duplicate += more.duplicate;
-        self.conflict += more.conflict;
-        self.dead += more.dead;
-        self.discarded += more.discarded;
-        self.quarantined += more.quarantined;
-        self.void += more.void;
-        self.lost += more.lost;
+        each_fate!(add(self, more));
     }
 
     /// The database has reported `outcome`.
     pub fn settle(&mut self, outcome: &DrainOutcome) {
-        self.stored += outcome.stored;
-        self.duplicate += outcome.duplicate;
-        self.conflict += outcome.conflict;
-        self.dead += outcome.dead;
-        self.quarantined += outcome.quarantined;
-        self.void += outcome.void;
-        self.lost += outcome.lost;
+        each_fate!(reported add(self, outcome));
     }
 
     /// All of them together.
     pub fn sum(&self) -> u64 {
-        self.stored + self.duplicate + self.conflict + self.dead + self.discarded + self.quarantined + self.void + self.lost
+        each_fate!(sum(self))
     }
 }
 
@@ -247,84 +261,28 @@ pub struct Account {
 impl Account {
     /// `accepted` minus everything that it must equal; 0 unless a reading vanished or was made up.
     pub fn difference(&self) -> i128 {
-        let rest = [
-            self.stored,
-            self.duplicate,
-            self.conflict,
-            self.dead,
-            self.discarded,
-            self.quarantined,
-            self.void,
-            self.lost,
-            self.buffered,
-        ];
-        i128::from(self.accepted) - rest.into_iter().map(i128::from).sum::<i128>()
+        let rest = each_fate!(sum(self)) + self.buffered;
+        i128::from(self.accepted) - i128::from(rest)
     }
 
     /// The database has reported `outcome` for readings that were waiting.
     pub fn settle(&mut self, outcome: &DrainOutcome) {
-        self.stored += outcome.stored;
-        self.duplicate += outcome.duplicate;
-        self.conflict += outcome.conflict;
-        self.dead += outcome.dead;
-        self.quarantined += outcome.quarantined;
-        self.void += outcome.void;
-        self.lost += outcome.lost;
+        each_fate!(reported add(self, outcome));
     }
 
     /// Both accounts together.
     pub fn plus(&self, other: &Self) -> Self {
-        Self {
-            accepted: self.accepted + other.accepted,
-            stored: self.stored + other.stored,
-            duplicate: self.duplicate + other.duplicate,
-            conflict: self.conflict + other.conflict,
-            dead: self.dead + other.dead,
-            discarded: self.discarded + other.discarded,
-            quarantined: self.quarantined + other.quarantined,
-            void: self.void + other.void,
-            lost: self.lost + other.lost,
-            buffered: self.buffered + other.buffered,
-        }
+        let mut both = *self;
+        each_fate!(add(both, other));
+        both.accepted += other.accepted;
+        both.buffered += other.buffered;
+        both
     }
 
     /// Everything that the database reports of a stream replaces what was known of it.
     pub fn set_totals(&mut self, totals: &Totals) {
-        let Totals { stored, duplicate, conflict, dead, discarded, quarantined, void, lost } = *totals;
-        *self = Self { stored, duplicate, conflict, dead, discarded, quarantined, void, lost, ..*self };
+        each_fate!(set(self, totals));
     }
-}
-
-/// What the buffer looks like now.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct BufferStats {
-    /// The medium.
-    pub tier: &'static str,
-    /// The level that the medium itself reaches.
-    pub ack: AckLevel,
-    /// What a crash may lose, in words.
-    pub may_lose: &'static str,
-    /// The streams being written, one a lane.
-    pub streams: Vec<StreamId>,
-    /// Readings waiting.
-    pub rows: u64,
-    /// Most readings that may wait; `None` where only bytes count.
-    pub rows_bound: Option<u64>,
-    /// Bytes waiting.
-    pub bytes: u64,
-    /// Most bytes that may wait.
-    pub bytes_bound: u64,
-    /// Age of the oldest waiting reading, milliseconds.
-    pub oldest_age_ms: u64,
-    /// Senders that wait for `store`.
-    pub waiters: usize,
-    /// Whether the next batch would be refused for want of room.
-    pub refuses: bool,
-    /// The account of these streams.
-    pub account: Account,
-    /// See [`Account::difference`].
-    pub difference: i64,
 }
 
 /// See [`Buffer::on_visible`].
@@ -338,6 +296,12 @@ pub trait Buffer: Send + Sync + fmt::Debug {
     /// The word of `buffer.tier`, kept with the streams in the database.
     fn tier(&self) -> &'static str;
 
+    /// The same for one lane: a tier may keep some of them in another medium.
+    fn lane_tier(&self, lane: usize) -> &'static str {
+        let _ = lane;
+        self.tier()
+    }
+
     /// The level that [`Buffer::submit`] reaches by itself.
     fn level(&self) -> AckLevel;
 
@@ -349,7 +313,8 @@ pub trait Buffer: Send + Sync + fmt::Debug {
     /// How many lanes there are; fixed for the life of the process.
     fn lanes(&self) -> usize;
 
-    /// The stream that numbers what comes now in `lane`.
+    /// The stream that is drained in `lane`: mostly the one that numbers what comes now. It may change whenever it is settled to its end;
+    /// nil where the lane has none for now.
     fn stream(&self, lane: usize) -> StreamId;
 
     /// Whether `stream` numbers what comes now in some lane.
@@ -376,7 +341,12 @@ pub trait Buffer: Send + Sync + fmt::Debug {
     /// which the sender must send again does not raise an alert, or count, twice. What arrives in between may still change the answer.
     fn refuses(&self, batch: &Batch) -> Option<Refusal>;
 
-    /// Readings that wait in `lane` for the database.
+    /// The drain of `lane` is between two transactions: the lane may go on with its next stream.
+    fn turn(&self, lane: usize) {
+        let _ = lane;
+    }
+
+    /// Readings that wait in `lane` for the database, as far as they can be read now.
     fn waiting(&self, lane: usize) -> u64;
 
     /// The database has been (re)opened and stands at `position` in the lane's stream: what is settled there is settled here, also
@@ -406,9 +376,72 @@ pub trait Buffer: Send + Sync + fmt::Debug {
         (stream, seq)
     }
 
+    /// The streams whose readings go on under `stream`, as far as the medium remembers: they get no numbers any more.
+    fn earlier(&self, stream: StreamId) -> Vec<StreamId> {
+        let _ = stream;
+        Vec::new()
+    }
+
+    /// First and last number of `stream` that the medium still holds, settled or not; `None` where it holds none of it.
+    fn held(&self, stream: StreamId) -> Option<(u64, u64)> {
+        let _ = stream;
+        None
+    }
+
+    /// The frames of `stream` with a number from `first` to `last`, read apart from what [`Buffer::next`] does, as far as they are whole.
+    ///
+    /// # Errors
+    /// The medium failed.
+    fn read_again(&self, stream: StreamId, first: u64, last: u64) -> std::io::Result<Vec<Frame>> {
+        let _ = (stream, first, last);
+        Ok(Vec::new())
+    }
+
     /// Where a number stands as far as the medium knows; `None` where the ledger must be asked.
     fn state_of(&self, stream: StreamId, seq: u64) -> Option<ReceiptState>;
 
     /// What it looks like now, taken in one consistent look.
     fn stats(&self) -> BufferStats;
+
+    /// Redis, where this tier has one.
+    fn redis(&self) -> Option<redis::RedisView> {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn figures(value: &impl Serialize) -> Vec<u64> {
+        let json = serde_json::to_value(value).expect("plain figures");
+        json.as_object().expect("an object").values().map(|figure| figure.as_u64().expect("a figure")).collect()
+    }
+
+    #[test]
+    fn no_fate_is_left_out_of_any_sum() {
+        let totals = Totals { stored: 1, duplicate: 2, conflict: 4, dead: 8, discarded: 16, quarantined: 32, void: 64, lost: 128 };
+        assert_eq!((totals.sum(), figures(&totals).iter().sum::<u64>()), (255, 255));
+        let mut twice = totals;
+        twice.add(&totals);
+        assert_eq!(figures(&twice), figures(&totals).iter().map(|figure| figure * 2).collect::<Vec<_>>());
+        let mut account = Account { accepted: 1_000, buffered: 745, ..Account::default() };
+        account.set_totals(&totals);
+        assert_eq!(account.difference(), 0);
+        assert_eq!(figures(&account.plus(&account)), figures(&account).iter().map(|figure| figure * 2).collect::<Vec<_>>());
+        let outcome = DrainOutcome {
+            stored: 1,
+            duplicate: 2,
+            conflict: 4,
+            dead: 8,
+            quarantined: 32,
+            void: 64,
+            lost: 128,
+            ..DrainOutcome::default()
+        };
+        let (mut settled, mut other) = (Totals::default(), Account { accepted: 239, ..Account::default() });
+        settled.settle(&outcome);
+        other.settle(&outcome);
+        assert_eq!((settled.sum(), other.difference()), (239, 0));
+    }
 }

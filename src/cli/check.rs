@@ -40,7 +40,7 @@ pub fn execute(args: &CheckArgs, global: &GlobalArgs) -> ExitCode {
 
 /// What was read, without secrets.
 fn summary(loaded: &Loaded) -> String {
-    let Config { server, store, sources, rules, webhooks, routes, .. } = &loaded.config;
+    let Config { server, store, sources, rules, anomaly_rules, webhooks, routes, .. } = &loaded.config;
     let file = loaded.file.as_ref().map_or_else(|| "no file, defaults".to_owned(), |file| file.display().to_string());
     format!(
         "OK: {file}\n  listens on {}, keeps its data in {}\n  stores in {}\n  {}, {}, {}, {}\n",
@@ -48,7 +48,7 @@ fn summary(loaded: &Loaded) -> String {
         server.data_dir.display(),
         redact_url(&store.url, false),
         counted(sources.len(), "source"),
-        counted(rules.len(), "rule"),
+        counted(rules.len() + anomaly_rules.len(), "rule"),
         counted(webhooks.len(), "webhook"),
         counted(routes.len(), "route"),
     )
@@ -62,7 +62,7 @@ fn room_for_journal(config: &Config) -> Option<String> {
     let Usage { used_bytes, total_bytes } = disk_of(nearest);
     let room = total_bytes - used_bytes + allocated(&dir.join("journal"));
     // Zeros mean that the disk cannot be asked.
-    if config.buffer.tier != Tier::Journal || total_bytes == 0 || room >= bound {
+    if config.buffer.tier == Tier::Memory || total_bytes == 0 || room >= bound {
         return None;
     }
     let (bound, room, dir) = (format_size(bound), format_size(room / 1_000_000 * 1_000_000), dir.display());

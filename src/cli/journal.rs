@@ -104,6 +104,14 @@ fn render(dir: &Path, report: &Report, files: u64, bound: u64, verified: bool) -
     if report.torn_bytes > 0 {
         line("cut short", format!("{} bytes at the end: normal after a crash, nobody was told of them", report.torn_bytes));
     }
+    for (lane, stream, last) in &report.lost_ends {
+        line(
+            "LOST END",
+            format!(
+                "lane {lane}: behind number {last} of stream {stream} the journal was cut off or damaged; how many readings stood there is not known"
+            ),
+        );
+    }
     if report.quarantine.0 > 0 {
         line("quarantine", format!("{} files, {}, set aside earlier", report.quarantine.0, rounded(report.quarantine.1)));
     }
@@ -139,6 +147,8 @@ fn as_json(report: &Report, files: u64, bound: u64) -> Value {
     let segments = report.segments.iter().map(|segment| {
         json!({"number": segment.number, "frames": segment.frames, "readings": segment.readings, "damaged": segment.damaged})
     });
+    let lost_ends =
+        report.lost_ends.iter().map(|(lane, stream, last)| json!({"lane": lane, "stream": stream, "lastKnownSeq": last}));
     let damage = report.damage.iter().map(|damage| {
         let readings =
             damage.readings.map(|(lane, first, last)| json!({"lane": lane, "firstPosition": first, "lastPosition": last}));
@@ -152,6 +162,7 @@ fn as_json(report: &Report, files: u64, bound: u64) -> Value {
         "tornBytes": report.torn_bytes,
         "quarantine": {"files": report.quarantine.0, "bytes": report.quarantine.1},
         "lanes": lanes.collect::<Vec<_>>(),
+        "lostEnds": lost_ends.collect::<Vec<_>>(),
         "segments": segments.collect::<Vec<_>>(),
         "damage": damage.collect::<Vec<_>>(),
     })

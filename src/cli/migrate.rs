@@ -125,6 +125,7 @@ mod tests {
             pool_size: 1,
             connect_timeout: Duration::from_secs(5),
             statement_timeout: Duration::from_secs(5),
+            breaker: crate::domain::breaker::BreakerSettings::STORE,
         };
         let store = Store::open(&config).expect("a store");
         let told = |action| run(&store, action).expect("runs");

@@ -46,12 +46,22 @@ pub fn execute(args: &RunArgs, global: &GlobalArgs) -> ExitCode {
     daemon::run(loaded.config, Options { logging, reload: Some(options), demo: None })
 }
 
+/// What glibc's allocator takes from the system by itself, and goes back at once when it is freed, bytes.
+#[cfg(target_env = "gnu")]
+const MMAP_FROM_BYTES: libc::c_int = 64 * 1024;
+/// What a heap may keep unused at its end, bytes.
+#[cfg(target_env = "gnu")]
+const KEPT_BYTES: libc::c_int = 128 * 1024;
+
 /// glibc gives each thread a heap of its own, up to eight per core, and each keeps what it once needed. A dozen threads that are
-/// mostly idle do well with two.
+/// mostly idle do well with two. And whenever something large is freed it raises both bounds above, up to 32 and 64 MB, so that bodies and
+/// batches come to lie among what stays, and the heaps grow to a multiple of what is in use; bounds that are set stay.
 pub fn keep_memory_small() {
     #[cfg(target_env = "gnu")]
     // SAFETY: plain call without pointers, before any other thread runs.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 2);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, MMAP_FROM_BYTES);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT_BYTES);
     }
 }

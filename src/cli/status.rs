@@ -40,6 +40,22 @@ fn render(state: &Value) -> String {
         format!("{} accepted, {} rejected, {:.1}/s", ingest["acceptedTotal"], ingest["rejectedTotal"], number(&ingest["ratePerS"])),
     );
     line("buffer", format!("{}: {}, difference {}", word(&buffer["tier"]), waiting(buffer), buffer["difference"]));
+    let redis = &state["redis"];
+    if redis.is_object() {
+        let cause = redis["cause"].as_str().map(|cause| format!(": {cause}")).unwrap_or_default();
+        let (bytes, bound) = (redis["bytes"].as_u64().unwrap_or(0), redis["bytesBound"].as_u64().unwrap_or(0));
+        let bytes = format_size(bytes / 1_000_000 * 1_000_000);
+        line(
+            "redis",
+            format!(
+                "{} is {}{cause}, {bytes} of {}, may lose {}",
+                word(&redis["address"]),
+                word(&redis["state"]),
+                format_size(bound),
+                word(&buffer["mayLose"])
+            ),
+        );
+    }
     line("store", format!("{} is {}", word(&store["backend"]), word(&store["state"])));
     line(
         "outbox",

@@ -10,12 +10,15 @@ use std::{
 
 use super::{
     model::*,
-    relations::LOG_SINK,
+    relations::{LOG_SINK, is_anomaly},
     resolve::{Entry, Resolved},
+    texts::metric_name,
     value::Value,
 };
 use crate::domain::{
     alert::{AlertKind, Level},
+    anomaly::AnomalyRule,
+    breaker::BreakerSettings,
     rule::Rule,
 };
 
@@ -91,12 +94,16 @@ pub(super) fn assemble(resolved: &Resolved) -> Result<Config, Missing> {
     Ok(Config {
         buffer: buffer(one("buffer")?, &store)?,
         store,
+        redis: redis(one("redis")?)?,
         readings: readings(one("readings")?, &retention)?,
         sources: resolved.entries("sources").map(source).collect::<Result<_, _>>()?,
-        rules: resolved.entries("rules").map(rule).collect::<Result<_, _>>()?,
+        rules: resolved.entries("rules").filter(|e| !is_anomaly(e)).map(rule).collect::<Result<_, _>>()?,
+        anomaly_rules: resolved.entries("rules").filter(|e| is_anomaly(e)).map(anomaly_rule).collect::<Result<_, _>>()?,
         outbox: outbox(one("outbox")?)?,
+        kafka: kafka(one("kafka")?)?,
         schedule: schedule(one("schedule")?)?,
         monitor: monitor(one("monitor")?)?,
+        recovery: recovery(one("recovery")?)?,
         supervision: supervision(one("supervision")?)?,
         log: log(one("log")?)?,
         server,
@@ -131,13 +138,33 @@ fn store(e: &Entry, server: &ServerConfig) -> Result<StoreConfig, Missing> {
         pool_size: e.get("pool_size")?,
         connect_timeout: e.get("connect_timeout")?,
         statement_timeout: e.get("statement_timeout")?,
+        breaker: breaker(e)?,
+    })
+}
+
+fn breaker(e: &Entry) -> Result<BreakerSettings, Missing> {
+    let open_base = e.get("breaker_pause")?;
+    let open_max = e.get::<Duration>("breaker_pause_max")?.max(open_base);
+    Ok(BreakerSettings { failures_max: e.get("breaker_failures")?, open_base, open_max })
+}
+
+fn recovery(e: &Entry) -> Result<RecoveryConfig, Missing> {
+    Ok(RecoveryConfig {
+        outbox_within: e.get("outbox_within")?,
+        buffer_within: e.get("buffer_within")?,
+        within: e.get("within")?,
+        success_percent: e.get("success_percent")?,
     })
 }
 
 fn buffer(e: &Entry, store: &StoreConfig) -> Result<BufferConfig, Missing> {
     let streams = if store.url.starts_with("sqlite:") { STREAMS_SQLITE } else { STREAMS_POSTGRES };
     Ok(BufferConfig {
-        tier: if e.get::<String>("tier")? == "journal" { Tier::Journal } else { Tier::Memory },
+        tier: match e.get::<String>("tier")?.as_str() {
+            "memory" => Tier::Memory,
+            "redis" => Tier::Redis,
+            _ => Tier::Journal,
+        },
         batch_rows: e.get("batch_rows")?,
         flush_interval: e.get("flush_interval")?,
         memory_rows: e.get("memory_rows")?,
@@ -146,6 +173,19 @@ fn buffer(e: &Entry, store: &StoreConfig) -> Result<BufferConfig, Missing> {
         streams: e.option("streams").unwrap_or(streams),
         ack_timeout: e.get("ack_timeout")?,
         admission_bytes: e.get("admission_bytes")?,
+        readings_per_s: e.option("readings_per_s"),
+    })
+}
+
+fn redis(e: &Entry) -> Result<RedisConfig, Missing> {
+    Ok(RedisConfig {
+        url: e.option("url"),
+        cluster: e.option("cluster").unwrap_or_default(),
+        prefix: e.get("prefix")?,
+        timeout: e.get("timeout")?,
+        keep: e.get("keep")?,
+        stream_bytes: e.get("stream_bytes")?,
+        replicas: e.get("replicas")?,
     })
 }
 
@@ -168,6 +208,7 @@ fn source(e: &Entry) -> Result<SourceConfig, Missing> {
         ca: e.option("ca"),
         fields: e.option("fields").unwrap_or_default(),
         allow_link_local: e.get("allow_link_local")?,
+        breaker: breaker(e)?,
     })
 }
 
@@ -184,6 +225,21 @@ fn rule(e: &Entry) -> Result<Rule, Missing> {
     })
 }
 
+fn anomaly_rule(e: &Entry) -> Result<AnomalyRule, Missing> {
+    let mut metrics: Vec<String> = e.option("metrics").unwrap_or_default();
+    metrics.extend(e.option::<String>("metric"));
+    let mut metrics: Vec<String> = metrics.iter().filter_map(|name| metric_name(name)).collect();
+    metrics.sort_unstable();
+    metrics.dedup();
+    Ok(AnomalyRule {
+        name: e.get("name")?,
+        metrics,
+        sensitivity: e.get("sensitivity")?,
+        warm_up: e.get("warm_up")?,
+        level: e.parsed("level")?,
+    })
+}
+
 fn webhook(e: &Entry) -> Result<WebhookConfig, Missing> {
     Ok(WebhookConfig {
         name: e.get("name")?,
@@ -191,6 +247,7 @@ fn webhook(e: &Entry) -> Result<WebhookConfig, Missing> {
         timeout: e.get("timeout")?,
         headers: e.option("headers").unwrap_or_default(),
         allow_link_local: e.get("allow_link_local")?,
+        breaker: breaker(e)?,
     })
 }
 
@@ -231,6 +288,26 @@ fn outbox(e: &Entry) -> Result<OutboxConfig, Missing> {
         retry_max: e.get("retry_max")?,
         concurrency: e.get("concurrency")?,
     })
+}
+
+fn kafka(e: &Entry) -> Result<Option<KafkaConfig>, Missing> {
+    let Some(brokers) = e.option("brokers") else { return Ok(None) };
+    let security: String = e.get("security")?;
+    Ok(Some(KafkaConfig {
+        brokers,
+        topic: e.get("topic")?,
+        create_topic: e.get("create_topic")?,
+        partitions: e.get("partitions")?,
+        replication: e.option("replication"),
+        timeout: e.get("timeout")?,
+        security: KafkaSecurity::ALL.into_iter().find(|way| way.as_str() == security).ok_or_else(|| e.key_path("security"))?,
+        mechanism: e.get("mechanism")?,
+        username: e.option("username"),
+        password: e.option("password"),
+        ca: e.option("ca"),
+        cert: e.option("cert"),
+        key: e.option("key"),
+    }))
 }
 
 fn retention(e: &Entry) -> Result<RetentionConfig, Missing> {

@@ -3,6 +3,7 @@
 
 mod daemon;
 mod flow;
+mod redis;
 
 /// What a key's value may be, and how it is written.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +36,14 @@ pub enum Kind {
     HttpUrl,
     /// `sqlite://PATH` or `postgres://…`; a secret.
     StoreUrl,
+    /// Text that is never shown.
+    Secret,
+    /// `HOST:PORT`, several separated by commas.
+    Brokers,
+    /// `redis://…` or `rediss://…`; a secret.
+    RedisUrl,
+    /// A list of them; secrets.
+    RedisUrls,
     /// One of these words.
     Word(&'static [&'static str]),
     /// Some of these words: a list, or one alone.
@@ -60,7 +69,7 @@ pub enum Kind {
 impl Kind {
     /// Whether the value must not be shown.
     pub fn is_secret(self) -> bool {
-        matches!(self, Self::HttpUrl | Self::StoreUrl | Self::Headers)
+        matches!(self, Self::HttpUrl | Self::StoreUrl | Self::RedisUrl | Self::RedisUrls | Self::Headers | Self::Secret)
     }
 
     /// What may be written, in words, for faults and the reference.
@@ -80,6 +89,10 @@ impl Kind {
             Self::Credential => "name of a systemd credential".to_owned(),
             Self::Socket => "ADDRESS:PORT".to_owned(),
             Self::HttpUrl => "URL, http:// or https://".to_owned(),
+            Self::Secret => "text, never shown".to_owned(),
+            Self::Brokers => "HOST:PORT, or several separated by commas".to_owned(),
+            Self::RedisUrl => "URL, redis:// or rediss:// (TLS)".to_owned(),
+            Self::RedisUrls => "list of URLs, redis:// or rediss:// (TLS)".to_owned(),
             Self::StoreUrl => "URL, sqlite://PATH or postgres://…".to_owned(),
             Self::Word(words) => format!("one of {}", quoted(words)),
             Self::Words(words) => format!("one or a list of {}", quoted(words)),
@@ -160,19 +173,22 @@ impl Section {
 }
 
 /// Every section, in the order of the example.
-pub static SECTIONS: [&Section; 14] = [
+pub static SECTIONS: [&Section; 17] = [
     &daemon::SERVER,
     &daemon::STORE,
     &flow::BUFFER,
+    &redis::REDIS,
     &flow::READINGS,
     &flow::SOURCES,
     &flow::RULES,
     &flow::WEBHOOKS,
     &flow::ROUTES,
     &flow::OUTBOX,
+    &flow::KAFKA,
     &daemon::RETENTION,
     &daemon::SCHEDULE,
     &daemon::MONITOR,
+    &daemon::RECOVERY,
     &daemon::SUPERVISION,
     &daemon::LOG,
 ];
@@ -185,8 +201,6 @@ pub fn section(name: &str) -> Option<&'static Section> {
 /// Sections and keys of belayd that this build cannot serve, and what to do instead. They are faults of their own kind: the
 /// name is right, the build is not.
 pub static NOT_SERVED: &[(&str, &str)] = &[
-    ("redis", "this build has no Redis tier; remove [redis], its tiers are \"journal\" and \"memory\""),
-    ("kafka", "this build has no Kafka sink; remove [kafka], its sinks are \"log\" and [[webhooks]]"),
     ("smtp", "this build sends no mail; remove [smtp], its sinks are \"log\" and [[webhooks]]"),
     ("slack", "this build has no Slack sink; remove [slack], its sinks are \"log\" and [[webhooks]]"),
     ("discord", "this build has no Discord sink; remove [discord], its sinks are \"log\" and [[webhooks]]"),
@@ -197,10 +211,33 @@ pub static NOT_SERVED: &[(&str, &str)] = &[
 ];
 
 /// Words of `buffer.tier` that belayd knows and this build cannot serve.
-pub const TIERS_NOT_SERVED: [&str; 2] = ["redis", "triple"];
+pub const TIERS_NOT_SERVED: [&str; 1] = ["triple"];
 
 const fn key(name: &'static str, kind: Kind, absent: Absent, doc: &'static str) -> Key {
     Key { name, alias: None, kind, absent, doc, live: false }
+}
+
+/// The keys of a party's circuit breaker, in the party's own section.
+const fn breaker_failures(default: &'static str) -> Key {
+    key(
+        "breaker_failures",
+        Kind::Int(1, 1_000),
+        Absent::Is(default),
+        "Circuit breaker: failures in a row after which it is left alone for a while (open); then one attempt tries again (half-open).",
+    )
+}
+
+const fn breaker_pause(default: &'static str) -> Key {
+    key(
+        "breaker_pause",
+        Kind::Duration("10ms", "1h"),
+        Absent::Is(default),
+        "Circuit breaker: first pause while it is open; it doubles with each attempt that fails.",
+    )
+}
+
+const fn breaker_pause_max(default: &'static str) -> Key {
+    key("breaker_pause_max", Kind::Duration("10ms", "1h"), Absent::Is(default), "Circuit breaker: longest pause while it is open.")
 }
 
 impl Key {

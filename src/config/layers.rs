@@ -71,8 +71,8 @@ fn faults_in_environment_and_flags_name_them_and_hide_values() {
             "BELAYD__BUFFER__BATCH_ROWS: buffer.batch_rows: expected whole number, 1 to 100000, found text",
         ),
         (
-            ("BELAYD__KAFKA__TOPIC", "x"),
-            "BELAYD__KAFKA__TOPIC: kafka.topic: not available in this build; this build has no Kafka sink; remove [kafka], its sinks are \"log\" and [[webhooks]]",
+            ("BELAYD__SMTP__HOST", "x"),
+            "BELAYD__SMTP__HOST: smtp.host: not available in this build; this build sends no mail; remove [smtp], its sinks are \"log\" and [[webhooks]]",
         ),
         (("BELAYD__BUFFER", "x"), "BELAYD__BUFFER: buffer: names a section; name one of its keys"),
         (
@@ -185,6 +185,15 @@ fn default_rules_hold_only_where_no_rule_is_given() {
     let names = |text: &str| parse(text).expect("no fault").rules.into_iter().map(|rule| rule.name).collect::<Vec<_>>();
     assert_eq!(names(""), ["overheat", "overspeed"]);
     assert_eq!(names("rules = []"), [""; 0]);
+    let mixed = parse(
+        "[[rules]]\nname = \"wear\"\nkind = \"anomaly\"\nmetrics = [\"rpm\", \"fuelFlow\"]\n[[rules]]\nname = \"r\"\nmetric = \"rpm\"\nop = \"<\"\n\
+         threshold = 1\n[[rules]]\nname = \"egt\"\nkind = \"anomaly\"\nmetric = \"temperature\"\nsensitivity = 2\nlevel = \"INFO\"\n",
+    )
+    .expect("no fault");
+    let metrics: Vec<_> =
+        mixed.anomaly_rules.iter().map(|rule| (rule.name.as_str(), rule.metrics.join(" "), rule.sensitivity)).collect();
+    assert_eq!(metrics, [("wear", "fuel_flow rpm".to_owned(), 1.0), ("egt", "temperature".to_owned(), 2.0)]);
+    assert_eq!((mixed.rules.len(), mixed.anomaly_rules[0].warm_up), (1, 50));
     assert_eq!(names("[[rules]]\nname = \"r\"\nmetric = \"fuelFlow\"\nop = \"<\"\nthreshold = 1\n"), ["r"]);
 }
 

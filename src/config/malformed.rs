@@ -40,12 +40,16 @@ fn unknown_keys_are_told_with_the_nearest_known_one() {
 fn what_this_build_cannot_serve_is_told_apart_from_what_is_unknown() {
     check(&[
         (
-            "[buffer]\ntier = \"redis\"\n",
-            "belayd.toml:2:8: buffer.tier: \"redis\" is not available in this build, which serves \"journal\", \"memory\"; set it to \"journal\" or leave it out",
+            "[buffer]\ntier = \"triple\"\n",
+            "belayd.toml:2:8: buffer.tier: \"triple\" is not available in this build, which serves \"journal\", \"memory\", \"redis\"; set it to \"journal\" or leave it out",
         ),
         (
-            "[redis]\nurl = \"redis://h\"\n",
-            "belayd.toml:1:2: redis: not available in this build; this build has no Redis tier; remove [redis], its tiers are \"journal\" and \"memory\"",
+            "[redis]\nurl = \"redis://h\"\ncluster = [\"redis://h\"]\n",
+            "belayd.toml:3:11: redis.cluster: given beside \"url\"; keep one of them",
+        ),
+        (
+            "[redis]\ntimeout = \"3s\"\n[buffer]\nack_timeout = \"3s\"\n",
+            "belayd.toml:2:11: redis.timeout: 3s leaves no time for the journal's answer within buffer.ack_timeout (3s); lower it to half of that at most",
         ),
         (
             "[smtp]\n",
@@ -62,11 +66,11 @@ fn what_this_build_cannot_serve_is_told_apart_from_what_is_unknown() {
         ("[buffer]\nstreams = 9\n", "belayd.toml:2:11: buffer.streams: 9 is out of range: 1 to 8"),
         (
             "[buffer]\ntier = \"disk\"\n",
-            "belayd.toml:2:8: buffer.tier: unknown value \"disk\", expected one of \"journal\", \"memory\"",
+            "belayd.toml:2:8: buffer.tier: unknown value \"disk\", expected one of \"journal\", \"memory\", \"redis\"",
         ),
         (
             "[buffer]\ntier = \"memroy\"\n",
-            "belayd.toml:2:8: buffer.tier: unknown value \"memroy\", expected one of \"journal\", \"memory\"; did you mean \"memory\"?",
+            "belayd.toml:2:8: buffer.tier: unknown value \"memroy\", expected one of \"journal\", \"memory\", \"redis\"; did you mean \"memory\"?",
         ),
     ]);
 }
@@ -180,6 +184,30 @@ fn addresses_and_urls_are_told_without_their_secrets() {
 fn relations_between_keys_are_told_at_the_key_to_change() {
     check(&[
         (
+            "[kafka]\ntopic = \"other\"\n",
+            "belayd.toml:1:1: kafka.brokers: is missing, and topic is given; add for example: brokers = \"127.0.0.1:9092\"",
+        ),
+        (
+            "[kafka]\nbrokers = \"h:1\"\nsecurity = \"sasl_plaintext\"\nusername = \"u\"\n",
+            "belayd.toml:3:12: kafka.security: sasl_plaintext needs a username and a password; add username and password_file",
+        ),
+        (
+            "[kafka]\nbrokers = \"h:1\"\ntopic = \"a:b\"\n",
+            "belayd.toml:3:9: kafka.topic: is not a name that Kafka takes; use letters, digits, '.', '_' and '-'",
+        ),
+        (
+            "[kafka]\nbrokers = \"h:1, other\"\n",
+            "belayd.toml:2:11: kafka.brokers: \"other\" has no port; write HOST:PORT, several separated by commas",
+        ),
+        (
+            "[kafka]\nbrokers = \"h:0\"\n",
+            "belayd.toml:2:11: kafka.brokers: \"0\" is not a port; write HOST:PORT, several separated by commas",
+        ),
+        (
+            "[[webhooks]]\nname = \"kafka\"\nurl = \"http://h\"\n",
+            "belayd.toml:2:8: webhooks[0].name: \"kafka\" is the name of belayd's own sink; choose another",
+        ),
+        (
             "[[rules]]\nname = \"r\"\nmetric = \"rpm\"\nop = \">\"\nthreshold = 100\nclear = 110\n",
             "belayd.toml:6:9: rules[0].clear: 110 lies above the threshold 100; with op = \">\" it must be 100 or lower",
         ),
@@ -212,7 +240,7 @@ fn relations_between_keys_are_told_at_the_key_to_change() {
         ("[[routes]]\nsinks = \"mail\"\n", "belayd.toml:2:9: routes[0].sinks: there is no sink \"mail\"; known are: log"),
         (
             "[[webhooks]]\nname = \"log\"\nurl = \"http://h\"\n",
-            "belayd.toml:2:8: webhooks[0].name: \"log\" is the name of the log's own sink; choose another",
+            "belayd.toml:2:8: webhooks[0].name: \"log\" is the name of belayd's own sink; choose another",
         ),
         (
             "[[routes]]\nlevel = \"CRITICAL\"\nlevels = [\"INFO\"]\nsinks = \"log\"\n",
@@ -230,6 +258,36 @@ fn relations_between_keys_are_told_at_the_key_to_change() {
 }
 
 #[test]
+fn each_kind_of_rule_has_keys_of_its_own() {
+    check(&[
+        (
+            "[[rules]]\nname = \"wear\"\nkind = \"anomalie\"\n",
+            "belayd.toml:3:8: rules[0].kind: unknown value \"anomalie\", expected one of \"threshold\", \"anomaly\"; did you mean \"anomaly\"?",
+        ),
+        (
+            "[[rules]]\nname = \"wear\"\nkind = \"anomaly\"\nthreshold = 3\n",
+            "belayd.toml:4:13: rules[0].threshold: belongs to rules of kind \"threshold\"; remove it: an anomaly rule learns its limits from the engine itself, and sensitivity moves them",
+        ),
+        (
+            "[[rules]]\nname = \"wear\"\nkind = \"anomaly\"\nfor = \"3s\"\n",
+            "belayd.toml:4:7: rules[0].for: belongs to rules of kind \"threshold\"; remove it: an anomaly rule learns its limits from the engine itself, and sensitivity moves them",
+        ),
+        (
+            "[[rules]]\nname = \"r\"\nmetric = \"rpm\"\nop = \">\"\nthreshold = 1\nsensitivity = 2\n",
+            "belayd.toml:6:15: rules[0].sensitivity: belongs to rules of kind \"anomaly\"; remove it, or set kind = \"anomaly\"",
+        ),
+        (
+            "[[rules]]\nname = \"wear\"\nkind = \"anomaly\"\nsensitivity = 0\n",
+            "belayd.toml:4:15: rules[0].sensitivity: 0 is out of range: 0.2 to 5",
+        ),
+        (
+            "[[rules]]\nname = \"wear\"\nkind = \"anomaly\"\nwarm_up = 5\n",
+            "belayd.toml:4:11: rules[0].warm_up: 5 is out of range: 20 to 250",
+        ),
+    ]);
+}
+
+#[test]
 fn broken_toml_is_told_with_its_place() {
     let lines = told("[buffer]\nbatch_rows = \n[store\n");
     let places: Vec<_> = lines.lines().map(|line| line.split(" not valid TOML: ").next().unwrap_or_default()).collect();
@@ -239,12 +297,12 @@ fn broken_toml_is_told_with_its_place() {
 
 #[test]
 fn all_faults_are_told_at_once_in_the_order_in_which_they_stand() {
-    let text = "[buffer]\nbatchrows = 1\ntier = \"redis\"\n[kafka]\n[[rules]]\nname = \"r r\"\n";
+    let text = "[buffer]\nbatchrows = 1\ntier = \"triple\"\n[smtp]\n[[rules]]\nname = \"r r\"\n";
     let lines: Vec<String> = told(text).lines().map(|line| line.split(": ").take(2).collect::<Vec<_>>().join(" ")).collect();
     let expected = [
         "belayd.toml:2:1 buffer.batchrows",
         "belayd.toml:3:8 buffer.tier",
-        "belayd.toml:4:2 kafka",
+        "belayd.toml:4:2 smtp",
         "belayd.toml:5:1 rules[0].metric",
         "belayd.toml:5:1 rules[0].op",
         "belayd.toml:5:1 rules[0].threshold",
@@ -307,4 +365,19 @@ mod any_text {
             }
         }
     }
+}
+
+#[cfg(not(feature = "kafka-tls"))]
+#[test]
+fn what_only_a_build_with_openssl_can_do_to_kafka_is_told() {
+    check(&[
+        (
+            "[kafka]\nbrokers = \"h:1\"\nsecurity = \"ssl\"\n",
+            "belayd.toml:3:12: kafka.security: this build cannot speak ssl: it has no TLS to Kafka; build belayd with --features kafka-tls, or use plaintext or sasl_plaintext with PLAIN",
+        ),
+        (
+            "[kafka]\nbrokers = \"h:1\"\nsecurity = \"sasl_plaintext\"\nusername = \"u\"\npassword = \"p\"\nmechanism = \"SCRAM-SHA-256\"\n",
+            "belayd.toml:6:13: kafka.mechanism: this build cannot sign in by SCRAM-SHA-256: it needs OpenSSL; build belayd with --features kafka-tls, or use plaintext or sasl_plaintext with PLAIN",
+        ),
+    ]);
 }

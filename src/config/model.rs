@@ -10,6 +10,8 @@ use std::{
 
 use crate::domain::{
     alert::{AlertKind, Level},
+    anomaly::AnomalyRule,
+    breaker::BreakerSettings,
     rule::Rule,
 };
 
@@ -22,24 +24,32 @@ pub struct Config {
     pub store: StoreConfig,
     /// The buffer between ingest and the database.
     pub buffer: BufferConfig,
+    /// The Redis of tier redis.
+    pub redis: RedisConfig,
     /// What a reading may look like.
     pub readings: ReadingsConfig,
     /// Sources that are polled.
     pub sources: Vec<SourceConfig>,
     /// Threshold rules.
     pub rules: Vec<Rule>,
+    /// Anomaly rules.
+    pub anomaly_rules: Vec<AnomalyRule>,
     /// Receivers of webhooks.
     pub webhooks: Vec<WebhookConfig>,
     /// Which alert goes where.
     pub routes: Vec<RouteConfig>,
     /// The outbox.
     pub outbox: OutboxConfig,
+    /// The relay to Kafka, where there is one.
+    pub kafka: Option<KafkaConfig>,
     /// How long things are kept.
     pub retention: RetentionConfig,
     /// Periodic duties.
     pub schedule: ScheduleConfig,
     /// Thresholds of host and daemon.
     pub monitor: MonitorConfig,
+    /// Service levels of recovery.
+    pub recovery: RecoveryConfig,
     /// Restart policy of the actors.
     pub supervision: SupervisionConfig,
     /// The log.
@@ -88,6 +98,8 @@ pub struct StoreConfig {
     pub connect_timeout: Duration,
     /// How long one statement may take (PostgreSQL).
     pub statement_timeout: Duration,
+    /// Its circuit breaker.
+    pub breaker: BreakerSettings,
 }
 
 /// Where accepted readings wait for the database.
@@ -97,6 +109,19 @@ pub enum Tier {
     Memory,
     /// In files of the data directory, synced before anything is acknowledged.
     Journal,
+    /// In Redis, and in the journal while it is away.
+    Redis,
+}
+
+impl Tier {
+    /// The word in the file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Journal => "journal",
+            Self::Redis => "redis",
+        }
+    }
 }
 
 /// `[buffer]`
@@ -121,6 +146,38 @@ pub struct BufferConfig {
     pub ack_timeout: Duration,
     /// Most bytes of request bodies being read and parsed at once; beyond that 429.
     pub admission_bytes: u64,
+    /// Most readings a second that are let in by push; beyond that 429. `None`: no limit.
+    pub readings_per_s: Option<u32>,
+}
+
+/// `[redis]`
+#[derive(Clone, PartialEq)]
+pub struct RedisConfig {
+    /// The server, where it is no cluster; secret.
+    pub url: Option<String>,
+    /// Nodes of the cluster; secret.
+    pub cluster: Vec<String>,
+    /// What the names of keys begin with.
+    pub prefix: String,
+    /// Longest wait for an answer.
+    pub timeout: Duration,
+    /// How long settled readings stay there.
+    pub keep: Duration,
+    /// Most bytes of readings there, about.
+    pub stream_bytes: u64,
+    /// Replicas that must have a batch.
+    pub replicas: u32,
+}
+
+impl RedisConfig {
+    /// Where Redis is: URLs, and whether they name a cluster.
+    pub fn urls(&self) -> (Vec<String>, bool) {
+        if self.cluster.is_empty() {
+            (vec![self.url.clone().unwrap_or_else(|| "redis://127.0.0.1:6379".to_owned())], false)
+        } else {
+            (self.cluster.clone(), true)
+        }
+    }
 }
 
 /// `[readings]`
@@ -155,6 +212,8 @@ pub struct SourceConfig {
     pub fields: BTreeMap<String, String>,
     /// Whether link-local and metadata addresses may be asked.
     pub allow_link_local: bool,
+    /// Its circuit breaker.
+    pub breaker: BreakerSettings,
 }
 
 /// One of `[[webhooks]]`
@@ -170,6 +229,8 @@ pub struct WebhookConfig {
     pub headers: BTreeMap<String, String>,
     /// Whether link-local and metadata addresses may be asked.
     pub allow_link_local: bool,
+    /// Its circuit breaker.
+    pub breaker: BreakerSettings,
 }
 
 /// What happens to a delivery whose outcome is unknown.
@@ -218,6 +279,65 @@ pub struct OutboxConfig {
     pub concurrency: usize,
 }
 
+/// How Kafka's brokers are spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KafkaSecurity {
+    /// In the clear, without a name.
+    Plaintext,
+    /// TLS, without a name or with a certificate.
+    Ssl,
+    /// In the clear, signed in.
+    SaslPlaintext,
+    /// TLS, signed in.
+    SaslSsl,
+}
+
+impl KafkaSecurity {
+    /// Every way.
+    pub const ALL: [Self; 4] = [Self::Plaintext, Self::Ssl, Self::SaslPlaintext, Self::SaslSsl];
+
+    /// The word in the configuration, which is Kafka's own in lower case.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Plaintext => "plaintext",
+            Self::Ssl => "ssl",
+            Self::SaslPlaintext => "sasl_plaintext",
+            Self::SaslSsl => "sasl_ssl",
+        }
+    }
+}
+
+/// `[kafka]`
+#[derive(Clone, PartialEq)]
+pub struct KafkaConfig {
+    /// `HOST:PORT`, separated by commas.
+    pub brokers: String,
+    /// Where readings go.
+    pub topic: String,
+    /// Whether a missing topic is made.
+    pub create_topic: bool,
+    /// Partitions of a topic that is made.
+    pub partitions: u32,
+    /// Copies of each partition of a topic that is made; `None` for the broker's default.
+    pub replication: Option<u32>,
+    /// For each step of a transaction.
+    pub timeout: Duration,
+    /// How brokers are spoken to.
+    pub security: KafkaSecurity,
+    /// The SASL mechanism, in Kafka's spelling.
+    pub mechanism: String,
+    /// Who signs in.
+    pub username: Option<String>,
+    /// Never logged.
+    pub password: Option<String>,
+    /// PEM file of authorities.
+    pub ca: Option<PathBuf>,
+    /// PEM certificate of belayd.
+    pub cert: Option<PathBuf>,
+    /// PEM private key of it.
+    pub key: Option<PathBuf>,
+}
+
 /// `[retention]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct RetentionConfig {
@@ -257,6 +377,19 @@ pub struct MonitorConfig {
     pub memory_percent: f64,
     /// Disk of the data directory above which a WARNING is raised, percent.
     pub disk_percent: f64,
+}
+
+/// `[recovery]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct RecoveryConfig {
+    /// Within what time a due delivery is taken up.
+    pub outbox_within: Duration,
+    /// How often readings that wait are tried with the database, at least.
+    pub buffer_within: Duration,
+    /// Within what time of the database's return everything is stored.
+    pub within: Duration,
+    /// Share of settled readings that are stored, percent.
+    pub success_percent: f64,
 }
 
 /// `[supervision]`

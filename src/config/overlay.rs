@@ -156,12 +156,11 @@ fn set(table: &mut Table, section: &'static Section, rest: &[&str], setting: &Se
     }
 }
 
-/// Removes what the new value replaces under another name: the alias, and the other ways to give a URL from a lower layer.
+/// Removes what the new value replaces under another name: the alias, and the other ways to give a secret from a lower layer.
 fn clear_lower(table: &mut Table, name: &str, alias: Option<&str>, place: &Place) {
     let same_layer = |other: &Place| std::mem::discriminant(other) == std::mem::discriminant(place);
-    let is_url = secrets::WAYS.contains(&name);
     table.fields.retain(|field| {
-        let other_way = is_url && field.name != name && secrets::WAYS.contains(&field.name.as_str()) && !same_layer(&field.place);
+        let other_way = secrets::replaces(name, &field.name) && !same_layer(&field.place);
         !other_way && alias != Some(field.name.as_str())
     });
 }

@@ -6,8 +6,8 @@ use url::Url;
 
 use super::{
     keys::{Kind, Section, section},
-    model::{Config, SourceConfig, StoreConfig, WebhookConfig},
-    view::{source, store, values, webhook},
+    model::{Config, KafkaConfig, RedisConfig, SourceConfig, StoreConfig, WebhookConfig},
+    view::{kafka, redis, source, store, values, webhook},
 };
 
 /// What stands in place of a secret.
@@ -43,16 +43,23 @@ macro_rules! debug_without_secrets {
 
 debug_without_secrets! {
     StoreConfig, "store", store;
+    RedisConfig, "redis", redis;
     SourceConfig, "sources", source;
     WebhookConfig, "webhooks", webhook;
+    KafkaConfig, "kafka", kafka;
 }
 
 fn hide(section: &Section, table: Map<String, Json>) -> Map<String, Json> {
     let shown = |name: &str, value: Json| match section.key(name).map(|key| key.kind) {
-        Some(Kind::HttpUrl | Kind::StoreUrl) => {
+        _ if value.is_null() => value,
+        Some(Kind::RedisUrls) => {
+            let urls = value.as_array().into_iter().flatten();
+            urls.map(|url| redact_url(url.as_str().unwrap_or_default(), false)).collect()
+        }
+        Some(Kind::HttpUrl | Kind::StoreUrl | Kind::RedisUrl) => {
             Json::String(redact_url(value.as_str().unwrap_or_default(), section.name == "webhooks"))
         }
-        Some(kind) if kind.is_secret() => value.as_object().map_or_else(
+        Some(kind) if kind.is_secret() && !value.is_null() => value.as_object().map_or_else(
             || Json::String(HIDDEN.to_owned()),
             |map| Json::Object(map.keys().map(|name| (name.clone(), Json::String(HIDDEN.to_owned()))).collect()),
         ),
@@ -112,6 +119,8 @@ mod tests {
         let text = r#"
             [store]
             url = "postgres://belayd:hunter2@db.local:5433/belayd?password=hunter2"
+            [redis]
+            cluster = ["rediss://belayd:hunter2@redis.local:6380/0", "redis://:hunter2@redis.local"]
             [[sources]]
             name = "s"
             url = "https://user:hunter2@host/engines?key=hunter2&after={after}"
@@ -120,15 +129,22 @@ mod tests {
             name = "w"
             url = "https://hooks.example.org/services/hunter2"
             headers = { X-Key = "hunter2" }
+            [kafka]
+            brokers = "localhost:9092"
+            security = "sasl_plaintext"
+            username = "u"
+            password = "hunter2"
         "#;
         let config = crate::config::parse(text).expect("no fault");
         assert!(!format!("{config:?}").contains("hunter2"), "{config:?}");
         let shown = config.redacted();
         assert!(!shown.to_string().contains("hunter2"), "{shown}");
         assert_eq!(shown["store"]["url"], "postgres://***@db.local:5433/belayd?password=***");
+        assert_eq!(shown["redis"]["cluster"][0], "rediss://***@redis.local:6380/0");
         assert_eq!(shown["sources"][0]["url"], "https://***@host/engines?key=***&after=***");
         assert_eq!(shown["sources"][0]["headers"]["authorization"], "***");
         assert_eq!(shown["webhooks"][0]["url"], "https://hooks.example.org/***");
+        assert_eq!(shown["kafka"]["password"], "***");
         assert_eq!(shown["server"]["dataDir"], "belayd-data");
     }
 }

@@ -4,26 +4,67 @@
 use std::collections::BTreeSet;
 
 use super::{
+    keys::{Absent, Key},
     model::{Config, Tier},
+    node,
     resolve::{Entry, Report, Resolved},
     texts::{metric_slip, nearest},
     units::format_duration,
-    value::{Value, Wrong},
+    value::{Value, Wrong, convert},
 };
 
 /// The sink that is always there.
 pub(super) const LOG_SINK: &str = "log";
+/// The name under which readings are relayed.
+const KAFKA_SINK: &str = "kafka";
 
 /// Checks everything that more than one key decides.
 pub(super) fn check(resolved: &Resolved, report: &mut Report) {
     server(resolved, report);
     bounds(resolved, report);
     readings(resolved, report);
+    redis(resolved, report);
     for section in ["sources", "rules", "webhooks"] {
         unique_names(resolved, section, report);
     }
-    resolved.entries("rules").for_each(|rule| clear_side(rule, report));
+    for rule in resolved.entries("rules") {
+        rule_kind(rule, report);
+        clear_side(rule, report);
+    }
     sinks(resolved, report);
+    kafka(resolved, report);
+}
+
+/// Whether an entry of `[[rules]]` is an anomaly rule.
+pub(super) fn is_anomaly(rule: &Entry) -> bool {
+    text(rule, "kind") == Some("anomaly")
+}
+
+/// Keys of threshold rules that must be there, with an example of each.
+const THRESHOLD_KEYS: [(&str, &str); 3] = [("metric", r#""temperature""#), ("op", r#"">""#), ("threshold", "350.0")];
+
+/// Each kind of rule has keys of its own.
+fn rule_kind(rule: &Entry, report: &mut Report) {
+    if !rule.values.contains_key("kind") && !rule.wrong.contains(&"kind") {
+        // No table at all, which is told already.
+        return;
+    }
+    let (wrong, other, hint): (&[&str], _, _) = if is_anomaly(rule) {
+        let hint = "remove it: an anomaly rule learns its limits from the engine itself, and sensitivity moves them";
+        (&["op", "threshold", "clear", "for"], "threshold", hint)
+    } else {
+        // What stands there and is wrong is told already, and so is a kind that there is not.
+        let lacks =
+            |key: &str| !rule.values.contains_key(key) && !rule.wrong.iter().any(|wrong| matches!(*wrong, "kind") || *wrong == key);
+        for (key, example) in THRESHOLD_KEYS.into_iter().filter(|(key, _)| lacks(key)) {
+            report.add(&rule.place, rule.key_path(key), Wrong::hint("is missing", format!("add for example: {key} = {example}")));
+        }
+        (&["metrics", "sensitivity", "warm_up"], "anomaly", "remove it, or set kind = \"anomaly\"")
+    };
+    for key in wrong.iter().filter(|key| rule.is_given(key)) {
+        let message = format!("belongs to rules of kind \"{other}\"");
+        report.add(rule.place_of(key), rule.key_path(key), Wrong::hint(message, hint));
+    }
 }
 
 fn server(resolved: &Resolved, report: &mut Report) {
@@ -95,6 +136,24 @@ fn readings(resolved: &Resolved, report: &mut Report) {
     }
 }
 
+fn redis(resolved: &Resolved, report: &mut Report) {
+    let (Some(redis), Some(buffer)) = (resolved.one("redis"), resolved.one("buffer")) else { return };
+    if redis.is_given("cluster")
+        && let Some(way) = ["url", "url_file", "url_credential"].into_iter().find(|way| redis.is_given(way))
+    {
+        let wrong = Wrong::hint(format!("given beside \"{way}\""), "keep one of them");
+        report.add(redis.place_of("cluster"), redis.key_path("cluster"), wrong);
+    }
+    if let (Some(Value::Duration(timeout)), Some(Value::Duration(ack))) = (redis.value("timeout"), buffer.value("ack_timeout"))
+        && *timeout * 2 > *ack
+        && redis.is_given("timeout")
+    {
+        let (timeout, ack) = (format_duration(*timeout), format_duration(*ack));
+        let message = format!("{timeout} leaves no time for the journal's answer within buffer.ack_timeout ({ack})");
+        report.add(redis.place_of("timeout"), redis.key_path("timeout"), Wrong::hint(message, "lower it to half of that at most"));
+    }
+}
+
 fn text<'a>(entry: &'a Entry, key: &str) -> Option<&'a str> {
     match entry.value(key) {
         Some(Value::Text(text)) => Some(text),
@@ -110,8 +169,8 @@ fn unique_names(resolved: &Resolved, section: &str, report: &mut Report) {
             let message = format!("\"{name}\" names another of [[{section}]] already");
             report.add(entry.place_of("name"), entry.key_path("name"), Wrong::hint(message, "give each a name of its own"));
         }
-        if section == "webhooks" && name == LOG_SINK {
-            let message = format!("\"{LOG_SINK}\" is the name of the log's own sink");
+        if section == "webhooks" && [LOG_SINK, KAFKA_SINK].contains(&name) {
+            let message = format!("\"{name}\" is the name of belayd's own sink");
             report.add(entry.place_of("name"), entry.key_path("name"), Wrong::hint(message, "choose another"));
         }
     }
@@ -155,12 +214,58 @@ fn sinks(resolved: &Resolved, report: &mut Report) {
     }
 }
 
+fn is_default(entry: &Entry, key: &Key) -> bool {
+    let Absent::Is(default) = key.absent else { return false };
+    let (mut table, _) = node::read(&format!("value = {default}"), "defaults");
+    let default = table.get_mut("value").and_then(|field| convert(key.kind, &field.item).ok());
+    default.as_ref() == entry.value(key.name)
+}
+
+fn kafka(resolved: &Resolved, report: &mut Report) {
+    let Some(kafka) = resolved.one("kafka") else { return };
+    let mut wrong = |key: &str, wrong: Wrong| report.add(kafka.place_of(key), kafka.key_path(key), wrong);
+    if !kafka.is_given("brokers") {
+        // The printed example gives the defaults, and means nothing by it.
+        if let Some(key) = kafka.section.keys.iter().find(|key| kafka.is_given(key.name) && !is_default(kafka, key)) {
+            wrong(
+                "brokers",
+                Wrong::hint(format!("is missing, and {} is given", key.name), "add for example: brokers = \"127.0.0.1:9092\""),
+            );
+        }
+        return;
+    }
+    if text(kafka, "topic").is_some_and(|topic| topic.contains(':') || topic == "." || topic == "..") {
+        wrong("topic", Wrong::hint("is not a name that Kafka takes", "use letters, digits, '.', '_' and '-'"));
+    }
+    let security = text(kafka, "security").unwrap_or_default();
+    let mechanism = text(kafka, "mechanism").unwrap_or_default();
+    let sasl = security.starts_with("sasl");
+    if sasl && !(kafka.is_given("username") && kafka.value("password").is_some()) {
+        wrong("security", Wrong::hint(format!("{security} needs a username and a password"), "add username and password_file"));
+    }
+    if !cfg!(feature = "kafka-tls") {
+        let hint = "build belayd with --features kafka-tls, or use plaintext or sasl_plaintext with PLAIN";
+        if security.ends_with("ssl") {
+            wrong("security", Wrong::hint(format!("this build cannot speak {security}: it has no TLS to Kafka"), hint));
+        } else if sasl && mechanism != "PLAIN" {
+            wrong("mechanism", Wrong::hint(format!("this build cannot sign in by {mechanism}: it needs OpenSSL"), hint));
+        }
+    }
+    for (has, lacks) in [("cert", "key"), ("key", "cert")] {
+        if kafka.is_given(has) && !kafka.is_given(lacks) {
+            wrong(has, Wrong::hint(format!("is given without {lacks}"), format!("add {lacks}")));
+        }
+    }
+}
+
 /// What is allowed and yet probably not meant.
 pub(super) fn notes(config: &Config, resolved: &Resolved) -> Vec<String> {
     let mut notes = buffer_notes(config, resolved);
-    for rule in &config.rules {
-        if let Some(near) = metric_slip(&rule.metric) {
-            notes.push(format!("rule \"{}\" watches the extra metric \"{}\"; did you mean \"{near}\"?", rule.name, rule.metric));
+    let thresholds = config.rules.iter().map(|rule| (&rule.name, &rule.metric));
+    let anomalies = config.anomaly_rules.iter().flat_map(|rule| rule.metrics.iter().map(move |metric| (&rule.name, metric)));
+    for (name, metric) in thresholds.chain(anomalies) {
+        if let Some(near) = metric_slip(metric) {
+            notes.push(format!("rule \"{name}\" watches the extra metric \"{metric}\"; did you mean \"{near}\"?"));
         }
     }
     let routed: BTreeSet<&str> = config.routes.iter().flat_map(|route| &route.sinks).map(String::as_str).collect();
@@ -177,6 +282,8 @@ fn buffer_notes(config: &Config, resolved: &Resolved) -> Vec<String> {
     let mut notes = Vec::new();
     if config.buffer.tier == Tier::Memory && given {
         notes.push("buffer.streams means nothing with buffer.tier = \"memory\"".to_owned());
+    } else if config.buffer.tier != Tier::Redis && resolved.one("redis").is_some_and(|entry| entry.is_given("url")) {
+        notes.push("[redis] means nothing unless buffer.tier = \"redis\"".to_owned());
     } else if config.buffer.streams > 1 && config.store.url.starts_with("sqlite:") {
         let streams = config.buffer.streams;
         notes.push(format!("buffer.streams = {streams} makes SQLite no faster: it has one writer; leave it out"));

@@ -24,7 +24,7 @@ pub struct Changes {
     pub readings: bool,
     /// `[retention]` differs.
     pub retention: bool,
-    /// Thresholds in `[monitor]` differ.
+    /// Thresholds in `[monitor]` or `[recovery]` differ.
     pub monitor: bool,
     /// `log.level` differs.
     pub log_level: bool,
@@ -46,7 +46,7 @@ impl Changes {
             "routes" => &mut self.routes,
             "readings" => &mut self.readings,
             "retention" => &mut self.retention,
-            "monitor" => &mut self.monitor,
+            "monitor" | "recovery" => &mut self.monitor,
             // The only live key there; a test holds the table to it.
             _ => &mut self.log_level,
         };
@@ -164,7 +164,7 @@ mod tests {
             assert_eq!(section.is_list(), lists.contains(&section.name));
             for key in section.keys {
                 assert!(key.live || !section.restart.is_empty(), "{}.{}", section.name, key.name);
-                let flagged = section.is_list() || ["readings", "retention", "monitor"].contains(&section.name);
+                let flagged = section.is_list() || ["readings", "retention", "monitor", "recovery"].contains(&section.name);
                 assert!(!key.live || flagged || (section.name, key.name) == ("log", "level"), "{}.{}", section.name, key.name);
             }
         }

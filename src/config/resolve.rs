@@ -95,6 +95,8 @@ pub(super) struct Entry {
     /// Where the table begins.
     pub(super) place: Place,
     pub(super) values: BTreeMap<&'static str, (Value, Place)>,
+    /// Keys that were given with a value that is none; each is told.
+    pub(super) wrong: Vec<&'static str>,
 }
 
 impl Entry {
@@ -214,7 +216,7 @@ fn tables(section: &'static Section, written: Option<&Item>, report: &mut Report
 }
 
 fn entry(section: &'static Section, path: String, item: &Item, ground: &Ground<'_>, report: &mut Report) -> Entry {
-    let mut entry = Entry { section, path, place: item.place.clone(), values: BTreeMap::new() };
+    let mut entry = Entry { section, path, place: item.place.clone(), values: BTreeMap::new(), wrong: Vec::new() };
     let Node::Table(table) = &item.node else {
         report.add(&item.place, &*entry.path, format!("expected a table, found {}", item.node.describe()));
         return entry;
@@ -255,7 +257,7 @@ fn entry(section: &'static Section, path: String, item: &Item, ground: &Ground<'
             }
         }
     }
-    secrets::resolve_url(&mut entry, &seen, ground, report);
+    secrets::resolve_secrets(&mut entry, &seen, ground, report);
     entry
 }
 
@@ -265,7 +267,10 @@ fn take(entry: &mut Entry, key: &'static Key, written: &str, item: &Item, ground
         Ok(value) => {
             entry.values.insert(key.name, (value, item.place.clone()));
         }
-        Err(wrong) => report.add(&item.place, entry.key_path(written), wrong),
+        Err(wrong) => {
+            entry.wrong.push(key.name);
+            report.add(&item.place, entry.key_path(written), wrong);
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! URLs that hold secrets: given as `url`, in a file (`url_file`), or as a systemd credential (`url_credential`).
+//! Secrets: given as they are (`url`, `password`), in a file (`url_file`), or as a systemd credential (`url_credential`).
 
 use std::path::{Path, PathBuf};
 
@@ -10,27 +10,45 @@ use super::{
     value::{Value, Wrong, convert},
 };
 
-/// The ways to give a URL.
-pub(super) const WAYS: [&str; 3] = ["url", "url_file", "url_credential"];
+/// The ways to give each secret; the first is the key that has it afterwards.
+const SECRETS: [[&str; 3]; 2] = [["url", "url_file", "url_credential"], ["password", "password_file", "password_credential"]];
+
+/// Whether a key only says where a secret is.
+pub(super) fn is_way(key: &str) -> bool {
+    SECRETS.iter().any(|ways| ways[1..].contains(&key))
+}
+
+/// Whether `one` and `other` are two ways to give the same secret.
+pub(super) fn replaces(one: &str, other: &str) -> bool {
+    one != other && SECRETS.iter().any(|ways| ways.contains(&one) && ways.contains(&other))
+}
 
 /// Most bytes of a file that holds a secret.
 const SECRET_MAX_BYTES: usize = 64 * 1024;
 
-/// Puts the URL of an entry under `url`, wherever it was given. `seen` are the keys that were written, good or bad.
-pub(super) fn resolve_url(entry: &mut Entry, seen: &[&'static str], ground: &Ground<'_>, report: &mut Report) {
-    let Some(key) = entry.section.key("url") else { return };
-    let given: Vec<_> = WAYS.into_iter().filter(|way| seen.contains(way)).collect();
+/// Puts each secret of an entry under its first key, wherever it was given. `seen` are the keys that were written, good or bad.
+pub(super) fn resolve_secrets(entry: &mut Entry, seen: &[&'static str], ground: &Ground<'_>, report: &mut Report) {
+    for ways in SECRETS {
+        resolve_one(entry, ways, seen, ground, report);
+    }
+}
+
+fn resolve_one(entry: &mut Entry, ways: [&'static str; 3], seen: &[&'static str], ground: &Ground<'_>, report: &mut Report) {
+    let name = ways[0];
+    let Some(key) = entry.section.key(name) else { return };
+    let given: Vec<_> = ways.into_iter().filter(|way| seen.contains(way)).collect();
     match given.as_slice() {
         [] if entry.section.is_list() => {
-            let hint = "add url, url_file or url_credential";
-            report.add(&entry.place, entry.key_path("url"), Wrong::hint("is missing", hint));
+            let hint = format!("add {}, {} or {}", ways[0], ways[1], ways[2]);
+            report.add(&entry.place, entry.key_path(name), Wrong::hint("is missing", hint));
         }
-        [] | ["url"] => {}
+        [] => {}
+        [way] if *way == name => {}
         [way] => {
             let Some((named, place)) = entry.values.get(way).cloned() else { return };
             match read(&named, key.kind, &place, ground) {
-                Ok(url) => {
-                    entry.values.insert("url", (url, place));
+                Ok(secret) => {
+                    entry.values.insert(name, (secret, place));
                 }
                 Err(wrong) => report.add(&place, entry.key_path(way), wrong),
             }
@@ -58,7 +76,7 @@ fn read(named: &Value, kind: Kind, place: &Place, ground: &Ground<'_>) -> Result
         return Err(format!("{} is larger than {SECRET_MAX_BYTES} bytes", path.display()).into());
     }
     let line = text.lines().next().unwrap_or_default().trim().to_owned();
-    let inside = |wrong: Wrong| Wrong { message: format!("the URL in {}: {}", path.display(), wrong.message), ..wrong };
+    let inside = |wrong: Wrong| Wrong { message: format!("what is in {}: {}", path.display(), wrong.message), ..wrong };
     let value = convert(kind, &Item { node: Node::Text(line), place: place.clone() }).map_err(inside)?;
     settle(kind, value, path.parent().unwrap_or(Path::new("")), ground.files)
 }

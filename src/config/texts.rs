@@ -88,6 +88,26 @@ pub(super) fn store_url_fault(text: &str) -> Option<Wrong> {
     None
 }
 
+/// What keeps a text from being a URL of Redis; never the text itself.
+pub(super) fn redis_url_fault(text: &str) -> Option<Wrong> {
+    const HINT: &str = "write redis://USER:PASSWORD@HOST:PORT/DB, or rediss:// for TLS";
+    let url = match Url::parse(text) {
+        Ok(url) => url,
+        Err(error) => return Some(Wrong::hint(format!("not a URL: {error}"), HINT)),
+    };
+    if !matches!(url.scheme(), "redis" | "rediss") {
+        return Some(Wrong::hint(format!("scheme {:?} is not served", short(url.scheme())), HINT));
+    }
+    if url.host_str().is_none_or(str::is_empty) {
+        return Some(Wrong::hint("names no host", HINT));
+    }
+    let db = url.path().trim_start_matches('/');
+    if !db.is_empty() && db.parse::<u16>().is_err() {
+        return Some(Wrong::hint("what follows the host is no number of a database", HINT));
+    }
+    url.fragment().map(|_| Wrong::hint("a URL of Redis has no #", HINT))
+}
+
 fn sqlite_path_fault(path: &str) -> Option<Wrong> {
     if path.is_empty() {
         return Some(Wrong::hint("names no file", "write sqlite://PATH, for example sqlite://belayd-data/belayd.db"));
@@ -118,6 +138,26 @@ pub(super) fn host_fault(text: &str) -> Option<Wrong> {
     }
     let good = text.len() <= 253 && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
     if good { None } else { Some(format!("{text:?} is not a host name or address").into()) }
+}
+
+/// What is wrong with a list of brokers.
+pub(super) fn brokers_fault(text: &str) -> Option<Wrong> {
+    let hint = "write HOST:PORT, several separated by commas";
+    for broker in text.split(',').map(str::trim) {
+        if broker.contains("://") {
+            return Some(Wrong::hint(format!("{broker:?} is a URL"), hint));
+        }
+        let Some((host, port)) = broker.rsplit_once(':') else {
+            return Some(Wrong::hint(format!("{broker:?} has no port"), hint));
+        };
+        if host_fault(host).is_some() {
+            return Some(Wrong::hint(format!("{host:?} is not a host name or address"), hint));
+        }
+        if !port.parse::<u16>().is_ok_and(|port| port > 0) {
+            return Some(Wrong::hint(format!("{port:?} is not a port"), hint));
+        }
+    }
+    None
 }
 
 /// What is wrong with a request header; its value is never repeated.
@@ -187,6 +227,17 @@ mod tests {
             assert!(store_url_fault(bad).is_some(), "{bad}");
         }
         assert_eq!(store_url_fault("postgres://h/db?sslmode=require").is_none(), cfg!(feature = "postgres-tls"));
+    }
+
+    #[test]
+    fn urls_of_redis_name_a_host_and_at_most_a_database() {
+        for good in ["redis://h", "redis://:p@h:6380/3", "rediss://u:p@h/"] {
+            assert!(redis_url_fault(good).is_none(), "{good}");
+        }
+        for bad in ["redis://", "http://u:hunter2@h", "h:6379", "redis://u:hunter2@h/x", "rediss://u:hunter2@h#insecure"] {
+            let wrong = redis_url_fault(bad).expect("a fault");
+            assert!(!format!("{wrong:?}").contains("hunter2"), "{wrong:?}");
+        }
     }
 
     #[test]

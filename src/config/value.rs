@@ -11,7 +11,10 @@ use super::{
     fault::Place,
     keys::{Kind, TIERS_NOT_SERVED, quoted},
     node::{Item, Node},
-    texts::{field_name, header_fault, host_fault, http_url_fault, metric_name, nearest, store_url_fault, time_of_day},
+    texts::{
+        brokers_fault, field_name, header_fault, host_fault, http_url_fault, metric_name, nearest, redis_url_fault,
+        store_url_fault, time_of_day,
+    },
     units::{parse_duration, parse_size},
 };
 use crate::domain::reading::is_name;
@@ -85,6 +88,10 @@ pub(super) fn convert(kind: Kind, item: &Item) -> Result<Value, Wrong> {
             texts(kind, item)?.into_iter().map(|given| word(words, given)).collect::<Result<_, _>>().map(Value::Texts)
         }
         Kind::Names => texts(kind, item)?.into_iter().map(name).collect::<Result<_, _>>().map(Value::Texts),
+        Kind::RedisUrls => {
+            let url = |text: &str| redis_url_fault(text).map_or_else(|| Ok(text.to_owned()), Err);
+            texts(kind, item)?.into_iter().map(url).collect::<Result<_, _>>().map(Value::Texts)
+        }
         Kind::Hosts => texts(kind, item)?.into_iter().map(host).collect::<Result<_, _>>().map(Value::Texts),
         Kind::Addresses => texts(kind, item)?.into_iter().map(address).collect::<Result<_, _>>().map(Value::Addresses),
         Kind::Headers => headers(kind, item),
@@ -103,6 +110,8 @@ fn scalar_text(kind: Kind, text: &str) -> Result<Value, Wrong> {
         Kind::Filter => filter(text)?,
         Kind::TimeOfDay => return time_of_day(text).map(|minutes| Value::Int(minutes.into())).map_err(Wrong::from),
         Kind::HttpUrl => http_url_fault(text).map_or_else(|| Ok(text.to_owned()), Err)?,
+        Kind::Brokers => brokers_fault(text).map_or_else(|| Ok(text.to_owned()), Err)?,
+        Kind::RedisUrl => redis_url_fault(text).map_or_else(|| Ok(text.to_owned()), Err)?,
         Kind::StoreUrl => store_url_fault(text).map_or_else(|| Ok(text.to_owned()), Err)?,
         _ => text.to_owned(),
     };

@@ -8,7 +8,7 @@ use super::{
     model::*,
     units::{format_duration, format_size},
 };
-use crate::domain::rule::Rule;
+use crate::domain::{anomaly::AnomalyRule, rule::Rule};
 
 /// The tables of one section: exactly one unless it is a list of tables.
 pub(super) type Tables = Vec<Map<String, Json>>;
@@ -23,15 +23,18 @@ fn tables(config: &Config, section: &str) -> Tables {
         "server" => vec![server(&config.server)],
         "store" => vec![store(&config.store)],
         "buffer" => vec![buffer(&config.buffer)],
+        "redis" => vec![redis(&config.redis)],
         "readings" => vec![readings(&config.readings)],
         "sources" => config.sources.iter().map(source).collect(),
-        "rules" => config.rules.iter().map(rule).collect(),
+        "rules" => config.rules.iter().map(rule).chain(config.anomaly_rules.iter().map(anomaly_rule)).collect(),
         "webhooks" => config.webhooks.iter().map(webhook).collect(),
         "routes" => config.routes.iter().map(route).collect(),
         "outbox" => vec![outbox(&config.outbox)],
+        "kafka" => vec![config.kafka.as_ref().map_or_else(no_kafka, kafka)],
         "retention" => vec![retention(&config.retention)],
         "schedule" => vec![schedule(&config.schedule)],
         "monitor" => vec![monitor(&config.monitor)],
+        "recovery" => vec![recovery(&config.recovery)],
         "supervision" => vec![supervision(&config.supervision)],
         "log" => vec![log(&config.log)],
         _ => Vec::new(),
@@ -63,15 +66,15 @@ pub(super) fn store(c: &StoreConfig) -> Json {
         "pool_size": c.pool_size,
         "connect_timeout": format_duration(c.connect_timeout),
         "statement_timeout": format_duration(c.statement_timeout),
+        "breaker_failures": c.breaker.failures_max,
+        "breaker_pause": format_duration(c.breaker.open_base),
+        "breaker_pause_max": format_duration(c.breaker.open_max),
     })
 }
 
 fn buffer(c: &BufferConfig) -> Json {
     json!({
-        "tier": match c.tier {
-            Tier::Memory => "memory",
-            Tier::Journal => "journal",
-        },
+        "tier": c.tier.as_str(),
         "batch_rows": c.batch_rows,
         "flush_interval": format_duration(c.flush_interval),
         "memory_rows": c.memory_rows,
@@ -80,6 +83,28 @@ fn buffer(c: &BufferConfig) -> Json {
         "streams": c.streams,
         "ack_timeout": format_duration(c.ack_timeout),
         "admission_bytes": format_size(c.admission_bytes),
+        "readings_per_s": c.readings_per_s,
+    })
+}
+
+pub(super) fn redis(c: &RedisConfig) -> Json {
+    json!({
+        "url": c.url,
+        "cluster": c.cluster,
+        "prefix": c.prefix,
+        "timeout": format_duration(c.timeout),
+        "keep": format_duration(c.keep),
+        "stream_bytes": format_size(c.stream_bytes),
+        "replicas": c.replicas,
+    })
+}
+
+fn recovery(c: &RecoveryConfig) -> Json {
+    json!({
+        "outbox_within": format_duration(c.outbox_within),
+        "buffer_within": format_duration(c.buffer_within),
+        "within": format_duration(c.within),
+        "success_percent": c.success_percent,
     })
 }
 
@@ -102,17 +127,40 @@ pub(super) fn source(c: &SourceConfig) -> Json {
         "ca": c.ca,
         "fields": c.fields,
         "allow_link_local": c.allow_link_local,
+        "breaker_failures": c.breaker.failures_max,
+        "breaker_pause": format_duration(c.breaker.open_base),
+        "breaker_pause_max": format_duration(c.breaker.open_max),
     })
 }
 
 fn rule(r: &Rule) -> Json {
     json!({
         "name": r.name,
+        "kind": "threshold",
         "metric": r.metric,
+        "metrics": null,
+        "sensitivity": null,
+        "warm_up": null,
         "op": r.op,
         "threshold": r.threshold,
         "clear": r.clear,
         "for": format_duration(std::time::Duration::from_micros(r.for_us.unsigned_abs())),
+        "level": r.level,
+    })
+}
+
+fn anomaly_rule(r: &AnomalyRule) -> Json {
+    json!({
+        "name": r.name,
+        "kind": "anomaly",
+        "metric": null,
+        "metrics": r.metrics,
+        "sensitivity": r.sensitivity,
+        "warm_up": r.warm_up,
+        "op": null,
+        "threshold": null,
+        "clear": null,
+        "for": null,
         "level": r.level,
     })
 }
@@ -124,6 +172,9 @@ pub(super) fn webhook(c: &WebhookConfig) -> Json {
         "timeout": format_duration(c.timeout),
         "headers": c.headers,
         "allow_link_local": c.allow_link_local,
+        "breaker_failures": c.breaker.failures_max,
+        "breaker_pause": format_duration(c.breaker.open_base),
+        "breaker_pause_max": format_duration(c.breaker.open_max),
     })
 }
 
@@ -148,6 +199,31 @@ fn outbox(c: &OutboxConfig) -> Json {
         "retry_max": format_duration(c.retry_max),
         "concurrency": c.concurrency,
     })
+}
+
+pub(super) fn kafka(c: &KafkaConfig) -> Json {
+    json!({
+        "brokers": c.brokers,
+        "topic": c.topic,
+        "create_topic": c.create_topic,
+        "partitions": c.partitions,
+        "replication": c.replication,
+        "timeout": format_duration(c.timeout),
+        "security": c.security.as_str(),
+        "mechanism": c.mechanism,
+        "username": c.username,
+        "password": c.password,
+        "ca": c.ca,
+        "cert": c.cert,
+        "key": c.key,
+    })
+}
+
+/// Without a relay none of its keys holds.
+fn no_kafka() -> Json {
+    let keys = super::keys::section("kafka").map_or(&[][..], |section| section.keys);
+    let shown = keys.iter().filter(|key| !super::secrets::is_way(key.name));
+    Json::Object(shown.map(|key| (key.name.to_owned(), Json::Null)).collect())
 }
 
 fn retention(c: &RetentionConfig) -> Json {
@@ -205,14 +281,14 @@ fn log(c: &LogConfig) -> Json {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{keys::Key, secrets::WAYS};
+    use crate::config::{keys::Key, secrets::is_way};
 
     #[test]
     fn every_key_of_the_table_is_in_the_view_and_the_other_way_round() {
         let text = "[[sources]]\nname = \"s\"\nurl = \"http://h\"\n[[webhooks]]\nname = \"w\"\nurl = \"http://h\"\n";
         for (section, tables) in values(&crate::config::parse(text).expect("no fault")) {
             let shown: Vec<&str> = tables[0].keys().map(String::as_str).collect();
-            let known = |key: &&Key| key.name == "url" || !WAYS.contains(&key.name);
+            let known = |key: &&Key| !is_way(key.name);
             let mut keys: Vec<&str> = section.keys.iter().filter(known).map(|key| key.name).collect();
             keys.sort_unstable();
             assert_eq!(shown, keys, "[{}]", section.name);

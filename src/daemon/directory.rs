@@ -5,9 +5,11 @@ use std::{
     fmt,
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Seek, SeekFrom, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
+
+use crate::folders;
 
 /// The control socket's name in the directory.
 pub const CONTROL_SOCKET: &str = "control.sock";
@@ -80,7 +82,7 @@ impl DataDirectory {
         let fault = |error: io::Error| {
             Denied::Fault(format!("{}: {error}; server.data_dir must be a directory that belayd may write", path.display()))
         };
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(fault)?;
+        folders::create(path).map_err(fault)?;
         let mode = fs::metadata(path).map_err(fault)?.permissions().mode() & 0o777;
         if mode & 0o077 != 0 {
             if let Some(found) = foreign(path).map_err(fault)? {

@@ -17,14 +17,23 @@ use crate::{
         breaker::CircuitState,
         receipt::StreamId,
     },
-    event::{Metrics, Recovered, StoreCameBack, StoreWentDown},
+    event::{
+        Metrics, Recovered, StoreCameBack, StoreWentDown,
+        circuits::{self, CircuitIs},
+    },
     ingest::raiser::Raiser,
-    store::{self, Store, StoreError, StoreErrorKind, ledger::Closing},
+    store::{self, Store, StoreError, StoreErrorKind, ledger::Closing, readings::Relaying},
     supervise::LoopStamp,
 };
 
+/// See [`Buffer::earlier`](crate::buffer::Buffer::earlier).
+pub(super) type Earlier = Box<dyn Fn(StreamId) -> Vec<StreamId> + Send>;
+
 /// Called each time the database has been opened, with a connection that works: loads what waited for it.
 pub(super) type OnOpen = Box<dyn FnMut(&mut store::Conn, StreamId) -> store::StoreResult<()> + Send>;
+
+/// Called after a commit with something for Kafka: the stream, the last number, and whether any of them is to be relayed.
+pub(super) type OnCommitted = Arc<dyn Fn(StreamId, u64, bool) + Send + Sync>;
 
 /// Writes frames through a connection of its own.
 pub(super) struct StoreWriter {
@@ -33,15 +42,65 @@ pub(super) struct StoreWriter {
     clock: SharedClock,
     tier: &'static str,
     instance: String,
+    relay: Option<OnCommitted>,
+    health: Arc<StoreHealth>,
     migrated: bool,
-    /// The stream that was opened last.
-    stream: Option<StreamId>,
+    /// The streams that the given one goes on from.
+    earlier: Earlier,
     on_open: OnOpen,
 }
 
 impl StoreWriter {
-    pub(super) fn new(store: Store, clock: SharedClock, tier: &'static str, instance: String, on_open: OnOpen) -> Self {
-        Self { writer: store.writer(), store, clock, tier, instance, migrated: false, stream: None, on_open }
+    pub(super) fn new(
+        store: Store,
+        clock: SharedClock,
+        tier: &'static str,
+        instance: String,
+        earlier: Earlier,
+        on_open: OnOpen,
+        relay: Option<OnCommitted>,
+    ) -> Self {
+        Self {
+            writer: store.writer(),
+            store,
+            clock,
+            tier,
+            instance,
+            relay,
+            health: Arc::default(),
+            migrated: false,
+            earlier,
+            on_open,
+        }
+    }
+
+    /// Notes there when the database was spoken to, and whether it answered.
+    pub(super) fn watched_by(mut self, health: Arc<StoreHealth>) -> Self {
+        self.health = health;
+        self
+    }
+
+    fn open_stream(&mut self, stream: StreamId) -> Result<Position, WriteFailed> {
+        if !self.migrated {
+            for name in self.store.migrate()? {
+                log::info!(target: "belayd::store", migration = name.as_str(); "migration run");
+            }
+            self.migrated = true;
+        }
+        let (now_us, tier, instance, on_open) = (self.clock.now_us(), self.tier, &self.instance, &mut self.on_open);
+        let earlier = (self.earlier)(stream);
+        let position = self.writer.with(|conn| {
+            let position = store::ledger::register_stream(conn, stream, tier, instance, now_us)?;
+            for before in &earlier {
+                store::ledger::close_stream(conn, *before, Closing::Forked, now_us)?;
+            }
+            on_open(conn, stream)?;
+            Ok(position)
+        });
+        // Whoever comes back may be empty, or of an older schema.
+        self.migrated = position.is_ok();
+        let position = position?;
+        Ok(position)
     }
 }
 
@@ -54,34 +113,31 @@ impl From<StoreError> for WriteFailed {
 
 impl Writer for StoreWriter {
     fn open(&mut self, stream: StreamId) -> Result<Position, WriteFailed> {
-        if !self.migrated {
-            for name in self.store.migrate()? {
-                log::info!(target: "belayd::store", migration = name.as_str(); "migration run");
-            }
-            self.migrated = true;
-        }
-        let (now_us, tier, instance, on_open) = (self.clock.now_us(), self.tier, &self.instance, &mut self.on_open);
-        let before = self.stream.filter(|before| *before != stream);
-        let position = self.writer.with(|conn| {
-            let position = store::ledger::register_stream(conn, stream, tier, instance, now_us)?;
-            if let Some(before) = before {
-                store::ledger::close_stream(conn, before, Closing::Forked, now_us)?;
-            }
-            on_open(conn, stream)?;
-            Ok(position)
-        })?;
-        self.stream = Some(stream);
-        Ok(position)
+        self.health.tried();
+        let opened = self.open_stream(stream);
+        self.health.answered(opened.is_ok());
+        opened
     }
 
     fn write(&mut self, stream: StreamId, frames: &[Frame]) -> Result<DrainOutcome, WriteFailed> {
+        self.health.tried();
         let now_us = self.clock.now_us();
-        Ok(self.writer.with(|conn| store::readings::store_frames(conn, stream, frames, now_us))?)
+        let relaying = if self.relay.is_some() { Relaying::On } else { Relaying::Off };
+        let written = self.writer.with(|conn| store::readings::store_for(conn, stream, frames, now_us, relaying));
+        self.health.answered(written.is_ok());
+        let outcome = written?;
+        if let Some(committed) = &self.relay {
+            committed(stream, outcome.last_seq, outcome.stored > 0);
+        }
+        Ok(outcome)
     }
 
     fn pass_over(&mut self, stream: StreamId, gap: &Gap) -> Result<DrainOutcome, WriteFailed> {
+        self.health.tried();
         let now_us = self.clock.now_us();
-        Ok(self.writer.with(|conn| store::readings::pass_over(conn, stream, gap, now_us))?)
+        let written = self.writer.with(|conn| store::readings::pass_over(conn, stream, gap, now_us));
+        self.health.answered(written.is_ok());
+        Ok(written?)
     }
 }
 
@@ -99,7 +155,6 @@ pub(super) struct DrainObserver {
 
 /// The database is back, and what piled up is being written.
 pub(super) struct Recovery {
-    since: Instant,
     left: u64,
 }
 
@@ -108,6 +163,10 @@ impl DrainObserver {
     fn tell(&self, name: &str, subject: &str, text: String) {
         log::error!(target: "belayd::buffer", "{text}");
         self.transition((name, subject), true, text);
+    }
+
+    fn show_circuit(&self, state: CircuitState, cause: &str) {
+        CircuitIs { party: circuits::DATABASE, state, cause, now_us: self.clock.now_us() }.emit(&self.metrics);
     }
 
     fn transition(&self, (name, subject): (&str, &str), firing: bool, text: String) {
@@ -130,6 +189,13 @@ impl DrainObserver {
 
 /// Name and subject of the alert about an outage of the database.
 const DATABASE_DOWN: (&str, &str) = ("database-down", "database");
+
+/// Name of the alert about a lane of the buffer that cannot be read; its subject is the lane.
+const BUFFER_UNREADABLE: &str = "buffer-unreadable";
+/// Failures in a row, five a second, before a person is told.
+const MEDIUM_TOLD_AFTER: u32 = 5;
+/// Of so many failures in a row one is logged.
+const MEDIUM_LOG_EVERY: u32 = 150;
 
 impl Observer for DrainObserver {
     fn alive(&self, lane: usize) {
@@ -160,14 +226,29 @@ impl Observer for DrainObserver {
         }
     }
 
-    fn medium_failed(&self, error: &std::io::Error) {
-        log::error!(target: "belayd::buffer", error:% = error, errorType = "medium"; "the buffer's medium could not be read; tried again");
+    fn medium_failed(&self, lane: usize, times: u32, error: &std::io::Error) {
+        if times == 1 || times.is_multiple_of(MEDIUM_LOG_EVERY) {
+            log::error!(target: "belayd::buffer", lane = lane as u64, times = times, error:% = error, errorType = "medium"; "what waits in the buffer could not be read; tried again");
+        }
+        if times == MEDIUM_TOLD_AFTER {
+            self.health.medium_failed(lane, true);
+            let text = format!(
+                "what waits in lane {lane} of the buffer cannot be read ({error}): the other lanes go on, this one is tried again; look at the disk.                  Of tier journal, what cannot be read for 30 s is passed over, counted, and kept in journal/quarantine"
+            );
+            self.transition((BUFFER_UNREADABLE, &lane.to_string()), true, text);
+        }
+    }
+
+    fn medium_works(&self, lane: usize) {
+        if self.health.medium_failed(lane, false) {
+            log::info!(target: "belayd::buffer", lane = lane as u64; "what waits in the buffer can be read again");
+            self.transition((BUFFER_UNREADABLE, &lane.to_string()), false, format!("lane {lane} of the buffer can be read again"));
+        }
     }
 
     fn circuit(&self, state: CircuitState) {
-        self.metrics.circuit_state.with_label_values(&["store"]).set(state.as_metric());
         self.health.turned(state);
-        log::debug!(target: "belayd::buffer", party = "store", circuit = state.as_str(); "circuit breaker turned");
+        self.show_circuit(state, "");
     }
 
     fn settled(&self, outcome: &DrainOutcome, took: Duration) {
@@ -184,8 +265,10 @@ impl Observer for DrainObserver {
         if let Some(running) = recovery.as_mut() {
             running.left = running.left.saturating_sub(outcome.last_seq + 1 - outcome.first_seq);
             if running.left == 0 || (self.waiting)() == 0 {
-                Recovered { took: running.since.elapsed() }.emit(&self.metrics);
                 *recovery = None;
+                if let Some(took) = self.health.recovers(None) {
+                    Recovered { took }.emit(&self.metrics);
+                }
             }
         }
     }
@@ -193,8 +276,9 @@ impl Observer for DrainObserver {
     fn health(&self, change: &HealthChange) {
         match change {
             HealthChange::Down { cause, waiting } => {
-                StoreWentDown { error_type: cause.code.as_deref().unwrap_or("unavailable"), message: &cause.message }
-                    .emit(&self.metrics);
+                StoreWentDown { error_type: cause.code.as_deref().unwrap_or("unavailable"), message: &cause.message }.emit();
+                // A call that hangs has not failed yet: nothing passes all the same.
+                self.show_circuit(CircuitState::Open, &cause.message);
                 self.health.went_down(self.clock.now_us(), cause.to_string());
                 self.transition(
                     DATABASE_DOWN,
@@ -203,11 +287,15 @@ impl Observer for DrainObserver {
                 );
             }
             HealthChange::Up { away, waiting } => {
-                let was_down = self.health.view().down_since_us.is_some();
+                self.show_circuit(CircuitState::Closed, "");
+                let before = self.health.view();
+                let was_down = before.down_since_us.is_some();
                 self.health.came_up(self.clock.now_us());
                 if was_down {
-                    StoreCameBack { outage: *away }.emit(&self.metrics);
-                    let recovery = (*waiting > 0).then(|| Recovery { since: Instant::now(), left: *waiting });
+                    StoreCameBack { outage: *away }.emit();
+                    let recovery = (*waiting > 0).then_some(Recovery { left: *waiting });
+                    // The circuit closes with the first batch that is written; it has answered for as long as that took.
+                    self.health.recovers(recovery.is_some().then(|| before.answers_since.unwrap_or_else(Instant::now)));
                     *self.recovery.lock().unwrap_or_else(PoisonError::into_inner) = recovery;
                     let text = format!(
                         "the database answers again after {:.1} s; {waiting} readings are being written",
@@ -215,7 +303,6 @@ impl Observer for DrainObserver {
                     );
                     self.transition(DATABASE_DOWN, false, text);
                 } else {
-                    self.metrics.circuit_state.with_label_values(&["store"]).set(0);
                     // An alert that an earlier run left open is over too.
                     self.transition(DATABASE_DOWN, false, "the database answers".into());
                 }

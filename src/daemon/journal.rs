@@ -1,12 +1,19 @@
 //! What the journal sees, told to the rest of the daemon: log lines, alerts, a stamp for the overseer.
+//!
+//! A failed sync and damage are moments, not states: the alert is over once the disk has behaved for long enough. What they cost stays
+//! visible in the counts of what is void, lost and quarantined. A crash loses how long it has been quiet: the wait begins anew, and
+//! with it ends what an earlier run left open.
 
-use std::{io, sync::Arc};
+use std::{
+    io,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+};
 
 use crate::{
     buffer::{
         Buffer,
         journal::{
-            Damage, Recovered,
+            Damage, Forked, Recovered,
             disk::RealDisk,
             tier::{JournalBuffer, JournalObserver, JournalSettings, Room},
         },
@@ -22,18 +29,76 @@ use crate::{
 /// The folder in the data directory.
 const FOLDER: &str = "journal";
 
+/// Microseconds without a failed sync, and with one that worked, after which `journal-sync-failed` is over.
+const SYNC_QUIET_US: i64 = 600_000_000;
+/// Microseconds without new damage after which `journal-damaged` is over: a day's scrubbing reads everything many times.
+const DAMAGE_QUIET_US: i64 = 86_400_000_000;
+
 /// Turns what the journal sees into facts.
 pub(super) struct Observer {
-    pub(super) raiser: Raiser,
-    pub(super) clock: SharedClock,
-    pub(super) stamp: LoopStamp,
+    raise: RaiseFn,
+    clock: SharedClock,
+    stamp: LoopStamp,
+    troubles: Mutex<Troubles>,
+    /// What the opening said of lost ends. Damage that is found later must not hide it.
+    lost_ends: OnceLock<String>,
+}
+
+/// Hands transitions on; nobody waits for their commit.
+type RaiseFn = Box<dyn Fn(Vec<Transition>) + Send + Sync>;
+
+/// Since when it has been quiet; `None` once that was told.
+struct Troubles {
+    sync_failed: Option<Quiet>,
+    damaged: Option<Quiet>,
+    /// Syncs that worked, as last told.
+    syncs: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Quiet {
+    since_us: i64,
+    /// Syncs that had worked then.
+    syncs: u64,
 }
 
 impl Observer {
+    pub(super) fn new(raiser: Raiser, clock: SharedClock, stamp: LoopStamp) -> Self {
+        // The raiser repeats it until it is done.
+        Self::raising(Box::new(move |transitions| drop(raiser.raise(transitions))), clock, stamp)
+    }
+
+    fn raising(raise: RaiseFn, clock: SharedClock, stamp: LoopStamp) -> Self {
+        let quiet = Some(Quiet { since_us: clock.now_us(), syncs: 0 });
+        let troubles = Mutex::new(Troubles { sync_failed: quiet, damaged: quiet, syncs: 0 });
+        Self { raise, clock, stamp, troubles, lost_ends: OnceLock::new() }
+    }
+
+    fn troubles(&self) -> std::sync::MutexGuard<'_, Troubles> {
+        self.troubles.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn end_what_is_over(&self, syncs: u64) {
+        let now_us = self.clock.now_us();
+        let mut troubles = self.troubles();
+        troubles.syncs = syncs;
+        let over = |quiet: Quiet, length_us: i64| now_us - quiet.since_us >= length_us;
+        let synced = troubles.sync_failed.take_if(|quiet| over(*quiet, SYNC_QUIET_US) && syncs > quiet.syncs).is_some();
+        let whole = troubles.damaged.take_if(|quiet| over(*quiet, DAMAGE_QUIET_US)).is_some();
+        drop(troubles);
+        if synced {
+            let text = "the disk has taken every write of the journal for 10 minutes";
+            self.transition("journal-sync-failed", Level::Critical, false, text.into());
+        }
+        if whole {
+            let text = "no new damage was found in the journal for a day; what was set aside is still in journal/quarantine";
+            self.transition("journal-damaged", Level::Critical, false, text.into());
+        }
+    }
+
     fn transition(&self, name: &str, level: Level, firing: bool, text: String) {
         let now_us = self.clock.now_us();
-        // Nobody waits for this commit; the raiser repeats it until it is done.
-        drop(self.raiser.raise(vec![Transition {
+        (self.raise)(vec![Transition {
             kind: AlertKind::System,
             name: name.into(),
             subject: "journal".into(),
@@ -44,7 +109,7 @@ impl Observer {
             value: None,
             threshold: None,
             text,
-        }]));
+        }]);
     }
 
     fn recovered(&self, recovered: &Recovered) {
@@ -55,17 +120,27 @@ impl Observer {
             "journal opened"
         );
         if !recovered.damage.is_empty() {
+            let _ = self.lost_ends.set(recovered.forked.iter().filter(|lost| lost.end_lost).map(in_words).collect());
             self.damaged(&recovered.damage);
         }
-        for (lane, before) in &recovered.forked {
-            log::warn!(target: "belayd::buffer", lane = *lane as u64, stream:% = before; "the journal's end is damaged: what it holds goes on under a new stream");
+        for lost in &recovered.forked {
+            if !lost.end_lost {
+                log::warn!(target: "belayd::buffer", lane = lost.lane as u64, stream:% = lost.stream; "the directory was put back from a backup: what it holds goes on under a new stream");
+                continue;
+            }
+            log::error!(
+                target: "belayd::buffer",
+                lane = lost.lane as u64, stream:% = lost.stream, lastSeq = lost.last_seq, bytesAtMost = lost.cut_bytes, errorType = "lost_end";
+                "the journal's end is lost: how many readings were acknowledged behind this number is not known; what is left goes on under a new stream"
+            );
         }
     }
 }
 
 impl JournalObserver for Observer {
-    fn alive(&self) {
+    fn alive(&self, syncs: u64) {
         self.stamp.beat();
+        self.end_what_is_over(syncs);
     }
 
     fn room(&self, room: Room) {
@@ -97,6 +172,9 @@ impl JournalObserver for Observer {
             "the disk did not take a write of the journal ({error}): {refused} readings were refused and their senders told, {lost} that \
              had been acknowledged at level memory are lost; look at the disk"
         );
+        let mut troubles = self.troubles();
+        troubles.sync_failed = Some(Quiet { since_us: self.clock.now_us(), syncs: troubles.syncs });
+        drop(troubles);
         self.transition("journal-sync-failed", Level::Critical, true, text);
     }
 
@@ -112,11 +190,24 @@ impl JournalObserver for Observer {
         let bytes: u64 = damage.iter().map(|damage| damage.bytes).sum();
         let text = format!(
             "{} damaged places in the journal, {bytes} bytes: what could not be read is set aside in journal/quarantine, the rest goes on; \
-             look at the disk and at `belayd journal verify`",
-            damage.len()
+             look at the disk and at `belayd journal verify`{}",
+            damage.len(),
+            self.lost_ends.get().map_or("", String::as_str)
         );
+        let mut troubles = self.troubles();
+        troubles.damaged = Some(Quiet { since_us: self.clock.now_us(), syncs: troubles.syncs });
+        drop(troubles);
         self.transition("journal-damaged", Level::Critical, true, text);
     }
+}
+
+/// Behind which number an unknown count of readings is gone.
+fn in_words(lost: &Forked) -> String {
+    let most = if lost.cut_bytes > 0 { format!(", in at most {} bytes", lost.cut_bytes) } else { String::new() };
+    format!(
+        "; acknowledged readings may be gone behind number {} of stream {}: how many is not known{most}, and no other count has them",
+        lost.last_seq, lost.stream
+    )
 }
 
 /// Opens the medium that the configuration asks for.
@@ -140,4 +231,64 @@ pub(super) fn open_buffer(settings: &Config, observer: Observer) -> Result<Arc<d
     let (journal, recovered) = JournalBuffer::open(disk, journal, observer.clone()).map_err(fault)?;
     observer.recovered(&recovered);
     Ok(Arc::new(journal))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{clock::ManualClock, supervise::ActorRegistry};
+
+    type Seen = Arc<Mutex<Vec<(String, bool)>>>;
+
+    fn scene() -> (Observer, Arc<ManualClock>, Seen) {
+        let (clock, seen) = (ManualClock::at(0), Seen::default());
+        let mine = seen.clone();
+        let raise = move |transitions: Vec<Transition>| {
+            let told = transitions.into_iter().map(|one| (one.name.to_string(), one.firing));
+            mine.lock().expect("no panic here").extend(told);
+        };
+        let stamp = ActorRegistry::new().register_loop("journal", std::time::Duration::from_secs(1));
+        (Observer::raising(Box::new(raise), clock.clone(), stamp), clock, seen)
+    }
+
+    fn told(seen: &Seen) -> Vec<(String, bool)> {
+        std::mem::take(&mut *seen.lock().expect("no panic here"))
+    }
+
+    #[test]
+    fn a_failed_sync_is_over_once_the_disk_has_worked_for_ten_minutes() {
+        let (observer, clock, seen) = scene();
+        observer.alive(3);
+        observer.sync_failed(&io::Error::other("the disk"), 5, 0);
+        assert_eq!(told(&seen), [("journal-sync-failed".into(), true)]);
+        clock.advance_us(SYNC_QUIET_US);
+        observer.alive(3);
+        assert_eq!(told(&seen), [], "nothing was written since: nobody knows");
+        observer.sync_failed(&io::Error::other("again"), 5, 0);
+        clock.advance_us(SYNC_QUIET_US - 1);
+        observer.alive(9);
+        assert_eq!(told(&seen), [("journal-sync-failed".into(), true)], "not for long enough");
+        clock.advance_us(1);
+        observer.alive(9);
+        observer.alive(9);
+        assert_eq!(told(&seen), [("journal-sync-failed".into(), false)], "once");
+    }
+
+    #[test]
+    fn damage_is_over_after_a_day_without_more_also_where_an_earlier_run_told_of_it() {
+        let (observer, clock, seen) = scene();
+        clock.advance_us(DAMAGE_QUIET_US - 1);
+        observer.alive(1);
+        told(&seen);
+        clock.advance_us(1);
+        observer.alive(1);
+        assert_eq!(told(&seen), [("journal-damaged".into(), false)]);
+        observer.damaged(&[]);
+        clock.advance_us(DAMAGE_QUIET_US - 1);
+        observer.alive(1);
+        assert_eq!(told(&seen), [("journal-damaged".into(), true)]);
+        clock.advance_us(1);
+        observer.alive(1);
+        assert_eq!(told(&seen), [("journal-damaged".into(), false)]);
+    }
 }

@@ -5,7 +5,10 @@
 
 mod directory;
 mod drain;
+mod heartbeat;
 mod journal;
+mod redis;
+mod redis_leases;
 mod reload;
 mod start;
 mod stop;
@@ -31,6 +34,7 @@ use crate::{
     config::{Config, LoadOptions},
     logging::Logging,
     monitor::{Board, InboxItem, Look},
+    outbox::Relay,
     store::{Store, tokens::TokenBook},
     supervise::{Overseer, Supervisor},
     systemd::Notifier,
@@ -76,6 +80,8 @@ pub struct Daemon {
     drain: DrainHandle,
     drain_threads: Vec<std::thread::JoinHandle<()>>,
     store: Store,
+    heartbeat: heartbeat::Heartbeat,
+    relay: Option<Arc<Relay>>,
     supervisor: Supervisor,
     overseer: Overseer,
     notifier: Notifier,

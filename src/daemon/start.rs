@@ -10,10 +10,14 @@ use arc_swap::ArcSwap;
 
 use super::{
     Daemon, DataDirectory, Options, StartFailed,
-    drain::{DrainObserver, StoreWriter},
+    drain::{DrainObserver, OnCommitted, StoreWriter},
+    heartbeat::{self, Heartbeat},
     journal::{self, open_buffer},
-    while_doing,
-    wiring::{last_run, load_alerts, on_open, pollers, raise, save_phases, store_is_up, view_outbox},
+    redis, redis_leases, while_doing,
+    wiring::{
+        HeldBy, last_run, load_alerts, load_baselines, on_open, pollers, raise, save_baselines, save_phases, start_relay,
+        store_is_up, view_outbox,
+    },
 };
 use crate::{
     alert::{AlertActor, AlertBoard, AlertDesk, AlertParts},
@@ -23,21 +27,23 @@ use crate::{
         health::StoreHealth,
     },
     clock::{ArrivalClock, SharedClock, SystemClock},
-    config::Config,
+    config::{Config, Tier},
+    domain::time::rfc3339_us,
     event::Metrics,
     ingest::{
         actor::{IngestActor, IngestParts},
         admission::Admission,
         board::SourceBoard,
         engines::EngineTable,
+        pace::Pace,
         raiser::Raiser,
     },
-    monitor::{Board, Measured, MonitorActor, MonitorParts, Stage, Views},
+    monitor::{self, Board, InstanceBoard, IntegrityView, Measured, MonitorActor, MonitorParts, Stage, Views},
     outbox::{Outbox, OutboxActor, OutboxParts},
-    protocol::{Ingest, Reconfigure, Wake},
+    protocol::{Ingest, Reconfigure, Visible, Wake},
     schedule::{self, ScheduleActor, ScheduleBoard, ScheduleDesk, ScheduleParts},
     sinks,
-    store::{self, Store, tokens::TokenBook},
+    store::{self, Store, instances::Instance, tokens::TokenBook},
     supervise::{Overseer, Supervisor},
     systemd::Notifier,
     web,
@@ -48,6 +54,9 @@ const DRAIN_SILENCE: Duration = Duration::from_secs(10);
 
 /// Longest silence of the journal's thread. A disk that takes longer for one sync is not made faster by a restart.
 const JOURNAL_SILENCE: Duration = Duration::from_secs(60);
+
+/// Longest silence of the keeper of Redis: a few calls, each of which ends within `redis.timeout`.
+const REDIS_SILENCE: Duration = Duration::from_secs(60);
 
 impl Daemon {
     /// Starts everything. Must run in an actix system, on its thread.
@@ -73,7 +82,11 @@ impl Daemon {
         let metrics = Arc::new(Metrics::new().map_err(while_doing("metrics"))?);
         let arrivals = Arc::new(ArrivalClock::new(clock.clone()));
         let admission = Admission::new(settings.buffer.admission_bytes);
-        let engines = Arc::new(EngineTable::new(&settings.rules, settings.readings.max_engines, phases));
+        let baselines =
+            control.with(|conn| load_baselines(conn, &settings)).map_err(while_doing("baselines in the control store"))?;
+        let (rules, anomalies) = (&settings.rules, &settings.anomaly_rules);
+        let engines = EngineTable::with_anomalies(rules, anomalies, settings.readings.max_engines, phases, baselines);
+        let engines = Arc::new(engines);
         let sources = Arc::new(SourceBoard::default());
         let board = Arc::new(Board::default());
         let health = Arc::new(StoreHealth::default());
@@ -109,13 +122,29 @@ impl Daemon {
 
         let buffer = open_buffer(
             &settings,
-            journal::Observer {
-                raiser: raiser.clone(),
-                clock: clock.clone(),
-                stamp: registry.register_loop("journal", JOURNAL_SILENCE),
-            },
+            journal::Observer::new(raiser.clone(), clock.clone(), registry.register_loop("journal", JOURNAL_SILENCE)),
         )
         .map_err(while_doing("journal"))?;
+        let instance = identity.directory_id.to_string();
+        let buffer = if settings.buffer.tier == Tier::Redis {
+            let observer = redis::Observer {
+                raiser: raiser.clone(),
+                clock: clock.clone(),
+                metrics: metrics.clone(),
+                stamp: registry.register_loop("redis-keeper", REDIS_SILENCE),
+            };
+            let redis = redis::open_redis(&settings, &instance, buffer, observer).map_err(while_doing("redis"))?;
+            redis_leases::start(&redis, store.clone(), clock.clone(), store_is_up(&health), instance.clone())
+                .map_err(while_doing("redis"))?;
+            redis
+        } else {
+            buffer
+        };
+
+        let named = (identity.directory_id.to_string(), clock.clone(), metrics.clone());
+        let relay = start_relay(&settings, &store, &health, &buffer, &outbox, named).map_err(while_doing("the relay's thread"))?;
+        let on_committed: Option<OnCommitted> =
+            relay.clone().map(|relay| Arc::new(move |stream, last, rows| relay.committed(stream, last, rows)) as OnCommitted);
 
         let schedule = Arc::new(ScheduleBoard::default());
         let duties = ScheduleParts {
@@ -128,10 +157,13 @@ impl Daemon {
             board: schedule.clone(),
             metrics: metrics.clone(),
             raise: raise(&raiser),
+            held: Arc::new(HeldBy(buffer.clone())),
+            instance: identity.directory_id.to_string(),
         };
         let duties = ScheduleDesk::open(duties, schedule::duties()).map_err(while_doing("duties in the control store"))?;
         let run_duty = supervisor.start(move || ScheduleActor::new(duties.clone())).map_err(&start)?.courier();
 
+        let instances = Arc::new(InstanceBoard::default());
         let views = Arc::new(Views {
             config: config.clone(),
             clock: clock.clone(),
@@ -149,10 +181,24 @@ impl Daemon {
                 let alerts = alerts.clone();
                 move || alerts.list(crate::monitor::ALERTS_SHOWN)
             }),
-            outbox: Arc::new(move || view_outbox(&outbox)),
+            outbox: Arc::new({
+                let relay = relay.clone();
+                move || view_outbox(&outbox, relay.as_deref())
+            }),
             store_size: Arc::new({
                 let schedule = schedule.clone();
                 move || schedule.statistics().map(|statistics| statistics.size_bytes)
+            }),
+            instances: instances.clone(),
+            integrity: Arc::new({
+                let schedule = schedule.clone();
+                move || {
+                    schedule.integrity().map(|found| IntegrityView {
+                        ended_at: rfc3339_us(found.ended_at_us),
+                        rows: found.rows,
+                        faults: found.missing + found.twice + found.ledger_faults,
+                    })
+                }
             }),
             inbox: options.demo,
             measured: Measured::default(),
@@ -180,31 +226,33 @@ impl Daemon {
                 move || buffer.stats().rows
             }),
         };
-        let drain_settings = DrainSettings { batch_rows: settings.buffer.batch_rows };
-        let instance = identity.directory_id.to_string();
-        let writer = |_| -> Box<dyn Writer> {
+        let drain_settings = DrainSettings { batch_rows: settings.buffer.batch_rows, breaker: settings.store.breaker };
+        let writer = |lane| -> Box<dyn Writer> {
             let on_open = on_open(&views, &buffer, &instance);
-            Box::new(StoreWriter::new(store.clone(), clock.clone(), buffer.tier(), instance.clone(), on_open))
+            let earlier = buffer.clone();
+            let earlier = Box::new(move |stream| earlier.earlier(stream));
+            let (store, clock, instance) = (store.clone(), clock.clone(), instance.clone());
+            Box::new(
+                StoreWriter::new(store, clock, buffer.lane_tier(lane), instance, earlier, on_open, on_committed.clone())
+                    .watched_by(health.clone()),
+            )
         };
         let (drain, drain_threads) = DrainHandle::start(buffer.clone(), writer, Arc::new(observer), drain_settings)
             .map_err(while_doing("the drain's thread"))?;
 
-        buffer.on_visible(Box::new({
-            let (drain, batch_rows) = (drain.clone(), u64::from(settings.buffer.batch_rows));
-            move |waiting, urgent| {
-                if urgent || waiting >= batch_rows {
-                    drain.flush();
-                }
+        let parts = BufferParts::new(buffer.clone(), drain.clone(), settings.buffer.batch_rows, settings.buffer.flush_interval);
+        let buffer_parts = Arc::new(parts);
+        let batches = {
+            let parts = buffer_parts.clone();
+            supervisor.start(move || BatchBufferActor::new(parts.clone())).map_err(&start)?
+        };
+        let timer = batches.courier::<Visible>();
+        buffer.on_visible(Box::new(move |waiting, urgent| {
+            if buffer_parts.became_visible(waiting, urgent) {
+                // A full mailbox holds batches, and each of them arms the timer.
+                let _ = timer.try_send(Visible);
             }
         }));
-
-        let buffer_parts = Arc::new(BufferParts {
-            buffer: buffer.clone(),
-            drain: drain.clone(),
-            batch_rows: settings.buffer.batch_rows,
-            flush_interval: settings.buffer.flush_interval,
-        });
-        let batches = supervisor.start(move || BatchBufferActor::new(buffer_parts.clone())).map_err(&start)?;
 
         let myself = Arc::new(OnceLock::new());
         let ingest_parts = Arc::new(IngestParts {
@@ -218,6 +266,7 @@ impl Daemon {
             config: config.clone(),
             clock: clock.clone(),
             save_phases: save_phases(&control, &clock),
+            save_baselines: save_baselines(&control, &clock, &config),
             poll: pollers(&myself, &arrivals, &admission, &raiser, buffer.level(), &sources, &metrics),
         });
         let ingest = supervisor.start(move || IngestActor::new(ingest_parts.clone())).map_err(&start)?;
@@ -234,6 +283,7 @@ impl Daemon {
             arrivals,
             metrics,
             admission,
+            pace: settings.buffer.readings_per_s.map(Pace::new),
             ingest: ingest.courier(),
             acknowledge: alert.courier(),
             wake: wake.clone(),
@@ -246,10 +296,29 @@ impl Daemon {
             control: control.clone(),
             registry: registry.clone(),
             control_socket: Some(directory.control_socket()),
+            relayed: relay.clone().map(|relay| Arc::new(move |stream, seq| relay.wait_for(stream, seq)) as web::AwaitRelay),
             demo,
         }))
         .map_err(while_doing("HTTP surface"))?;
         actix::spawn(running.server);
+        let heartbeat = Heartbeat::start(heartbeat::Parts {
+            store: store.clone(),
+            is_up: store_is_up(&health),
+            me: Instance {
+                instance: identity.directory_id.to_string(),
+                run: uuid::Uuid::now_v7().to_string(),
+                host: monitor::instance(),
+                pid: std::process::id(),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                url: running.url.clone(),
+                tier: buffer.tier().to_owned(),
+            },
+            clock: clock.clone(),
+            board: instances,
+            alerts: alerts.clone(),
+            raise: raise(&raiser),
+        })
+        .map_err(while_doing("the heartbeat's thread"))?;
         let overseer =
             Overseer::start(registry, settings.supervision.hang_after, notifier.clone()).map_err(while_doing("overseer"))?;
         board.reach(Stage::Running);
@@ -265,6 +334,8 @@ impl Daemon {
             drain,
             drain_threads,
             store,
+            heartbeat,
+            relay,
             supervisor,
             overseer,
             notifier,

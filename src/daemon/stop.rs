@@ -25,8 +25,14 @@ impl Daemon {
         self.board.reach(Stage::Stopping);
         let report = self.supervisor.drain(&ORDER, until).await;
         self.drain.stop();
+        if let Some(relay) = self.relay.clone() {
+            // What it does not end is in the database, and the next start finds out what became of it.
+            let _ = tokio::task::spawn_blocking(move || relay.stop()).await;
+        }
         self.web.stop(false).await;
         let lost = self.settle_account().await;
+        // After the last write under a lease, so that nobody else begins before.
+        self.heartbeat.stop(THREADS_END).await;
         let stuck = self.supervisor.stop(THREADS_END).await;
         if stuck.is_empty() {
             // The drain looks at its orders several times a second; a thread inside a hung statement is left to the process's end.

@@ -5,10 +5,12 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
+use arc_swap::ArcSwap;
+
 use super::drain::OnOpen;
 use crate::{
     alert::AlertBoard,
-    buffer::{Account, Buffer, Totals, health::StoreHealth},
+    buffer::{Account, Buffer, Frame, Totals, health::StoreHealth},
     clock::{ArrivalClock, Clock, SharedClock, SystemClock},
     config::{Config, Tier},
     domain::{
@@ -19,17 +21,17 @@ use crate::{
     },
     event::{Metrics, ReadingsRejected},
     ingest::{
-        actor::{MakePollContext, SavePhases},
+        actor::{MakePollContext, SaveBaselines, SavePhases},
         admission::Admission,
         board::SourceBoard,
-        engines::SavedPhase,
+        engines::{SavedBaseline, SavedPhase},
         poll::{OnParsed, PollContext},
         raiser::Raiser,
     },
     monitor::{OutboxView, SinkView, Views},
-    outbox::Outbox,
+    outbox::{Outbox, Relay, RelayParts},
     protocol::Ingest,
-    store::{self, Store, StoreResult, rule_state::PhaseRow},
+    store::{self, Store, StoreResult, rule_baselines::BaselineRow, rule_state::PhaseRow},
     supervise::Courier,
 };
 
@@ -45,6 +47,7 @@ pub(super) fn pollers(
 ) -> MakePollContext {
     let (myself, arrivals, admission) = (myself.clone(), arrivals.clone(), admission.clone());
     let (raiser, sources, metrics) = (raiser.clone(), sources.clone(), metrics.clone());
+    let shown = metrics.clone();
     Box::new(move |config| {
         let metrics = metrics.clone();
         let on_parsed: OnParsed = Arc::new(move |source, parsed| {
@@ -61,6 +64,7 @@ pub(super) fn pollers(
             raise: Some(raiser.clone()),
             board: sources.clone(),
             on_parsed: Some(on_parsed),
+            metrics: Some(shown.clone()),
         })
     })
 }
@@ -81,6 +85,36 @@ pub(super) fn save_phases(control: &Store, clock: &SharedClock) -> SavePhases {
                 .is_ok()
         })
     })
+}
+
+/// Saves what anomaly rules have learned, as much of it as the configuration in force allows engines.
+pub(super) fn save_baselines(control: &Store, clock: &SharedClock, config: &Arc<ArcSwap<Config>>) -> SaveBaselines {
+    let (control, clock, config) = (control.clone(), clock.clone(), config.clone());
+    Box::new(move |learned| {
+        let (control, now_us, keep) = (control.clone(), clock.now_us(), baselines_kept(&config.load()));
+        let row = |SavedBaseline { rule, engine_id, baseline }| BaselineRow { rule, engine_id, baseline };
+        let rows: Vec<_> = learned.into_iter().map(row).collect();
+        Box::pin(async move {
+            let saved = control.call(move |conn| store::rule_baselines::save(conn, &rows, keep, now_us)).await;
+            saved
+                .inspect_err(
+                    |error| log::warn!(target: "belayd::ingest", error:% = error; "learned baselines could not be saved; tried again"),
+                )
+                .is_ok()
+        })
+    })
+}
+
+fn baselines_kept(config: &Config) -> usize {
+    config.readings.max_engines.saturating_mul(config.anomaly_rules.len().max(1))
+}
+
+/// What anomaly rules learned in earlier runs.
+pub(super) fn load_baselines(conn: &mut store::Conn, config: &Config) -> StoreResult<Vec<SavedBaseline>> {
+    let limit = if config.anomaly_rules.is_empty() { 0 } else { baselines_kept(config) };
+    let rows = store::rule_baselines::load(conn, limit)?;
+    let saved = |BaselineRow { rule, engine_id, baseline }| SavedBaseline { rule, engine_id, baseline };
+    Ok(rows.into_iter().map(saved).collect())
 }
 
 /// Hands conditions of the daemon itself to the alert side. Nobody waits for the commit; the raiser repeats it until it is done.
@@ -157,9 +191,12 @@ pub(super) fn on_open(views: &Arc<Views>, buffer: &Arc<dyn Buffer>, instance: &s
             views.engines.remember(newest.iter().map(store::readings::StoredReading::as_ref));
             loaded = true;
         }
-        for warning in store::conn::durability(conn)? {
-            log::warn!(target: "belayd::store", "{warning}");
+        let lacks = store::conn::durability(conn)?;
+        for lack in &lacks {
+            log::warn!(target: "belayd::store", "{}", lack.words);
         }
+        let weak: Vec<_> = lacks.into_iter().filter(|lack| lack.loses_commits).map(|lack| lack.words).collect();
+        views.health.found_weak((!weak.is_empty()).then(|| weak.join("; ")));
         Ok(())
     })
 }
@@ -179,11 +216,13 @@ pub(super) fn earlier_streams(conn: &mut store::Conn, buffer: &dyn Buffer, insta
 }
 
 /// The outbox as the page shows it.
-pub(super) fn view_outbox(outbox: &Outbox) -> OutboxView {
+pub(super) fn view_outbox(outbox: &Outbox, relay: Option<&Relay>) -> OutboxView {
     let counts = outbox.counts();
     let of = |state| counts.of_state(state);
     let oldest_us = counts.oldest_due_at_us.map_or(0, |due_us| SystemClock.now_us() - due_us);
-    let circuits = outbox.circuits().into_iter();
+    let waiting_us = counts.oldest_waiting_at_us.map_or(0, |due_us| SystemClock.now_us() - due_us);
+    let kafka = relay.map(|relay| (store::relay::SINK.to_owned(), relay.circuit()));
+    let circuits = outbox.circuits().into_iter().chain(kafka);
     let backlog = |name: &String| counts.by_sink.get(name).map_or(0, |sink| sink.backlog);
     OutboxView {
         scheduled: of(DeliveryState::Scheduled),
@@ -195,6 +234,45 @@ pub(super) fn view_outbox(outbox: &Outbox) -> OutboxView {
         dead: of(DeliveryState::Dead),
         sent_total: outbox.sent_total(),
         oldest_age_s: oldest_us.max(0) as f64 / 1e6,
+        oldest_waiting_s: waiting_us.max(0) as f64 / 1e6,
         sinks: circuits.map(|(name, state)| SinkView { backlog: backlog(&name), state: state.as_str(), name }).collect(),
+    }
+}
+
+/// The relay, where the configuration has one.
+pub(super) fn start_relay(
+    settings: &Config,
+    store: &Store,
+    health: &Arc<StoreHealth>,
+    buffer: &Arc<dyn Buffer>,
+    outbox: &Arc<Outbox>,
+    (worker, clock, metrics): (String, SharedClock, Arc<Metrics>),
+) -> std::io::Result<Option<Arc<Relay>>> {
+    let Some(kafka) = settings.kafka.clone() else { return Ok(None) };
+    let buffer = buffer.clone();
+    Relay::start(RelayParts {
+        kafka,
+        store: store.clone(),
+        store_is_up: store_is_up(health),
+        own: Box::new(move || (0..buffer.lanes()).map(|lane| buffer.stream(lane)).collect()),
+        max_engines: settings.readings.max_engines,
+        worker,
+        clock,
+        metrics,
+        outbox: outbox.clone(),
+    })
+    .map(Some)
+}
+
+/// The buffer as the integrity check asks it.
+pub(super) struct HeldBy(pub(super) Arc<dyn Buffer>);
+
+impl store::integrity::Held for HeldBy {
+    fn span(&self, stream: crate::domain::receipt::StreamId) -> Option<(u64, u64)> {
+        self.0.held(stream)
+    }
+
+    fn frames(&self, stream: crate::domain::receipt::StreamId, first: u64, last: u64) -> std::io::Result<Vec<Frame>> {
+        self.0.read_again(stream, first, last)
     }
 }

@@ -156,6 +156,13 @@ pub struct Alert {
     pub count: u64,
 }
 
+impl Alert {
+    /// `kind/name/subject`: what it is about, the same for every instance that sees it.
+    pub fn episode(&self) -> String {
+        format!("{}/{}/{}", self.kind.as_str(), self.name, self.subject)
+    }
+}
+
 fn rfc3339<S: Serializer>(at_us: &i64, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&time::rfc3339_us(*at_us))
 }

@@ -19,6 +19,10 @@ pub struct BreakerSettings {
 impl BreakerSettings {
     /// For a receiver of messages: one failure may be one message's fault.
     pub const SINK: Self = Self { failures_max: 5, open_base: Duration::from_secs(1), open_max: Duration::from_secs(30) };
+    /// For Kafka: what failed is tried again at once, and its return should be seen soon, because what waits piles up.
+    pub const RELAY: Self = Self { failures_max: 2, open_base: Duration::from_millis(250), open_max: Duration::from_secs(2) };
+    /// For a source that is polled: a pause that stays short, because what it shows meanwhile is missed.
+    pub const SOURCE: Self = Self { failures_max: 5, open_base: Duration::from_secs(1), open_max: Duration::from_secs(5) };
     /// For the database: every failure that gets here is an outage, and its return should be seen within a second, because what waits
     /// is bounded.
     pub const STORE: Self = Self { failures_max: 1, open_base: Duration::from_millis(50), open_max: Duration::from_secs(1) };
@@ -81,6 +85,11 @@ impl Breaker {
     /// A closed circuit.
     pub fn new(settings: BreakerSettings) -> Self {
         Self { settings, failures: 0, until: None, wait: Duration::ZERO }
+    }
+
+    /// Takes other settings; the circuit stays as it is.
+    pub fn set(&mut self, settings: BreakerSettings) {
+        self.settings = settings;
     }
 
     /// What it is now.

@@ -4,6 +4,7 @@
 
 pub mod ack;
 pub mod alert;
+pub mod anomaly;
 pub mod batch;
 pub mod breaker;
 pub mod delivery;

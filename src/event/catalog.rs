@@ -52,6 +52,8 @@ pub mod names {
     pub const READINGS_BUFFERED: &str = "belayd_readings_buffered";
     pub const BUFFER_BYTES: &str = "belayd_buffer_bytes";
     pub const BUFFER_BYTES_BOUND: &str = "belayd_buffer_bound_bytes";
+    pub const JOURNAL_LOST_ENDS: &str = "belayd_journal_lost_ends";
+    pub const REDIS_BYTES: &str = "belayd_redis_bytes";
     pub const FULL_IN_SECONDS: &str = "belayd_full_in_seconds";
     pub const READINGS_DEAD: &str = "belayd_readings_dead";
     pub const PUSHES_REFUSED: &str = "belayd_pushes_refused_total";
@@ -63,17 +65,23 @@ pub mod names {
     pub const SEND_FAILURES: &str = "belayd_send_failures_total";
     pub const CLAIM_FAILURES: &str = "belayd_claim_failures_total";
     pub const DISPATCH_DURATION: &str = "belayd_dispatch_duration_seconds";
+    pub const READINGS_RELAYED: &str = "belayd_readings_relayed_total";
+    pub const RELAY_LATENCY: &str = "belayd_relay_latency_seconds";
+    pub const RELAY_PARTITIONS: &str = "belayd_relay_partitions";
     pub const ACTOR_RESTARTS: &str = "belayd_actor_restarts_total";
     pub const ACTOR_MAILBOX_DEPTH: &str = "belayd_actor_mailbox_depth";
     pub const CONSERVATION_VIOLATION: &str = "belayd_conservation_violation";
     pub const DATA_LOSS_RATIO: &str = "belayd_data_loss_ratio";
     pub const DUPLICATE_RATIO: &str = "belayd_duplicate_ratio";
+    pub const SUCCESS_RATIO: &str = "belayd_success_ratio";
     pub const RECOVERY_SECONDS: &str = "belayd_recovery_seconds";
     pub const CIRCUIT_STATE: &str = "belayd_circuit_state";
+    pub const INSTANCES: &str = "belayd_instances";
     pub const INTEGRITY_ROWS: &str = "belayd_integrity_rows_total";
     pub const INTEGRITY_MISSING: &str = "belayd_integrity_missing_rows";
     pub const INTEGRITY_LEDGER_FAULTS: &str = "belayd_integrity_ledger_faults";
     pub const INTEGRITY_REPAIRED: &str = "belayd_integrity_repaired_total";
+    pub const INTEGRITY_RESTORED: &str = "belayd_integrity_restored_total";
     pub const INTEGRITY_PASS: &str = "belayd_integrity_pass_timestamp_seconds";
     pub const SCHEDULE_LATENESS: &str = "belayd_schedule_lateness_seconds";
 }
@@ -114,11 +122,24 @@ pub const CATALOG: &[Entry] = &[
         names::READINGS_LOST,
         Kind::Counter,
         &["reason"],
-        "Acknowledged readings that are gone: quarantined (damaged on disk), void (a sync failed), restored (with a database that was replaced by an older one), stop (with the memory of a process); all but the last are kept over a restart.",
+        "Acknowledged readings that are gone: quarantined (damaged on disk), void (a sync failed), restored (with a database that was replaced by an older one, or in Redis, which had acknowledged them), stop (with the memory of a process); all but the last are kept over a restart.",
     ),
     entry(names::READINGS_BUFFERED, Kind::Gauge, &[], "Readings that wait for the database."),
     entry(names::BUFFER_BYTES, Kind::Gauge, &[], "Size of the buffer: of what waits in memory, or of the journal's files, bytes."),
     entry(names::BUFFER_BYTES_BOUND, Kind::Gauge, &[], "Most bytes that the buffer may take."),
+    entry(
+        names::JOURNAL_LOST_ENDS,
+        Kind::Gauge,
+        &[],
+        "Streams whose end was cut off or damaged in the journal, so that acknowledged readings of an unknown number may be gone behind \
+         it and are in no other count; of the last 16 streams, kept over a restart.",
+    ),
+    entry(
+        names::REDIS_BYTES,
+        Kind::Gauge,
+        &[],
+        "Tier redis: bytes of readings in Redis, about, those included that the database has and `redis.keep` holds.",
+    ),
     entry(
         names::FULL_IN_SECONDS,
         Kind::Gauge,
@@ -165,6 +186,14 @@ pub const CATALOG: &[Entry] = &[
     ),
     entry(names::CLAIM_FAILURES, Kind::Counter, &[], "Attempts to claim due deliveries that failed; since the start."),
     entry(names::DISPATCH_DURATION, Kind::Histogram, &["sink"], "Time that one attempt to send took, by sink, seconds."),
+    entry(names::READINGS_RELAYED, Kind::Counter, &[], "Readings that Kafka has committed at this daemon's word; since the start."),
+    entry(
+        names::RELAY_LATENCY,
+        Kind::Histogram,
+        &[],
+        "From the commit of readings in the database to their commit in Kafka, by transaction of the database, seconds.",
+    ),
+    entry(names::RELAY_PARTITIONS, Kind::Gauge, &[], "Partitions of the topic when the relay last looked; 0 without a relay."),
     entry(
         names::ACTOR_RESTARTS,
         Kind::Counter,
@@ -191,12 +220,24 @@ pub const CATALOG: &[Entry] = &[
         "Readings stored twice divided by stored ones; suppressed repeats do not count.",
     ),
     entry(
+        names::SUCCESS_RATIO,
+        Kind::Gauge,
+        &[],
+        "Readings that are stored (repeats included) divided by those that do not wait any more and that nobody discarded; 1 before the first.",
+    ),
+    entry(
         names::RECOVERY_SECONDS,
         Kind::Gauge,
         &[],
         "Length of the last recovery: from the database's return until nothing of the outage was left waiting, seconds.",
     ),
     entry(names::CIRCUIT_STATE, Kind::Gauge, &["party"], "Circuit breaker of an outside party: 0 closed, 1 half-open, 2 open."),
+    entry(
+        names::INSTANCES,
+        Kind::Gauge,
+        &["state"],
+        "Instances that use this database, this one included: alive, or dead (not heard of for 15 s, nor stopped in order).",
+    ),
     entry(
         names::INTEGRITY_ROWS,
         Kind::Counter,
@@ -220,6 +261,12 @@ pub const CATALOG: &[Entry] = &[
         Kind::Counter,
         &[],
         "Sums of streams that the integrity check has set right from the ledger; since the start.",
+    ),
+    entry(
+        names::INTEGRITY_RESTORED,
+        Kind::Counter,
+        &[],
+        "Readings that the ledger says are stored, that the database did not have, and that the integrity check has stored again from the journal; since the start.",
     ),
     entry(
         names::INTEGRITY_PASS,

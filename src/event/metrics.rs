@@ -10,7 +10,10 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
-use super::catalog::{CATALOG, Entry, names};
+use super::{
+    catalog::{CATALOG, Entry, names},
+    circuits::{Circuit, Circuits},
+};
 use crate::{buffer::Account, domain::ack::AckLevel};
 
 /// Bounds from 100 microseconds to 10 seconds: an acknowledgement from memory, and one that waited for the database.
@@ -40,6 +43,12 @@ pub struct Metrics {
     pub claim_failures: IntCounter,
     /// Time of one attempt by sink, seconds.
     pub dispatch_duration: HistogramVec,
+    /// Readings that Kafka has committed.
+    pub readings_relayed: IntCounter,
+    /// From the database's commit to Kafka's, seconds.
+    pub relay_latency: Histogram,
+    /// Partitions of the topic.
+    pub relay_partitions: IntGauge,
     /// Restarts by actor and reason; set from the registry of actors at a scrape.
     pub actor_restarts: IntCounterVec,
     /// Waiting messages by actor; set from the registry of actors at a scrape.
@@ -48,6 +57,10 @@ pub struct Metrics {
     pub buffer_bytes: IntGauge,
     /// Its bound, bytes; set at a scrape.
     pub buffer_bytes_bound: IntGauge,
+    /// Streams whose end was cut off; set at a scrape.
+    pub journal_lost_ends: IntGauge,
+    /// Readings in Redis, bytes; set at a scrape.
+    pub redis_bytes: IntGauge,
     /// Time until journal or disk are full, seconds; set at a scrape.
     pub full_in_seconds: GaugeVec,
     /// Alerts that the control store refuses for ever.
@@ -60,6 +73,8 @@ pub struct Metrics {
     pub integrity_ledger_faults: IntGauge,
     /// Sums set right.
     pub integrity_repaired: IntCounter,
+    /// Missing readings stored again.
+    pub integrity_restored: IntCounter,
     /// End of the last whole check.
     pub integrity_pass: Gauge,
     /// Readings stored twice divided by stored ones; set by the integrity check.
@@ -68,8 +83,12 @@ pub struct Metrics {
     pub recovery_seconds: Gauge,
     /// 0 closed, 1 half-open, 2 open, by party.
     pub circuit_state: IntGaugeVec,
+    /// Instances on the same database by state; set at a scrape.
+    pub instances: IntGaugeVec,
     /// Lateness of the last run by duty, seconds; set at a scrape.
     pub schedule_lateness: GaugeVec,
+    pub(super) circuits: Circuits,
+    success_ratio: Gauge,
     ack: [Histogram; AckLevel::ALL.len()],
     accepted: IntCounter,
     stored: IntCounter,
@@ -108,20 +127,29 @@ impl Metrics {
             send_failures: counter_vec(&registry, names::SEND_FAILURES)?,
             claim_failures: counter(&registry, names::CLAIM_FAILURES)?,
             dispatch_duration: histogram_vec(&registry, names::DISPATCH_DURATION)?,
+            readings_relayed: counter(&registry, names::READINGS_RELAYED)?,
+            relay_latency: register(&registry, Histogram::with_opts(histogram_opts(names::RELAY_LATENCY))?)?,
+            relay_partitions: gauge(&registry, names::RELAY_PARTITIONS)?,
             actor_restarts: counter_vec(&registry, names::ACTOR_RESTARTS)?,
             actor_mailbox_depth: gauge_vec(&registry, names::ACTOR_MAILBOX_DEPTH)?,
             buffer_bytes: gauge(&registry, names::BUFFER_BYTES)?,
             buffer_bytes_bound: gauge(&registry, names::BUFFER_BYTES_BOUND)?,
+            journal_lost_ends: gauge(&registry, names::JOURNAL_LOST_ENDS)?,
+            redis_bytes: gauge(&registry, names::REDIS_BYTES)?,
             full_in_seconds: register(&registry, GaugeVec::new(opts(names::FULL_IN_SECONDS), labels(names::FULL_IN_SECONDS))?)?,
             alerts_set_aside: counter(&registry, names::ALERTS_SET_ASIDE)?,
             integrity_rows: counter(&registry, names::INTEGRITY_ROWS)?,
             integrity_missing: gauge(&registry, names::INTEGRITY_MISSING)?,
             integrity_ledger_faults: gauge(&registry, names::INTEGRITY_LEDGER_FAULTS)?,
             integrity_repaired: counter(&registry, names::INTEGRITY_REPAIRED)?,
+            integrity_restored: counter(&registry, names::INTEGRITY_RESTORED)?,
             integrity_pass: float_gauge(&registry, names::INTEGRITY_PASS)?,
             duplicate_ratio: float_gauge(&registry, names::DUPLICATE_RATIO)?,
             recovery_seconds: float_gauge(&registry, names::RECOVERY_SECONDS)?,
             circuit_state: gauge_vec(&registry, names::CIRCUIT_STATE)?,
+            circuits: Circuits::default(),
+            success_ratio: float_gauge(&registry, names::SUCCESS_RATIO)?,
+            instances: gauge_vec(&registry, names::INSTANCES)?,
             schedule_lateness: register(
                 &registry,
                 GaugeVec::new(opts(names::SCHEDULE_LATENESS), labels(names::SCHEDULE_LATENESS))?,
@@ -155,6 +183,18 @@ impl Metrics {
         &self.ack[level as usize]
     }
 
+    /// The circuit breaker of every party that there is.
+    pub fn circuits(&self) -> Vec<Circuit> {
+        self.circuits.list()
+    }
+
+    /// The party is gone from the configuration.
+    pub fn forget_circuit(&self, party: &str) {
+        self.circuits.forget(party);
+        // It has none where the party was never told of.
+        let _ = self.circuit_state.remove_label_values(&[party]);
+    }
+
     /// Counts one reading refused for `reason` (a fixed code, never text of the sender).
     pub fn count_rejected(&self, reason: &str, readings: u64) {
         self.readings_rejected.with_label_values(&[reason]).inc_by(readings);
@@ -185,6 +225,7 @@ impl Metrics {
         self.dead.set(signed(account.dead));
         self.violation.set(i64::from(difference != 0));
         let gone = account.lost + account.quarantined + account.void;
+        self.success_ratio.set(account.success_ratio());
         self.data_loss_ratio.set(if account.accepted == 0 { 0.0 } else { gone as f64 / account.accepted as f64 });
     }
 
@@ -292,8 +333,9 @@ mod tests {
         metrics.dispatch_duration.with_label_values(&["log"]).observe(0.1);
         metrics.set_actor_restarts("IngestActor", "panic", 1);
         metrics.actor_mailbox_depth.with_label_values(&["IngestActor"]).set(0);
-        metrics.circuit_state.with_label_values(&["store"]).set(0);
+        metrics.circuit_state.with_label_values(&["database"]).set(0);
         metrics.schedule_lateness.with_label_values(&["cleanup"]).set(0.1);
+        metrics.instances.with_label_values(&["alive"]).set(1);
         metrics.set_account(&Account { accepted: 10, stored: 8, lost: 1, buffered: 1, ..Account::default() }, 0, 0);
         metrics.full_in_seconds.with_label_values(&["journal"]).set(f64::INFINITY);
         metrics

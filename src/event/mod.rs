@@ -4,6 +4,7 @@
 //! In: facts from every stage. Out: log lines and metrics. A crash loses the counters that are not sums over the ledger.
 
 pub mod catalog;
+pub mod circuits;
 mod metrics;
 
 use std::time::Duration;
@@ -54,9 +55,8 @@ pub struct StoreWentDown<'a> {
 }
 
 impl StoreWentDown<'_> {
-    /// Opens the circuit and says so.
-    pub fn emit(self, metrics: &Metrics) {
-        metrics.circuit_state.with_label_values(&["store"]).set(2);
+    /// Says so.
+    pub fn emit(self) {
         log::warn!(target: "belayd::store", errorType = self.error_type, error = self.message; "database is away; readings wait in the buffer");
     }
 }
@@ -69,9 +69,8 @@ pub struct StoreCameBack {
 }
 
 impl StoreCameBack {
-    /// Closes the circuit and says so.
-    pub fn emit(self, metrics: &Metrics) {
-        metrics.circuit_state.with_label_values(&["store"]).set(0);
+    /// Says so.
+    pub fn emit(self) {
         log::info!(target: "belayd::store", durationMs = millis(self.outage); "database is back");
     }
 }
@@ -144,6 +143,52 @@ impl SendFailed<'_> {
         metrics.dispatch_duration.with_label_values(&[self.sink]).observe(seconds(self.took));
         log::warn!(target: "belayd::outbox", deliveryId = self.delivery_id, sink = self.sink, attempt = self.attempt, errorType = self.error_type,
             durationMs = millis(self.took), verdict = self.verdict, error = self.message; "delivery failed");
+    }
+}
+
+/// Kafka has committed a run of readings.
+#[derive(Clone, Copy, Debug)]
+pub struct RunRelayed<'a> {
+    /// The stream.
+    pub lane: &'a str,
+    /// Deliveries in it.
+    pub deliveries: usize,
+    /// Readings in it.
+    pub readings: u64,
+    /// How long the transaction took.
+    pub took: Duration,
+}
+
+impl RunRelayed<'_> {
+    /// Counts it; the line is at debug level, since there are many a second.
+    pub fn emit(self, metrics: &Metrics) {
+        metrics.readings_relayed.inc_by(self.readings);
+        metrics.dispatch_duration.with_label_values(&["kafka"]).observe(seconds(self.took));
+        log::debug!(target: "belayd::relay", stream = self.lane, deliveries = self.deliveries, readings = self.readings,
+            durationMs = millis(self.took); "readings relayed");
+    }
+}
+
+/// Kafka did not take a run, or could not be reached.
+#[derive(Clone, Copy, Debug)]
+pub struct RelayFailed<'a> {
+    /// The stream.
+    pub lane: &'a str,
+    /// A fixed word for the kind of failure.
+    pub error_type: &'a str,
+    /// What happened, without secrets.
+    pub message: &'a str,
+    /// Whether the log is to hear of it: an outage is told once, not at every try.
+    pub loud: bool,
+}
+
+impl RelayFailed<'_> {
+    /// Counts it and says so.
+    pub fn emit(self, metrics: &Metrics) {
+        metrics.send_failures.with_label_values(&["kafka", self.error_type]).inc();
+        let level = if self.loud { log::Level::Warn } else { log::Level::Debug };
+        log::log!(target: "belayd::relay", level, stream = self.lane, errorType = self.error_type, error = self.message;
+            "readings were not relayed; they wait in the database");
     }
 }
 

@@ -9,7 +9,7 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 use actix::prelude::*;
 
 use super::{
-    engines::{EngineTable, SavedPhase},
+    engines::{EngineTable, SavedBaseline, SavedPhase},
     poll::{PollContext, Poller, retire_missing},
     raiser::Raiser,
 };
@@ -29,6 +29,9 @@ const SAVE_EVERY: Duration = Duration::from_secs(5);
 
 /// See [`IngestParts::save_phases`].
 pub type SavePhases = Box<dyn Fn(Vec<SavedPhase>) -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
+
+/// See [`IngestParts::save_baselines`].
+pub type SaveBaselines = Box<dyn Fn(Vec<SavedBaseline>) -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
 
 /// See [`IngestParts::refuses`].
 pub type Refuses = Box<dyn Fn(&Batch) -> Option<Refusal> + Send + Sync>;
@@ -52,6 +55,8 @@ pub struct IngestParts {
     pub clock: SharedClock,
     /// Saves phases that have begun; resolves with whether it worked.
     pub save_phases: SavePhases,
+    /// Saves what anomaly rules have learned; resolves with whether it worked.
+    pub save_baselines: SaveBaselines,
     /// Makes what a poller needs, by the configuration in force. `None` until the daemon knows this actor's own address; it then
     /// sends a [`Reconfigure`], with which polling begins.
     pub poll: MakePollContext,
@@ -106,6 +111,10 @@ async fn save(parts: Arc<IngestParts>) {
     {
         parts.engines.mark_unsaved();
     }
+    let learned = parts.engines.baselines_to_save();
+    if !learned.is_empty() && !(parts.save_baselines)(learned).await {
+        parts.engines.mark_baselines_unsaved();
+    }
 }
 
 impl Handler<Ingest> for IngestActor {
@@ -141,7 +150,8 @@ impl Handler<Reconfigure> for IngestActor {
 
     fn handle(&mut self, Reconfigure(config): Reconfigure, _: &mut Self::Context) {
         let now_us = self.parts.clock.now_us();
-        let closed = self.parts.engines.replace_rules(&config.rules, config.readings.max_engines, now_us);
+        let Config { rules, anomaly_rules, readings, .. } = &*config;
+        let closed = self.parts.engines.replace_rules(rules, anomaly_rules, readings.max_engines, now_us);
         if !closed.is_empty() {
             // Nobody waits for this commit; the raiser repeats it until it is done.
             drop(self.parts.raiser.raise(closed));

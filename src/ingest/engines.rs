@@ -4,6 +4,9 @@
 //! `/api/engines`. It lives outside `IngestActor`, so that a panic there forgets no rule's phase; a crash of the process forgets
 //! trends, and gets the newest readings from the store and the phases from the control store.
 
+mod anomalies;
+#[cfg(test)]
+mod anomaly_tests;
 mod compiled;
 #[cfg(test)]
 mod tests;
@@ -13,12 +16,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustc_hash::FxHashMap;
 
+pub use self::anomalies::SavedBaseline;
 use self::{
+    anomalies::Anomalies,
     compiled::{CompiledRule, compile},
     trend::Trend,
 };
 use crate::domain::{
     alert::{AlertKind, Level, Transition},
+    anomaly::{AnomalyRule, Detector},
     batch::Batch,
     reading::ReadingRef,
     rule::{Phase, Rule, Verdict},
@@ -33,6 +39,7 @@ pub struct EngineTable {
 #[derive(Debug)]
 struct Inner {
     rules: Arc<[CompiledRule]>,
+    anomalies: Anomalies,
     engines: FxHashMap<Box<str>, Engine>,
     /// Phases from before the start, for engines that have not been heard of since.
     parked: FxHashMap<Box<str>, Vec<(Box<str>, Phase)>>,
@@ -51,6 +58,8 @@ struct Engine {
     metrics: [Option<f64>; 4],
     extra: Option<Box<str>>,
     phases: Vec<Phase>,
+    /// One for each anomaly rule.
+    detectors: Box<[Detector]>,
     trend: Trend,
 }
 
@@ -95,16 +104,29 @@ pub struct SavedPhase {
 }
 
 impl EngineTable {
-    /// An empty table of at most `max_engines`, with the phases that an earlier run left.
+    /// An empty table of at most `max_engines`, with the phases that an earlier run left, for threshold rules alone.
     pub fn new(rules: &[Rule], max_engines: usize, saved: Vec<SavedPhase>) -> Self {
+        Self::with_anomalies(rules, &[], max_engines, saved, Vec::new())
+    }
+
+    /// The same with anomaly rules, and the baselines that an earlier run learned.
+    pub fn with_anomalies(
+        rules: &[Rule],
+        anomalies: &[AnomalyRule],
+        max_engines: usize,
+        saved: Vec<SavedPhase>,
+        baselines: Vec<SavedBaseline>,
+    ) -> Self {
         let mut parked = FxHashMap::<Box<str>, Vec<_>>::default();
-        let (saved, gone): (Vec<_>, Vec<_>) = saved.into_iter().partition(|saved| rules.iter().any(|rule| rule.name == saved.rule));
+        let known = |name: &str| rules.iter().any(|rule| rule.name == name) || anomalies.iter().any(|rule| rule.name == name);
+        let (saved, gone): (Vec<_>, Vec<_>) = saved.into_iter().partition(|saved| known(&saved.rule));
         let orphans = gone.into_iter().filter(|saved| matches!(saved.phase, Phase::Firing { .. })).collect();
         for phase in saved {
             parked.entry(phase.engine_id.into()).or_default().push((phase.rule.into(), phase.phase));
         }
         let inner = Inner {
             rules: compile(rules),
+            anomalies: Anomalies::new(anomalies, baselines),
             engines: FxHashMap::default(),
             parked,
             orphans,
@@ -144,8 +166,9 @@ impl EngineTable {
     /// Replaces the rules. A rule that kept its name, metric and side keeps its phases; an open alert of a rule that is gone or
     /// changed is closed, and the returned transitions say so. So is one whose rule went between two runs: the daemon calls this
     /// once at its start.
-    pub fn replace_rules(&self, rules: &[Rule], max_engines: usize, now_us: i64) -> Vec<Transition> {
-        let mut inner = self.lock();
+    pub fn replace_rules(&self, rules: &[Rule], anomalies: &[AnomalyRule], max_engines: usize, now_us: i64) -> Vec<Transition> {
+        let mut guard = self.lock();
+        let inner = &mut *guard;
         inner.max_engines = max_engines.max(1);
         let new = compile(rules);
         let old = std::mem::replace(&mut inner.rules, new.clone());
@@ -168,9 +191,11 @@ impl EngineTable {
             engine.phases =
                 kept.iter().map(|from| from.and_then(|from| engine.phases.get(from).copied()).unwrap_or_default()).collect();
         }
+        let detectors = inner.engines.iter_mut().map(|(engine_id, engine)| (engine_id, &mut engine.detectors));
+        transitions.extend(inner.anomalies.replace(anomalies, detectors, now_us));
         for (engine_id, phases) in &mut inner.parked {
             phases.retain(|(name, phase)| {
-                let known = new.iter().any(|rule| *rule.rule.name == **name);
+                let known = new.iter().any(|rule| *rule.rule.name == **name) || anomalies.iter().any(|rule| *rule.name == **name);
                 if let (false, Phase::Firing { .. }, Some(rule)) = (known, phase, old.iter().find(|rule| *rule.rule.name == **name))
                 {
                     let text = format!("{name}: the rule was removed");
@@ -194,6 +219,10 @@ impl EngineTable {
             for (rule, phase) in inner.rules.iter().zip(&engine.phases).filter(|(_, phase)| **phase != Phase::Clear) {
                 saved.push(SavedPhase { rule: rule.rule.name.clone(), engine_id: engine_id.to_string(), phase: *phase });
             }
+            for (rule, _) in inner.anomalies.rules.iter().zip(&engine.detectors).filter(|(_, detector)| detector.is_firing()) {
+                let phase = Phase::Firing { last_breach_us: engine.observed_at_us };
+                saved.push(SavedPhase { rule: rule.name.clone(), engine_id: engine_id.to_string(), phase });
+            }
         }
         for (engine_id, phases) in &inner.parked {
             saved.extend(phases.iter().map(|(rule, phase)| SavedPhase {
@@ -208,6 +237,26 @@ impl EngineTable {
     /// Saving failed: the phases are to be saved again.
     pub fn mark_unsaved(&self) {
         self.lock().unsaved = true;
+    }
+
+    /// Baselines that were learned since the last call, a part of them where there are many.
+    pub fn baselines_to_save(&self) -> Vec<SavedBaseline> {
+        let mut guard = self.lock();
+        let inner = &mut *guard;
+        inner.anomalies.take_unsaved(inner.engines.iter_mut().map(|(engine_id, engine)| (engine_id, &mut engine.detectors)))
+    }
+
+    /// Saving failed: the baselines are to be saved again.
+    pub fn mark_baselines_unsaved(&self) {
+        let mut guard = self.lock();
+        let inner = &mut *guard;
+        inner.anomalies.mark_unsaved(inner.engines.values_mut().map(|engine| &mut engine.detectors));
+    }
+
+    /// Bytes that the detectors of all engines hold.
+    pub fn detector_bytes(&self) -> usize {
+        let of = |detector: &Detector| size_of::<Detector>() + detector.heap_bytes();
+        self.lock().engines.values().flat_map(|engine| &engine.detectors).map(of).sum()
     }
 
     /// How many engines are known.
@@ -251,23 +300,28 @@ impl Inner {
         // One look-up for an engine that is known, which nearly all are.
         if let Some(engine) = self.engines.get_mut(reading.engine_id) {
             self.unsaved |= engine.observe(&self.rules, reading, arrived_at_us, transitions);
+            self.anomalies.observe(&mut engine.detectors, reading, arrived_at_us, transitions);
             return;
         }
         self.make_room();
         let mut engine = self.admit(reading.engine_id);
         self.unsaved |= engine.observe(&self.rules, reading, arrived_at_us, transitions);
+        self.anomalies.observe(&mut engine.detectors, reading, arrived_at_us, transitions);
         self.engines.insert(reading.engine_id.into(), engine);
     }
 
     /// A new row for an engine, with the phases that an earlier run left for it.
     fn admit(&mut self, engine_id: &str) -> Engine {
         let mut phases = vec![Phase::Clear; self.rules.len()];
-        for (name, phase) in self.parked.remove(engine_id).unwrap_or_default() {
-            if let Some(index) = self.rules.iter().position(|rule| *rule.rule.name == *name) {
-                phases[index] = phase;
+        let parked = self.parked.remove(engine_id).unwrap_or_default();
+        for (name, phase) in &parked {
+            if let Some(index) = self.rules.iter().position(|rule| *rule.rule.name == **name) {
+                phases[index] = *phase;
             }
         }
-        Engine { phases, observed_at_us: i64::MIN, ..Engine::default() }
+        let firing = |rule: &str| parked.iter().any(|(name, phase)| **name == *rule && matches!(phase, Phase::Firing { .. }));
+        let detectors = self.anomalies.admit(engine_id, firing);
+        Engine { phases, detectors, observed_at_us: i64::MIN, ..Engine::default() }
     }
 
     fn make_room(&mut self) {
@@ -275,7 +329,10 @@ impl Inner {
             return;
         }
         // An eighth at once: the scan is paid once for many newcomers.
-        let firing = |engine: &Engine| engine.phases.iter().any(|phase| matches!(phase, Phase::Firing { .. }));
+        let firing = |engine: &Engine| {
+            let fires = engine.phases.iter().any(|phase| matches!(phase, Phase::Firing { .. }));
+            fires || engine.detectors.iter().any(Detector::is_firing)
+        };
         let mut quiet: Vec<_> =
             self.engines.iter().filter(|(_, e)| !firing(e)).map(|(id, e)| (e.arrived_at_us, id.clone())).collect();
         quiet.sort_unstable();
@@ -286,7 +343,8 @@ impl Inner {
 
     fn alarm(&self, engine: &Engine) -> Option<Level> {
         let firing = self.rules.iter().zip(&engine.phases).filter(|(_, phase)| matches!(phase, Phase::Firing { .. }));
-        firing.map(|(rule, _)| rule.rule.level).max()
+        let moved = self.anomalies.rules.iter().zip(&engine.detectors).filter(|(_, detector)| detector.is_firing());
+        firing.map(|(rule, _)| rule.rule.level).chain(moved.map(|(rule, _)| rule.level)).max()
     }
 
     fn view(&self, engine_id: &str, engine: &Engine) -> EngineView {

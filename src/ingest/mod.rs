@@ -11,6 +11,7 @@ pub mod http_client;
 mod json;
 pub mod limits;
 mod ndjson;
+pub mod pace;
 pub mod parse;
 pub mod poll;
 pub mod raiser;

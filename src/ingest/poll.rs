@@ -22,6 +22,11 @@ use crate::{
         ack::AckLevel,
         alert::{AlertKind, Level, Transition},
         batch::Batch,
+        breaker::{Breaker, CircuitState},
+    },
+    event::{
+        Metrics,
+        circuits::{self, CircuitIs},
     },
     protocol::{Ingest, Refusal},
     supervise::Courier,
@@ -59,6 +64,17 @@ pub struct PollContext {
     pub board: Arc<SourceBoard>,
     /// Told of every parsed answer.
     pub on_parsed: Option<OnParsed>,
+    /// Where the sources' circuit breakers are shown; `None` where nobody looks.
+    pub metrics: Option<Arc<Metrics>>,
+}
+
+impl PollContext {
+    fn show_circuit(&self, source: &str, state: CircuitState, cause: &str) {
+        if let Some(metrics) = &self.metrics {
+            let now_us = self.arrival.clock().now_us();
+            CircuitIs { party: &circuits::source(source), state, cause, now_us }.emit(metrics);
+        }
+    }
 }
 
 /// A loop that ends when this is dropped.
@@ -84,7 +100,11 @@ impl Drop for Poller {
 pub fn retire_missing(context: &PollContext, sources: &[SourceConfig]) {
     let now_us = context.arrival.clock().now_us();
     let names: Vec<_> = sources.iter().map(|source| source.name.as_str()).collect();
-    let failing = context.board.keep_only(&names).into_iter().filter(|status| status.raised);
+    let gone = context.board.keep_only(&names);
+    if let Some(metrics) = &context.metrics {
+        gone.iter().for_each(|status| metrics.forget_circuit(&circuits::source(&status.name)));
+    }
+    let failing = gone.into_iter().filter(|status| status.raised);
     let transitions: Vec<_> = failing.map(|status| transition(&status.name, None, now_us)).collect();
     if let Some(raiser) = context.raise.as_ref().filter(|_| !transitions.is_empty()) {
         // The raiser repeats it until it is committed; nobody waits here.
@@ -92,16 +112,30 @@ pub fn retire_missing(context: &PollContext, sources: &[SourceConfig]) {
     }
 }
 
-/// Polls `source` for ever, on a grid of its interval. A turn that is over before its answer came is left out, not made up for.
+/// Polls `source` for ever, on a grid of its interval. A turn that is over before its answer came is left out, not made up for; so are
+/// those while its circuit breaker is open.
 pub async fn run(source: SourceConfig, context: PollContext) {
     let fetcher = Fetcher::new(&source);
     context.board.update(&source.name, |_| ());
     let mut turn = Instant::now();
+    let mut breaker = Breaker::new(source.breaker);
     loop {
+        context.show_circuit(&source.name, breaker.state(Instant::now().into_std()), "");
         let deadline = next_turn(turn, Instant::now(), source.interval);
-        let outcome = poll_once(&source, &fetcher, &context, deadline).await;
+        let mut answered = false;
+        let outcome = poll_once(&source, &fetcher, &context, deadline, &mut answered).await;
+        let now = Instant::now();
+        // What fails after a good answer (no room in the buffer) is not the source's fault.
+        if answered {
+            breaker.succeeded()
+        } else {
+            breaker.failed(now.into_std())
+        };
+        let cause = outcome.as_ref().err().map(ToString::to_string).unwrap_or_default();
+        context.show_circuit(&source.name, breaker.state(now.into_std()), &cause);
         record(&source.name, &context, outcome);
-        turn = next_turn(turn, Instant::now(), source.interval);
+        let earliest = breaker.opens_again_at(now.into_std()).map_or(now, |at| now.max(at.into()));
+        turn = next_turn(turn, earliest, source.interval);
         tokio::time::sleep_until(turn).await;
     }
 }
@@ -123,17 +157,27 @@ struct Taken {
     complaint: Option<String>,
 }
 
-async fn poll_once(source: &SourceConfig, fetcher: &Fetcher, context: &PollContext, deadline: Instant) -> Result<Taken, PollError> {
+/// `answered` is set once the source has given an answer that can be read.
+async fn poll_once(
+    source: &SourceConfig,
+    fetcher: &Fetcher,
+    context: &PollContext,
+    deadline: Instant,
+    answered: &mut bool,
+) -> Result<Taken, PollError> {
     let after = context.board.get(&source.name).and_then(|status| status.next);
     let Fetched { body, kind, next } = fetcher.fetch(after.as_deref()).await?;
     let deadline = deadline.max(Instant::now() + OFFER_PAUSE);
+    *answered = true;
     let permit = loop {
         if let Some(permit) = context.admission.try_admit(body.len() as u64) {
             break permit;
         }
         wait_until(deadline, "no room: too many bytes of readings are in the works").await?;
     };
+    *answered = false;
     let parsed = fetcher.parse(kind, &body, context)?;
+    *answered = true;
     drop(body);
     let mut taken = Taken::default();
     if let Some(parsed) = parsed {

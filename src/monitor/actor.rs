@@ -11,7 +11,7 @@ use std::{
 
 use actix::prelude::*;
 
-use super::{Condition, Conditions, Filling, FullIn, HostFigures, HostProbe, Views};
+use super::{Condition, Conditions, Filling, FullIn, HostFigures, HostProbe, Views, recovery::RECOVERY_LATE};
 use crate::{
     buffer::{Account, BufferStats},
     config::MonitorConfig,
@@ -35,7 +35,7 @@ const CPU_LOOKS: u32 = 10;
 /// Fill of the buffer above which a WARNING is raised, percent.
 const BUFFER_PERCENT: f64 = 80.0;
 /// Every condition that this actor raises; an open alert of another name is not its business.
-const NAMES: [&str; 9] = [
+const NAMES: [&str; 10] = [
     "cpu-high",
     "memory-high",
     "disk-high",
@@ -45,6 +45,7 @@ const NAMES: [&str; 9] = [
     "conservation-violation",
     "readings-lost",
     "source-failing",
+    RECOVERY_LATE,
 ];
 
 /// Hands transitions to the alert side, which commits them sooner or later.
@@ -114,8 +115,9 @@ impl MonitorActor {
         let views = self.parts.views.clone();
         let figures = self.probe.look();
         views.set_host(figures);
-        let (stats, _) = views.account();
+        let (stats, account) = views.account();
         let mut looks = conditions_now(&figures, &views.config.load().monitor, &stats);
+        looks.extend(views.recovery(&stats, &account).conditions());
         looks.extend(self.fillings(&figures, &stats));
         views.set_full_in(FullIn { journal: self.journal.full_in(), disk: self.disk.full_in() });
         let known = views.sources.list();
@@ -248,7 +250,9 @@ mod tests {
             bytes_bound: 100,
             oldest_age_ms: 0,
             waiters: 0,
+            lost_ends: 0,
             account: Account { lost: 2, ..Account::default() },
+            abandoned: 0,
             difference: -3,
         }
     }

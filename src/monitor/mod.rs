@@ -8,6 +8,8 @@ mod board;
 mod conditions;
 mod filling;
 mod host;
+mod instances;
+mod recovery;
 mod snapshot;
 mod views;
 
@@ -16,5 +18,7 @@ pub use board::{Board, Readiness, Stage};
 pub use conditions::{Condition, Conditions};
 pub use filling::Filling;
 pub use host::{HostFigures, HostProbe, ProcessFigures, Usage, disk_of};
+pub use instances::{InstanceBoard, InstanceView};
+pub use recovery::{Recovery, RecoveryView};
 pub use snapshot::*;
-pub use views::{ALERTS_SHOWN, FullIn, Look, Measured, Views};
+pub use views::{ALERTS_SHOWN, FullIn, Look, Measured, Views, instance};

@@ -31,8 +31,16 @@ pub struct Snapshot {
     pub ingest: IngestView,
     /// The buffer.
     pub buffer: BufferView,
+    /// Redis, where the tier has one.
+    pub redis: Option<crate::buffer::redis::RedisView>,
     /// The database.
     pub store: StoreView,
+    /// The instances that use the same database, this one first.
+    pub instances: Vec<super::InstanceView>,
+    /// How recovery stands to its service levels.
+    pub recovery: super::RecoveryView,
+    /// The circuit breakers of the outside parties.
+    pub circuits: Vec<CircuitView>,
     /// The outbox.
     pub outbox: OutboxView,
     /// The actors.
@@ -163,6 +171,22 @@ pub struct StoreView {
     pub down_since: Option<String>,
     /// Size, where it is known.
     pub size_bytes: Option<u64>,
+    /// Why a commit may be lost in a crash of the server; null where a commit is durable.
+    pub weak: Option<String>,
+    /// The last whole integrity check since the start.
+    pub integrity: Option<IntegrityView>,
+}
+
+/// What the last whole integrity check found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IntegrityView {
+    /// RFC 3339.
+    pub ended_at: String,
+    /// Readings compared.
+    pub rows: u64,
+    /// Readings missing, stored twice, and faults of the ledger, together.
+    pub faults: u64,
 }
 
 /// The outbox: deliveries by state.
@@ -188,8 +212,22 @@ pub struct OutboxView {
     /// Of the oldest due one, seconds.
     #[serde(rename = "oldestAgeS")]
     pub oldest_age_s: f64,
+    /// Of the oldest due one that nobody has taken up, seconds.
+    #[serde(rename = "oldestWaitingS")]
+    pub oldest_waiting_s: f64,
     /// By sink.
     pub sinks: Vec<SinkView>,
+}
+
+/// The circuit breaker of an outside party.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct CircuitView {
+    /// `database`, `redis`, `kafka`, `source/NAME`, or a sink's name.
+    pub party: String,
+    /// `closed`, `open` or `half-open`.
+    pub state: &'static str,
+    /// RFC 3339.
+    pub since: String,
 }
 
 /// One way out.

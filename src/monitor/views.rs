@@ -10,15 +10,16 @@ use std::{
 use arc_swap::ArcSwap;
 
 use super::{
-    ActorView, Board, BufferView, CpuView, EngineItem, EnginesView, HostFigures, InboxItem, IngestView, OutboxView, ProcessView,
-    Readiness, Snapshot, SourceView, StoreView, SystemView, UsageView,
+    ActorView, Board, BufferView, CircuitView, CpuView, EngineItem, EnginesView, HostFigures, InboxItem, IngestView, InstanceBoard,
+    IntegrityView, OutboxView, ProcessView, Readiness, Recovery, RecoveryView, Snapshot, SourceView, StoreView, SystemView,
+    UsageView,
 };
 use crate::{
     buffer::{Account, Buffer, BufferStats, health::StoreHealth},
     clock::SharedClock,
     config::Config,
-    domain::{ack::AckLevel, alert::Alert, receipt::StreamId, time::rfc3339_us},
-    event::Metrics,
+    domain::{alert::Alert, breaker::CircuitState, receipt::StreamId, time::rfc3339_us},
+    event::{Metrics, circuits::CircuitIs},
     ingest::{board::SourceBoard, engines::EngineTable},
     store::{Store, failures::Delta},
     supervise::ActorRegistry,
@@ -80,6 +81,10 @@ pub struct Views {
     pub outbox: Look<OutboxView>,
     /// Bytes that the database takes, where they are known.
     pub store_size: Look<Option<u64>>,
+    /// The instances that use the same database.
+    pub instances: Arc<InstanceBoard>,
+    /// What the last integrity check found.
+    pub integrity: Look<Option<IntegrityView>>,
     /// Demo only: the catcher's inbox.
     pub inbox: Option<Look<Vec<InboxItem>>>,
     /// What was measured or found out; starts with `Default`.
@@ -172,10 +177,13 @@ impl Views {
     pub fn gather(&self, metrics: &Metrics) {
         let (stats, account) = self.account();
         // What the ledger calls lost went with a database; what a medium in memory abandons went with its process.
-        let at_stop = if stats.ack == AckLevel::Memory { stats.account.lost } else { 0 };
-        metrics.set_account(&account, at_stop, i128::from(stats.difference));
+        metrics.set_account(&account, stats.abandoned, i128::from(stats.difference));
         metrics.buffer_bytes.set(i64::try_from(stats.bytes).unwrap_or(i64::MAX));
         metrics.buffer_bytes_bound.set(i64::try_from(stats.bytes_bound).unwrap_or(i64::MAX));
+        metrics.journal_lost_ends.set(i64::try_from(stats.lost_ends).unwrap_or(i64::MAX));
+        if let Some(redis) = self.buffer.redis() {
+            metrics.redis_bytes.set(i64::try_from(redis.bytes).unwrap_or(i64::MAX));
+        }
         let full_in = *lock(&self.measured.full_in);
         for (what, left) in [("journal", full_in.journal), ("disk", full_in.disk)] {
             metrics.full_in_seconds.with_label_values(&[what]).set(left.map_or(f64::INFINITY, |left| left.as_secs_f64()));
@@ -187,14 +195,17 @@ impl Views {
                 metrics.set_actor_restarts(actor.name, reason, restarts);
             }
         }
+        for state in ["alive", "dead"] {
+            metrics.instances.with_label_values(&[state]).set(self.instances.count(state) as i64);
+        }
         for sink in (self.outbox)().sinks {
             metrics.outbox_backlog.with_label_values(&[&sink.name]).set(sink.backlog as i64);
             let state = match sink.state {
-                "open" => 2,
-                "half-open" => 1,
-                _ => 0,
+                "open" => CircuitState::Open,
+                "half-open" => CircuitState::HalfOpen,
+                _ => CircuitState::Closed,
             };
-            metrics.circuit_state.with_label_values(&[&sink.name]).set(state);
+            CircuitIs { party: &sink.name, state, cause: "", now_us: self.clock.now_us() }.emit(metrics);
         }
     }
 
@@ -216,7 +227,11 @@ impl Views {
                 rate_per_s: round1(*lock(&self.measured.rate_per_s)),
                 sources: self.sources.list().into_iter().map(source_view).collect(),
             },
+            redis: self.buffer.redis(),
             store: self.store_view(),
+            instances: self.instances.list(),
+            recovery: RecoveryView::of(&self.recovery(&stats, &account)),
+            circuits: self.metrics.circuits().into_iter().map(circuit_view).collect(),
             outbox: (self.outbox)(),
             actors: self.registry.statuses().into_iter().map(actor_view).collect(),
             engines: EnginesView {
@@ -227,6 +242,19 @@ impl Views {
             inbox: self.inbox.as_ref().map(|look| look()),
             buffer: buffer_view(stats, account, *lock(&self.measured.full_in)),
         }
+    }
+
+    /// How recovery stands to its service levels.
+    pub fn recovery(&self, stats: &BufferStats, account: &Account) -> Recovery {
+        let config = self.config.load();
+        Recovery::of(
+            &config.recovery,
+            config.buffer.flush_interval,
+            stats,
+            account,
+            &self.health.view(),
+            (self.outbox)().oldest_waiting_s,
+        )
     }
 
     fn system(&self, config: &Config) -> SystemView {
@@ -256,6 +284,8 @@ impl Views {
             state: if health.up { "up" } else { "down" },
             down_since: health.down_since_us.map(rfc3339_us),
             size_bytes: (self.store_size)(),
+            weak: health.weak,
+            integrity: (self.integrity)(),
         }
     }
 }
@@ -279,8 +309,13 @@ fn round1(value: f64) -> f64 {
 }
 
 /// The host's name.
-fn instance() -> String {
+/// The host's name.
+pub fn instance() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| "localhost".into(), |name| name.trim().to_owned())
+}
+
+fn circuit_view(circuit: crate::event::circuits::Circuit) -> CircuitView {
+    CircuitView { party: circuit.party, state: circuit.state.as_str(), since: rfc3339_us(circuit.since_us) }
 }
 
 fn source_view(status: crate::ingest::board::SourceStatus) -> SourceView {

@@ -74,8 +74,14 @@ impl Outbox {
             attempt: row.attempt.unsigned_abs(),
             possible_repeat: row.possible_repeat(),
         };
+        if let Some(outcome) = self.ask_others(side, &row).await {
+            return self.end_untold(side, &row, outcome).await;
+        }
         let began = Instant::now();
         let result = send(&*sink, &letter).await;
+        if result.is_ok() {
+            self.tell_others(side, &row).await;
+        }
         let took = began.elapsed();
         let outcome = self.judge(&row, &result);
         self.tell(&row, &result, &outcome, took);
@@ -128,15 +134,17 @@ impl Outbox {
 
     /// Moves the circuit. A rejection says that the sink is well: it is the delivery that is not.
     fn count(&self, sink: &str, result: &Result<Sent, SendError>) {
-        let turn = {
+        let (turn, state) = {
             let mut sinks = lock(&self.sinks);
             let Some(way) = sinks.get_mut(sink) else { return };
             way.in_flight = way.in_flight.saturating_sub(1);
-            match result.as_ref().map_err(|error| error.class) {
+            let turn = match result.as_ref().map_err(|error| error.class) {
                 Ok(_) | Err(ErrorClass::Reject) => way.breaker.succeeded(),
                 Err(_) => way.breaker.failed(Instant::now()),
-            }
+            };
+            (turn, way.breaker.state(Instant::now()))
         };
+        self.show_circuit(sink, state, result.as_ref().err().map_or("", |error| error.message.as_str()));
         if turn == Turn::None {
             return;
         }

@@ -12,6 +12,7 @@ use crate::{
     store::{
         Backend, Conn, StoreError, StoreResult,
         deliveries::{self, Claim, DeliveryRow, Owner},
+        relay,
     },
 };
 
@@ -53,6 +54,7 @@ impl Outbox {
     /// One round over both stores; returns how long nothing can be due.
     async fn look(self: &Arc<Self>, renewed: &mut Instant) -> Duration {
         let config = self.config.load_full();
+        self.show_circuits();
         if renewed.elapsed() >= config.outbox.lease / 3 {
             *renewed = Instant::now();
             self.renew(config.outbox.lease).await;
@@ -152,6 +154,7 @@ impl Outbox {
         let config = self.config.load();
         let gone = |name: &str| {
             name != sinks::log::NAME
+                && name != relay::SINK
                 && !config.webhooks.iter().any(|webhook| webhook.name == name)
                 && !lock(&self.sinks).contains_key(name)
         };

@@ -14,6 +14,8 @@ mod actor;
 mod attempt;
 mod backoff;
 mod dispatcher;
+mod episode;
+mod relay;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -21,6 +23,7 @@ mod watch;
 
 pub use self::{
     actor::OutboxActor,
+    relay::{Relay, RelayParts},
     state::{Outbox, OutboxParts, RaiseFn},
     watch::{OutboxCounts, SinkCounts},
 };

@@ -21,7 +21,7 @@ use crate::{
         alert::Transition,
         breaker::{Breaker, BreakerSettings, CircuitState},
     },
-    event::Metrics,
+    event::{Metrics, circuits::CircuitIs},
     sinks::Sink,
     store::{
         Store,
@@ -169,14 +169,32 @@ impl Outbox {
     /// Takes these sinks instead of those there were; a sink of the same name keeps its circuit. Attempts on their way end as they
     /// began.
     pub fn replace_sinks(&self, sinks: Vec<Arc<dyn Sink>>) {
+        let config = self.config.load();
         let mut ways = lock(&self.sinks);
         let mut before = std::mem::take(&mut *ways);
         for sink in sinks {
             let old = before.remove(sink.name());
-            let fresh = || (Breaker::new(BreakerSettings::SINK), Default::default());
-            let (breaker, in_flight) = old.map_or_else(fresh, |way| (way.breaker, way.in_flight));
+            let of_config = config.webhooks.iter().find(|webhook| webhook.name == sink.name()).map(|webhook| webhook.breaker);
+            let settings = of_config.unwrap_or(BreakerSettings::SINK);
+            let fresh = || (Breaker::new(settings), Default::default());
+            let (mut breaker, in_flight) = old.map_or_else(fresh, |way| (way.breaker, way.in_flight));
+            breaker.set(settings);
             ways.insert(sink.name().to_owned(), Way { sink, breaker, in_flight });
         }
+        drop(ways);
+        before.keys().for_each(|gone| self.metrics.forget_circuit(gone));
+        self.show_circuits();
+    }
+
+    /// Shows what each sink's circuit is now; what a pause over makes half-open is seen at the dispatcher's next look.
+    pub(super) fn show_circuits(&self) {
+        for (sink, state) in self.circuits() {
+            self.show_circuit(&sink, state, "");
+        }
+    }
+
+    pub(super) fn show_circuit(&self, sink: &str, state: CircuitState, cause: &str) {
+        CircuitIs { party: sink, state, cause, now_us: self.clock.now_us() }.emit(&self.metrics);
     }
 
     /// Attempts on their way or not written down yet.

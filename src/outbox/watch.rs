@@ -15,7 +15,10 @@ use crate::{
         delivery::DeliveryState,
     },
     sinks,
-    store::deliveries::{self, Count},
+    store::{
+        deliveries::{self, Count},
+        relay,
+    },
 };
 
 /// Unsettled deliveries of both stores.
@@ -27,6 +30,8 @@ pub struct OutboxCounts {
     pub by_sink: BTreeMap<String, SinkCounts>,
     /// When the oldest one that is due was due, microseconds since the epoch.
     pub oldest_due_at_us: Option<i64>,
+    /// When the oldest one that nobody has taken up was or is due, microseconds since the epoch.
+    pub oldest_waiting_at_us: Option<i64>,
 }
 
 /// Unsettled deliveries of one sink.
@@ -97,7 +102,8 @@ impl Outbox {
 
     fn show_ages(&self, counts: &OutboxCounts) {
         let now_us = self.clock.now_us();
-        for (sink, _) in self.circuits() {
+        let relay = self.config.load().kafka.as_ref().map(|_| relay::SINK.to_owned());
+        for sink in self.circuits().into_iter().map(|(name, _)| name).chain(relay) {
             let due_us = counts.by_sink.get(&sink).and_then(|sink| sink.oldest_due_at_us);
             let age_s = due_us.map_or(0.0, |due_us| now_us.saturating_sub(due_us).max(0) as f64 / 1e6);
             self.metrics.outbox_oldest_age.with_label_values(&[sink.as_str()]).set(age_s);
@@ -112,7 +118,7 @@ impl Outbox {
         // After a start nobody knows what an earlier life left open: then every sink's condition is told once, over or not.
         let (known, before) = match raised.take() {
             Some(before) => (before.clone(), before),
-            None => (BTreeSet::new(), self.circuits().into_iter().map(|(name, _)| name).collect()),
+            None => (BTreeSet::new(), self.circuits().into_iter().map(|(name, _)| name).chain([relay::SINK.to_owned()]).collect()),
         };
         let begun = failed.difference(&known).map(|sink| self.failed_transition(sink, true, counts));
         let over = before.difference(&failed).map(|sink| self.failed_transition(sink, false, counts));
@@ -148,6 +154,9 @@ impl OutboxCounts {
     fn of(rows: &[Count]) -> Self {
         let mut counts = Self::default();
         for row in rows {
+            if matches!(row.state, DeliveryState::Scheduled | DeliveryState::Ready | DeliveryState::Retry) {
+                counts.oldest_waiting_at_us = earliest(counts.oldest_waiting_at_us, row.oldest_due_at_us);
+            }
             *counts.by_state.entry(row.state).or_default() += row.count;
             let sink = counts.by_sink.entry(row.sink.clone()).or_default();
             if DeliveryState::FAILED.contains(&row.state) {
@@ -172,6 +181,7 @@ impl OutboxCounts {
             sum.oldest_due_at_us = earliest(sum.oldest_due_at_us, sink.oldest_due_at_us);
         }
         self.oldest_due_at_us = earliest(self.oldest_due_at_us, other.oldest_due_at_us);
+        self.oldest_waiting_at_us = earliest(self.oldest_waiting_at_us, other.oldest_waiting_at_us);
     }
 
     /// How many stand in a state.

@@ -51,6 +51,8 @@ pub struct Integrity {
     pub ledger_faults: u64,
     /// Sums set right.
     pub repaired: u64,
+    /// Missing readings that were stored again from the journal.
+    pub restored: u64,
     /// The first faults in words.
     pub faults: Vec<String>,
 }

@@ -23,13 +23,18 @@ use crate::{
     config::Config,
     domain::alert::{AlertKind, Level, Transition},
     event::Metrics,
-    store::{Store, StoreError, StoreResult, control, tokens::TokenBook},
+    store::{Store, StoreError, StoreResult, control, integrity::Held, leases::Lease, shared_duties::SharedRun, tokens::TokenBook},
 };
 
 /// Failures in a row that are told to people.
 const FAILURES_TOLD: u32 = 3;
 /// How soon a duty that failed is tried again, microseconds.
 const RETRY_US: i64 = 60_000_000;
+/// How soon a duty that another instance is doing is looked at again, microseconds.
+const BUSY_US: i64 = 5_000_000;
+/// How much later than due an instance does what another one did last: that one comes first, and what is left half done stays in one
+/// hand.
+pub(super) const GRACE_US: i64 = 10_000_000;
 /// Lateness below this is nothing to write about, microseconds.
 const LATE_US: i64 = 60_000_000;
 /// The condition that a duty fails again and again; its subject is the duty.
@@ -58,6 +63,10 @@ pub struct ScheduleParts {
     pub metrics: Arc<Metrics>,
     /// The alert side.
     pub raise: RaiseFn,
+    /// What lies before the database.
+    pub held: Arc<dyn Held>,
+    /// The name under which leases of shared duties are taken: the id of the data directory.
+    pub instance: String,
 }
 
 /// See the module. Made once in `daemon.rs`; outlives every restart of the actor.
@@ -77,6 +86,16 @@ struct Slot {
     retry_us: Option<i64>,
     asked: bool,
     status: DutyStatus,
+}
+
+/// What became of a duty whose turn had come.
+pub(super) enum Turn {
+    /// It ran.
+    Ran(Result<DutyReport, StoreError>),
+    /// Another instance has done it; when, and by whom.
+    Elsewhere(SharedRun),
+    /// Another instance is doing it.
+    Busy,
 }
 
 impl fmt::Debug for ScheduleDesk {
@@ -183,21 +202,57 @@ impl ScheduleDesk {
         if lateness_us >= LATE_US {
             log::info!(target: "belayd::schedule", duty = name, latenessMs = lateness_us / 1_000; "duty begins late");
         }
+        let mut asked = false;
         self.update(name, |slot| {
-            slot.asked = false;
+            asked = std::mem::take(&mut slot.asked);
             slot.status.running = true;
             slot.status.lateness_us = lateness_us;
         });
-        let context = self.context();
         let began = Instant::now();
-        let result = match AssertUnwindSafe(duty.run_once(&context)).catch_unwind().await {
-            Ok(result) => result,
-            Err(_) => Err(StoreError::other("the duty panicked; see the line above")),
+        let turn = if duty.is_shared() {
+            self.run_shared(duty.as_ref(), asked, began_us).await
+        } else {
+            Turn::Ran(run_caught(duty.as_ref(), &self.context(None)).await)
         };
-        self.finish(index, began_us, began.elapsed(), &result).await;
+        match turn {
+            Turn::Ran(result) => self.finish(index, began_us, began.elapsed(), &result).await,
+            Turn::Elsewhere(last) => self.adopt(index, &last),
+            Turn::Busy => {
+                let again_us = self.parts.clock.now_us().saturating_add(BUSY_US);
+                self.update(name, |slot| {
+                    slot.status.running = false;
+                    slot.status.next_run_at_us = Some(again_us);
+                });
+            }
+        }
     }
 
-    fn context(&self) -> DutyContext {
+    /// Another instance did it: its run counts as one of ours, and what it found is shown here too.
+    fn adopt(&self, index: usize, last: &SharedRun) {
+        let duty = &self.duties[index];
+        let (now_us, config) = (self.parts.clock.now_us(), self.parts.config.load_full());
+        self.update(duty.name(), |slot| {
+            slot.last_us = Some(last.last_run_at_us);
+            slot.retry_us = None;
+            slot.status.running = false;
+            slot.status.failures = 0;
+            slot.status.last_run_at_us = slot.last_us;
+            slot.status.outcome = Some(format!("{} (by instance {})", last.outcome, last.instance));
+            slot.status.next_run_at_us = Some(duty.rhythm(&config).due_us(slot.last_us, now_us).saturating_add(GRACE_US));
+        });
+        if let Some(result) = &last.result {
+            let conditions = duty.adopt(&self.context(None), result);
+            if !conditions.is_empty() {
+                (self.parts.raise)(conditions);
+            }
+        }
+    }
+
+    pub(super) fn parts(&self) -> &ScheduleParts {
+        &self.parts
+    }
+
+    pub(super) fn context(&self, lease: Option<Lease>) -> DutyContext {
         let parts = &self.parts;
         DutyContext {
             store: parts.store.clone(),
@@ -208,6 +263,9 @@ impl ScheduleDesk {
             board: parts.board.clone(),
             metrics: parts.metrics.clone(),
             stopping: self.stopping.clone(),
+            held: parts.held.clone(),
+            lease,
+            lost: AtomicBool::new(false),
         }
     }
 
@@ -289,6 +347,14 @@ impl ScheduleDesk {
             change(slot);
             self.parts.board.set(name, slot.status.clone());
         }
+    }
+}
+
+/// Runs a duty; its panic is a failure like any other.
+pub(super) async fn run_caught(duty: &dyn Duty, context: &DutyContext) -> Result<DutyReport, StoreError> {
+    match AssertUnwindSafe(duty.run_once(context)).catch_unwind().await {
+        Ok(result) => result,
+        Err(_) => Err(StoreError::other("the duty panicked; see the line above")),
     }
 }
 

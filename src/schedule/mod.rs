@@ -8,6 +8,7 @@ mod actor;
 mod board;
 mod desk;
 mod duties;
+mod shared;
 #[cfg(test)]
 mod tests;
 
@@ -32,7 +33,7 @@ use crate::{
     config::Config,
     domain::alert::Transition,
     event::Metrics,
-    store::{Store, StoreError, tokens::TokenBook},
+    store::{Conn, Store, StoreError, StoreResult, integrity::Held, leases::Lease, shared_duties, tokens::TokenBook},
 };
 
 /// Every duty. A new one is a file and a line here.
@@ -95,6 +96,12 @@ pub struct DutyContext {
     pub metrics: Arc<Metrics>,
     /// Set when the daemon stops: a duty ends after the slice at hand.
     pub stopping: Arc<AtomicBool>,
+    /// What lies before the database.
+    pub held: Arc<dyn Held>,
+    /// The lease under which a shared duty runs.
+    pub lease: Option<Lease>,
+    /// Set when that lease was lost: the duty ends as if the daemon stopped.
+    pub lost: AtomicBool,
 }
 
 impl fmt::Debug for DutyContext {
@@ -106,7 +113,22 @@ impl fmt::Debug for DutyContext {
 impl DutyContext {
     /// Whether to end early.
     pub fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::Acquire)
+        self.stopping.load(Ordering::Acquire) || self.lost.load(Ordering::Acquire)
+    }
+
+    /// Calls `f` on a store; a shared duty's writes are one transaction with the look whether its lease still holds.
+    ///
+    /// # Errors
+    /// `Moved` where another instance has taken the duty over; those of `f` and of the store.
+    pub async fn call<T, F>(&self, store: &Store, f: F) -> StoreResult<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Conn) -> StoreResult<T> + Send + 'static,
+    {
+        match self.lease.clone() {
+            Some(lease) => store.call(move |conn| shared_duties::under(conn, &lease, f)).await,
+            None => store.call(f).await,
+        }
     }
 
     /// The moment `age` ago, microseconds since the epoch.
@@ -122,12 +144,14 @@ pub struct DutyReport {
     pub counts: Vec<(&'static str, u64)>,
     /// What people have to be told, or not any more.
     pub conditions: Vec<Transition>,
+    /// What the other instances show of a shared duty ([`Duty::adopt`]), as JSON.
+    pub result: Option<String>,
 }
 
 impl DutyReport {
     /// A report of counts alone.
     pub fn of(counts: Vec<(&'static str, u64)>) -> Self {
-        Self { counts, conditions: Vec::new() }
+        Self { counts, ..Self::default() }
     }
 }
 
@@ -150,6 +174,16 @@ pub trait Duty: Send + Sync {
 
     /// Whether it works on the store and must wait while that is away.
     fn needs_store(&self) -> bool;
+
+    /// Whether it is done once for all instances that share the store: one does it, under a lease.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    /// Shows what another instance found ([`DutyReport::result`]); returns what people have to be told.
+    fn adopt(&self, _context: &DutyContext, _result: &str) -> Vec<Transition> {
+        Vec::new()
+    }
 
     /// Does it once. Blocking work goes through [`Store::call`].
     fn run_once<'a>(&'a self, context: &'a DutyContext) -> BoxFuture<'a, Result<DutyReport, StoreError>>;

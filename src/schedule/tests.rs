@@ -105,6 +105,8 @@ impl Bench {
             board: self.board.clone(),
             metrics: Arc::new(Metrics::new().expect("the catalogue is sound")),
             raise: Box::new(move |transitions| raised.lock().expect("no panic").extend(transitions)),
+            held: Arc::new(HoldsNothing),
+            instance: "this".into(),
         };
         ScheduleDesk::open(parts, duties).expect("opens")
     }
@@ -201,4 +203,17 @@ async fn every_duty_does_its_work_on_a_real_store() {
     let statistics = bench.board.statistics().expect("taken");
     assert!(statistics.size_bytes > 0 && statistics.control_bytes > 0);
     assert_eq!((statistics.readings, statistics.conflicts, statistics.dead), (Some(0), 0, 0));
+}
+
+/// A medium that keeps nothing of what the database has.
+struct HoldsNothing;
+
+impl crate::store::integrity::Held for HoldsNothing {
+    fn span(&self, _: crate::domain::receipt::StreamId) -> Option<(u64, u64)> {
+        None
+    }
+
+    fn frames(&self, _: crate::domain::receipt::StreamId, _: u64, _: u64) -> std::io::Result<Vec<crate::buffer::Frame>> {
+        Ok(Vec::new())
+    }
 }

@@ -5,6 +5,7 @@
 
 #[cfg(test)]
 pub mod doubles;
+pub mod kafka;
 pub mod log;
 mod webhook;
 

@@ -30,6 +30,7 @@ fn sink(url: &str) -> WebhookSink {
         timeout: Duration::from_millis(400),
         headers: BTreeMap::from([("X-Key".to_owned(), "k".to_owned())]),
         allow_link_local: false,
+        breaker: crate::domain::breaker::BreakerSettings::SINK,
     })
 }
 

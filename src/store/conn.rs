@@ -1,11 +1,6 @@
 //! One connection to either database: how it is opened, and how a writing transaction begins.
 
-use std::{
-    fs::{DirBuilder, OpenOptions},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
-    path::Path,
-    time::Duration,
-};
+use std::{fs::OpenOptions, os::unix::fs::OpenOptionsExt, path::Path, time::Duration};
 
 use diesel::{
     Connection, PgConnection, RunQueryDsl, SqliteConnection,
@@ -16,8 +11,11 @@ use diesel::{
 
 use super::{
     Backend, StoreError, StoreResult,
-    url::{Target, with_timeouts},
+    socket::Mark,
+    url::{Target, user_timeout_ms, with_timeouts},
 };
+
+use crate::folders;
 
 pub use either::Conn;
 
@@ -57,11 +55,11 @@ pub(super) struct Settings {
 
 impl Conn {
     /// Opens the variant that `target` means, so that the true cause of a failure is seen: the derived `establish` tries each in
-    /// turn and hides it.
-    pub(super) fn open(target: &Target, settings: Settings) -> StoreResult<Self> {
+    /// turn and hides it. A socket to PostgreSQL carries `mark`.
+    pub(super) fn open(target: &Target, settings: Settings, mark: Option<&Mark>) -> StoreResult<Self> {
         match target {
             Target::Sqlite(path) => open_sqlite(path, settings).map(Self::Sqlite),
-            Target::Postgres(url) => open_postgres(url, settings).map(Self::Pg),
+            Target::Postgres(url) => open_postgres(url, settings, mark).map(Self::Pg),
         }
     }
 
@@ -74,16 +72,28 @@ impl Conn {
     }
 
     /// Runs `f` in one transaction that will write. On SQLite it begins with `BEGIN IMMEDIATE`: a deferred transaction that
-    /// turns into a writer halfway fails at once with `SQLITE_BUSY`, whatever the time-out.
+    /// turns into a writer halfway fails at once with `SQLITE_BUSY`, whatever the time-out. Within a transaction of the caller's it is a
+    /// savepoint of that one: what writes under a lease puts other store functions into its own transaction.
     ///
     /// # Errors
     /// Those of `f`, after a rollback; or of the commit, whose outcome is then unknown if the connection broke.
     pub fn write<T>(&mut self, f: impl FnOnce(&mut Self) -> StoreResult<T>) -> StoreResult<T> {
+        if self.is_in_transaction() {
+            return self.savepoint(f);
+        }
         match self {
             Self::Sqlite(conn) => AnsiTransactionManager::begin_transaction_sql(conn, "BEGIN IMMEDIATE")?,
             Self::Pg(conn) => AnsiTransactionManager::begin_transaction(conn)?,
         }
         self.finish(f)
+    }
+
+    fn is_in_transaction(&mut self) -> bool {
+        match self {
+            Self::Sqlite(conn) => AnsiTransactionManager::transaction_manager_status_mut(conn).transaction_depth(),
+            Self::Pg(conn) => AnsiTransactionManager::transaction_manager_status_mut(conn).transaction_depth(),
+        }
+        .is_ok_and(|depth| depth.is_some())
     }
 
     /// Runs `f` in one transaction that only reads, so that several queries see the same state.
@@ -158,14 +168,16 @@ fn prepare_file(path: &Path) -> StoreResult<()> {
         failure
     };
     if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(cannot)?;
+        folders::create(parent).map_err(cannot)?;
     }
     OpenOptions::new().append(true).create(true).mode(0o600).open(path).map_err(cannot)?;
+    folders::sync(folders::parent_of(path)).map_err(cannot)?;
     Ok(())
 }
 
-fn open_postgres(url: &str, settings: Settings) -> StoreResult<PgConnection> {
-    let url = with_timeouts(url, settings.connect_timeout, settings.statement_timeout);
+fn open_postgres(url: &str, settings: Settings, mark: Option<&Mark>) -> StoreResult<PgConnection> {
+    let user_timeout_ms = mark.map_or_else(|| user_timeout_ms(url, settings.statement_timeout), Mark::as_millis);
+    let url = with_timeouts(url, settings.connect_timeout, user_timeout_ms);
     let mut conn = PgConnection::establish(&url)?;
     let timeout_ms = settings.statement_timeout.as_millis().clamp(1, i32::MAX as u128);
     conn.batch_execute(&format!(
@@ -182,26 +194,35 @@ struct Setting {
     value: String,
 }
 
-/// What this database does not do for the safety of a commit, one sentence each; empty when a commit is as durable as its disk.
+/// Something that this database does not do for the safety of a commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lack {
+    /// One sentence for a person.
+    pub words: String,
+    /// Whether a crash may take back what was reported as committed.
+    pub loses_commits: bool,
+}
+
+/// What this database does not do for the safety of a commit; empty when a commit is as durable as its disk.
 ///
 /// # Errors
 /// Where the database cannot be asked.
-pub fn durability(conn: &mut Conn) -> StoreResult<Vec<String>> {
+pub fn durability(conn: &mut Conn) -> StoreResult<Vec<Lack>> {
     let Conn::Pg(pg) = conn else {
         return Ok(Vec::new()); // SQLite's settings are our own: WAL and synchronous=FULL.
     };
-    let mut warnings = Vec::new();
-    for (name, meaning) in [
-        ("fsync", "a crash of its host may lose or damage the whole database"),
-        ("synchronous_commit", "a crash of the server may lose the last commits although they were acknowledged"),
-        ("full_page_writes", "a power cut may leave torn pages"),
+    let mut lacks = Vec::new();
+    for (name, meaning, loses_commits) in [
+        ("fsync", "a crash of its host may lose or damage the whole database", true),
+        ("synchronous_commit", "a crash of the server may lose the last commits although they were acknowledged", true),
+        ("full_page_writes", "a power cut may leave torn pages", false),
     ] {
         let setting: Setting = diesel::sql_query(format!("SELECT current_setting('{name}') AS value")).get_result(pg)?;
         if setting.value == "off" {
-            warnings.push(format!("PostgreSQL runs with {name} = off: {meaning}"));
+            lacks.push(Lack { words: format!("PostgreSQL runs with {name} = off: {meaning}"), loses_commits });
         }
     }
-    Ok(warnings)
+    Ok(lacks)
 }
 
 /// Refreshes SQLite's planner statistics where they are stale, gives free pages back where the file was made for it, and lets the

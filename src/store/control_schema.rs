@@ -96,6 +96,16 @@ diesel::table! {
 }
 
 diesel::table! {
+    /// What each anomaly rule learned of each engine.
+    rule_baselines (rule, engine_id) {
+        rule -> Text,
+        engine_id -> Text,
+        baseline -> Text,
+        updated_at_us -> BigInt,
+    }
+}
+
+diesel::table! {
     /// When each periodic duty ran last.
     duty_runs (name) {
         name -> Text,

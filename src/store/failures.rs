@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 mod decide;
 
-pub use decide::{Delta, Retried, discard, retry};
+pub use decide::{Delta, Retried, discard, retry, retry_for};
 
 use super::{Conn, StoreError, StoreResult, schema::reading_failures};
 use crate::domain::ack::UnknownWord;

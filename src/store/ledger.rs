@@ -137,6 +137,37 @@ fn totals_of((stored, duplicate, conflict, dead, discarded, quarantined, void, l
     }
 }
 
+/// Every stream that is still written, with the number of its last settled reading. Works with every schema since the first.
+///
+/// # Errors
+/// Those of the database.
+pub fn cursors(conn: &mut Conn) -> StoreResult<Vec<(String, i64)>> {
+    let open = streams::table.filter(streams::closed_at_us.is_null());
+    Ok(open.select((streams::stream, streams::cursor_seq)).load(conn)?)
+}
+
+/// Whether an instance has ever registered a stream here.
+///
+/// # Errors
+/// Those of the database.
+pub fn knows_instance(conn: &mut Conn, instance: &str) -> StoreResult<bool> {
+    let one = streams::table.filter(streams::instance.eq(instance)).select(streams::no).first::<i64>(conn).optional()?;
+    Ok(one.is_some())
+}
+
+/// Streams of one tier that an instance has begun and not ended.
+///
+/// # Errors
+/// Those of the database.
+pub fn open_streams(conn: &mut Conn, instance: &str, tier: &str) -> StoreResult<Vec<StreamId>> {
+    let open = streams::table
+        .filter(streams::instance.eq(instance))
+        .filter(streams::tier.eq(tier))
+        .filter(streams::closed_at_us.is_null());
+    let names: Vec<String> = open.select(streams::stream).load(conn)?;
+    names.iter().map(|name| parse_stream(name)).collect()
+}
+
 /// Records how a stream ended; a stream that has ended stays as it is.
 ///
 /// # Errors

@@ -8,7 +8,7 @@ use diesel::{
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 use serde::Serialize;
 
-use super::{Conn, StoreError, StoreResult};
+use super::{Conn, StoreError, StoreResult, watch};
 use crate::on_backend;
 
 const SQLITE: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
@@ -174,6 +174,7 @@ fn locked<T>(conn: &mut Conn, f: impl FnOnce(&mut Conn) -> StoreResult<T>) -> St
         return conn.write(f);
     };
     // A migration of a large table takes as long as it takes.
+    watch::be_patient();
     let timeout: Setting = diesel::sql_query("SELECT current_setting('statement_timeout') AS value").get_result(pg)?;
     pg.batch_execute(&format!("SET statement_timeout = 0; SELECT pg_advisory_lock({LOCK})"))?;
     let result = f(conn);

@@ -9,21 +9,20 @@ use std::{
     fmt,
     path::Path,
     sync::{Arc, OnceLock},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use diesel::{
-    connection::TransactionManager,
-    r2d2::{ManageConnection, Pool, R2D2Connection},
-};
+use diesel::r2d2::{ManageConnection, Pool, R2D2Connection};
 use scheduled_thread_pool::ScheduledThreadPool;
 use tokio::sync::Semaphore;
 
 use super::{
-    Backend, Conn, StoreError, StoreErrorKind, StoreResult,
+    Backend, Conn, StoreError, StoreResult,
     conn::Settings,
     migrate::{MigrationStatus, Migrations},
+    place::{Database, Place},
     url::{Target, sqlite_url},
+    watch,
 };
 use crate::config::model::StoreConfig;
 
@@ -35,8 +34,6 @@ const WRITER_CACHE_KIB: u32 = 2_048;
 const STORE_WAL_PAGES: u32 = 4_000;
 /// The same for the control store, which is small and must not fill a small disk beside the journal: 1 MB.
 const CONTROL_WAL_PAGES: u32 = 250;
-/// Idle longer than this, a connection to a server is tried before it is used.
-const TRUST_FOR: Duration = Duration::from_secs(1);
 /// Idle longer than this, a connection is closed.
 const KEEP_FOR: Duration = Duration::from_secs(60);
 
@@ -45,7 +42,7 @@ const KEEP_FOR: Duration = Duration::from_secs(60);
 pub struct Store(Arc<Inner>);
 
 struct Inner {
-    target: Target,
+    database: Database,
     settings: Settings,
     migrations: Migrations,
     pool: Pool<Places>,
@@ -100,17 +97,21 @@ impl Store {
             .connection_timeout(connect_timeout.max(Duration::from_millis(100)))
             .thread_pool(chores())
             .build_unchecked(Places);
-        Ok(Self(Arc::new(Inner { target, settings, migrations, pool, permits: Semaphore::new(size as usize) })))
+        if target.backend() == Backend::Postgres {
+            watch::start(&chores());
+        }
+        let database = Database::new(target);
+        Ok(Self(Arc::new(Inner { database, settings, migrations, pool, permits: Semaphore::new(size as usize) })))
     }
 
     /// Which database it is.
     pub fn backend(&self) -> Backend {
-        self.0.target.backend()
+        self.0.database.target().backend()
     }
 
     /// The file of a SQLite database; `None` for a server.
     pub fn file(&self) -> Option<&Path> {
-        match &self.0.target {
+        match self.0.database.target() {
             Target::Sqlite(path) => Some(path),
             Target::Postgres(_) => None,
         }
@@ -123,20 +124,21 @@ impl Store {
 
     /// The URL without secrets, for logs and answers.
     pub fn redacted_url(&self) -> String {
-        self.0.target.redacted()
+        self.0.database.target().redacted()
     }
 
     /// Lends a connection to `f`. Blocks: never call it on an arbiter or HTTP worker, use [`Store::call`] there.
     ///
     /// # Errors
-    /// [`StoreErrorKind::Unavailable`] where no connection can be had in `connect_timeout`; else those of `f`.
+    /// [`StoreErrorKind::Unavailable`] where no connection can be had in `connect_timeout`, or where the server says nothing for 5 s longer
+    /// than `statement_timeout`; else those of `f`.
     pub fn with<T>(&self, f: impl FnOnce(&mut Conn) -> StoreResult<T>) -> StoreResult<T> {
         let mut place = self
             .0
             .pool
             .get()
             .map_err(|_| StoreError::unavailable("all connections to the database are in use; raise store.pool_size"))?;
-        place.with(&self.0.target, self.0.settings, f)
+        place.with(&self.0.database, self.0.settings, f)
     }
 
     /// Lends a connection to `f` on a thread for blocking work. Waits for a free connection before it takes a thread, so that
@@ -217,45 +219,7 @@ impl Writer {
     /// # Errors
     /// As [`Store::with`].
     pub fn with<T>(&mut self, f: impl FnOnce(&mut Conn) -> StoreResult<T>) -> StoreResult<T> {
-        self.place.with(&self.store.0.target, self.settings, f)
-    }
-}
-
-/// A place in the pool, with or without an open connection.
-#[derive(Default)]
-struct Place {
-    conn: Option<Conn>,
-    used_at: Option<Instant>,
-}
-
-impl Place {
-    fn with<T>(&mut self, target: &Target, settings: Settings, f: impl FnOnce(&mut Conn) -> StoreResult<T>) -> StoreResult<T> {
-        // Taken out while in use: a panic in `f` drops the connection with whatever transaction it left open.
-        let mut conn = match self.conn.take().filter_map_alive(self.used_at) {
-            Some(conn) => conn,
-            None => Conn::open(target, settings)?,
-        };
-        let result = f(&mut conn);
-        let broken = matches!(&result, Err(error) if error.kind == StoreErrorKind::Unavailable && conn.backend() == Backend::Postgres)
-            || <Conn as diesel::Connection>::TransactionManager::is_broken_transaction_manager(&mut conn);
-        if !broken {
-            self.conn = Some(conn);
-            self.used_at = Some(Instant::now());
-        }
-        result
-    }
-}
-
-/// Drops a connection that its server has closed in the meantime (a restart, an idle time-out of a firewall).
-trait FilterAlive {
-    fn filter_map_alive(self, used_at: Option<Instant>) -> Self;
-}
-
-impl FilterAlive for Option<Conn> {
-    fn filter_map_alive(self, used_at: Option<Instant>) -> Self {
-        let mut conn = self?;
-        let fresh = used_at.is_some_and(|at| at.elapsed() < TRUST_FOR);
-        (fresh || conn.backend() == Backend::Sqlite || R2D2Connection::ping(&mut conn).is_ok()).then_some(conn)
+        self.place.with(&self.store.0.database, self.settings, f)
     }
 }
 
@@ -276,7 +240,7 @@ impl ManageConnection for Places {
     }
 
     fn has_broken(&self, place: &mut Place) -> bool {
-        place.conn.is_none() && place.used_at.is_some()
+        place.has_broken()
     }
 }
 

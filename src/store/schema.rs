@@ -69,6 +69,7 @@ diesel::table! {
         exceptions -> Nullable<Text>,
         gap -> Nullable<Text>,
         missing -> BigInt,
+        relay -> Integer,
         created_at_us -> BigInt,
         updated_at_us -> BigInt,
     }
@@ -93,6 +94,27 @@ diesel::table! {
         actor -> Nullable<Text>,
         created_at_us -> BigInt,
         updated_at_us -> BigInt,
+    }
+}
+
+diesel::table! {
+    /// The readings of deliveries to Kafka that are not settled.
+    delivery_bodies (delivery_id) {
+        delivery_id -> Text,
+        lane -> Text,
+        first_seq -> BigInt,
+        last_seq -> BigInt,
+        readings -> BigInt,
+        body -> Binary,
+    }
+}
+
+diesel::table! {
+    /// Over how many partitions of a topic an engine's readings are spread.
+    relay_engines (topic, engine_id) {
+        topic -> Text,
+        engine_id -> Text,
+        partitions -> Integer,
     }
 }
 

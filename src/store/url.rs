@@ -97,15 +97,29 @@ fn redact(url: &str) -> String {
     format!("{scheme}://{shown}{query}")
 }
 
+/// What is wanted of `TCP_USER_TIMEOUT`, milliseconds: what the user has said, else as long as a statement may take, within reason.
+pub(super) fn user_timeout_ms(url: &str, statement_timeout: Duration) -> u32 {
+    // What TCP does by itself where somebody wants no bound of ours.
+    const SYSTEMS_OWN: u32 = 924_600;
+    let said = parameters(url).filter(|(key, _)| *key == USER_TIMEOUT).last().and_then(|(_, value)| value.parse::<u32>().ok());
+    match said {
+        Some(0) => SYSTEMS_OWN,
+        Some(said) => said,
+        None => statement_timeout.as_millis().clamp(5_000, 60_000) as u32,
+    }
+}
+
+/// libpq's parameter for it.
+const USER_TIMEOUT: &str = "tcp_user_timeout";
+
 /// Adds what an unattended client needs and the user has not said: a bound on connecting, and a bound on how long a peer that
-/// vanished without a word goes unnoticed.
-pub(super) fn with_timeouts(url: &str, connect_timeout: Duration, statement_timeout: Duration) -> String {
+/// vanished without a word goes unnoticed. `user_timeout_ms` is always added: it names the socket, and is what the user said or hardly more.
+pub(super) fn with_timeouts(url: &str, connect_timeout: Duration, user_timeout_ms: u32) -> String {
     // libpq counts in whole seconds and takes 1 for 2.
     let connect_s = connect_timeout.as_secs().max(2);
-    let silence_ms = statement_timeout.as_millis().clamp(5_000, 60_000);
     let wanted = [
         ("connect_timeout", connect_s.to_string()),
-        ("tcp_user_timeout", silence_ms.to_string()),
+        (USER_TIMEOUT, user_timeout_ms.to_string()),
         ("keepalives_idle", "5".to_owned()),
         ("keepalives_interval", "5".to_owned()),
         ("keepalives_count", "3".to_owned()),
@@ -113,7 +127,8 @@ pub(super) fn with_timeouts(url: &str, connect_timeout: Duration, statement_time
     ];
     let mut url = url.to_owned();
     for (key, value) in wanted {
-        if !parameters(&url).any(|(given, _)| given == key) {
+        // Of one that is given twice libpq takes the last.
+        if key == USER_TIMEOUT || !parameters(&url).any(|(given, _)| given == key) {
             url.push(if url.contains('?') { '&' } else { '?' });
             url.push_str(key);
             url.push('=');
@@ -164,8 +179,12 @@ mod tests {
 
     #[test]
     fn time_outs_are_added_only_where_the_user_has_said_nothing() {
-        let url = with_timeouts("postgres://db/x?connect_timeout=9", Duration::from_secs(3), Duration::from_secs(30));
+        let url = with_timeouts("postgres://db/x?connect_timeout=9", Duration::from_secs(3), 30_001);
         assert!(url.contains("connect_timeout=9") && !url.contains("connect_timeout=3"), "{url}");
-        assert!(url.contains("&tcp_user_timeout=30000") && url.contains("keepalives_count=3"), "{url}");
+        assert!(url.contains("&tcp_user_timeout=30001") && url.contains("keepalives_count=3"), "{url}");
+        let wanted = |url| user_timeout_ms(url, Duration::from_secs(30));
+        assert_eq!(wanted("postgres://db/x"), 30_000);
+        assert_eq!(wanted("postgres://db/x?tcp_user_timeout=7000"), 7_000);
+        assert_eq!(wanted("postgres://db/x?tcp_user_timeout=0"), 924_600);
     }
 }

@@ -81,6 +81,8 @@ error_codes! {
     TooManySignIns = "too_many_sign_ins", 429, "Wait as long as Retry-After says.";
     /// The budget for bodies in the works is used up.
     AdmissionLimit = "admission_limit", 429, "Come again after Retry-After, with fewer requests at once.";
+    /// More readings a second than `buffer.readings_per_s`.
+    RateLimit = "rate_limit", 429, "Come again after Retry-After; send fewer readings a second, or ask for a higher buffer.readings_per_s.";
     /// The ingest mailbox is full.
     IngestBusy = "ingest_busy", 429, "Come again after Retry-After, with fewer requests at once.";
     /// The header section is too large.
@@ -114,6 +116,7 @@ impl ErrorCode {
     const fn retry_after_s(self) -> Option<u32> {
         match self {
             Self::AdmissionLimit
+            | Self::RateLimit
             | Self::IngestBusy
             | Self::BufferFull
             | Self::BufferFailed

@@ -193,7 +193,8 @@ pub(super) fn render(request: &HttpRequest, error: &ApiError) -> HttpResponse {
         let methods: Vec<&str> = error.allow.iter().map(Method::as_str).collect();
         answer.insert_header((ALLOW, methods.join(", ")));
     }
-    if error.status == StatusCode::REQUEST_TIMEOUT || error.status == StatusCode::PAYLOAD_TOO_LARGE {
+    let unread = error.status == StatusCode::REQUEST_TIMEOUT || error.status == StatusCode::PAYLOAD_TOO_LARGE;
+    if unread || peer::cutter(request).lingers() {
         // What is left of the body will not be read.
         answer.force_close();
     }

@@ -38,15 +38,26 @@ pub async fn healthz(state: Data<WebState>) -> Result<HttpResponse, ApiError> {
 pub async fn readyz(state: Data<WebState>) -> HttpResponse {
     let (stats, account) = state.views.account();
     let readiness = state.views.readiness();
+    let health = state.views.health.view();
     let word = |ok: bool, bad: &'static str| if ok { "ok" } else { bad };
     let running = state.registry.statuses().iter().all(|actor| actor.state == ActorState::Running);
-    let checks = json!({
+    let mut checks = json!({
         "buffer": word(readiness != Readiness::Full, "full"),
-        "store": word(state.views.health.is_up(), "away"),
+        "medium": word(state.views.health.buffer_reads(), "unreadable"),
+        "store": word(health.up, "away"),
+        "durability": health.weak.as_deref().map_or_else(|| "ok".to_owned(), |why| format!("weak: {why}")),
         "actors": word(running, "restarting"),
         "conservation": word(stats.difference == 0, "failed"),
         "loss": word(account.lost + account.quarantined + account.void == 0, "lost"),
     });
+    if let Some(redis) = state.views.buffer.redis() {
+        // Readings are taken all the same: the journal does.
+        checks["redis"] = json!(match redis.state {
+            "up" => "ok",
+            "down" => "away",
+            other => other,
+        });
+    }
     let status = if readiness.takes_readings() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let mut answer = HttpResponse::build(status);
     if !readiness.takes_readings() {

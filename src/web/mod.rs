@@ -12,6 +12,7 @@ pub mod body;
 pub mod error;
 pub mod gate;
 pub mod health;
+mod linger;
 pub mod openapi;
 pub mod peer;
 pub mod push;
@@ -28,4 +29,4 @@ pub mod ui;
 pub mod wire;
 
 pub use server::{Running, ServeError, serve};
-pub use state::{Parts, WebState};
+pub use state::{AwaitRelay, Parts, WebState};

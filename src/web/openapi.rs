@@ -37,7 +37,7 @@ use super::{
     paths(
         push::push, query::readings, query::engines, query::receipt,
         alerts::list, alerts::show, alerts::acknowledge,
-        admin::actors::list, admin::actors::restart, admin::duties::list, admin::duties::run, admin::look::buffer, admin::look::outbox, admin::look::audit_rows, admin::look::config,
+        admin::actors::list, admin::actors::restart, admin::duties::list, admin::duties::run, admin::look::buffer, admin::look::outbox, admin::look::instances, admin::look::audit_rows, admin::look::config,
         admin::logs::tail, admin::logs::set_level, admin::tokens::list, admin::tokens::create, admin::tokens::revoke,
         admin::failures::list, admin::failures::show, admin::failures::retry, admin::failures::discard, admin::failures::mark_sent,
         admin::failures::redrive,
@@ -68,8 +68,8 @@ impl Modify for Schemes {
 #[into_params(parameter_in = Query)]
 #[allow(dead_code)] // It describes.
 pub struct AckParam {
-    /// What the answer waits for: memory, or store for the database's commit (journal, redis and relay need tiers that this build has
-    /// not); without it the tier's own level
+    /// What the answer waits for: the tier's own level, memory, store for the database's commit, or relay for Kafka's where there is a
+    /// relay; without it the tier's own level
     ack: Option<String>,
 }
 

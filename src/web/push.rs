@@ -11,11 +11,12 @@ use std::{
 
 use actix_web::{
     HttpRequest, HttpResponse,
+    dev::Payload,
     http::{
         StatusCode,
         header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue},
     },
-    web::{Data, Payload},
+    web::{self, Data},
 };
 use serde_json::json;
 
@@ -31,8 +32,9 @@ use crate::{
     ingest::{
         gzip::Coding,
         limits::MAX_BODY_BYTES,
+        pace::Claim,
         parse::{BodyKind, ParseContext, Parsed, parse_body},
-        reason::Rejection,
+        reason::{Reason, Rejection},
     },
     protocol::{Accepted, Ingest},
     supervise::SendRefused,
@@ -49,20 +51,32 @@ const ALERTS_WAIT: Duration = Duration::from_secs(1);
     request_body(content((super::openapi::ReadingsBody = "application/json"), (String = "application/x-ndjson")),
         description = "One reading, an array of them, or one a line; at most 8 MB and 10,000 items; may be gzipped"),
     responses((status = 202, description = "Taken", body = super::openapi::PushAnswer), super::openapi::Failure))]
-pub async fn push(request: HttpRequest, _who: Pusher, state: Data<WebState>, payload: Payload) -> Result<HttpResponse, ApiError> {
-    let result = take(&request, &state, payload).await;
-    if let Err(error) = &result
-        && matches!(
-            error.status,
-            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE | StatusCode::INSUFFICIENT_STORAGE
-        )
-    {
-        PushRefused { code: error.code }.emit(&state.metrics);
+pub async fn push(
+    request: HttpRequest,
+    _who: Pusher,
+    state: Data<WebState>,
+    payload: web::Payload,
+) -> Result<HttpResponse, ApiError> {
+    let mut payload = payload.into_inner();
+    let result = take(&request, &state, &mut payload).await;
+    if let Err(error) = &result {
+        turned_away(&request, &state, &mut payload, error).await;
     }
     result
 }
 
-async fn take(request: &HttpRequest, state: &WebState, payload: Payload) -> Result<HttpResponse, ApiError> {
+/// Sees to the metric and to what is left of the body. One that came too slowly or was cut is not waited for.
+async fn turned_away(request: &HttpRequest, state: &WebState, payload: &mut Payload, error: &ApiError) {
+    if matches!(error.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE | StatusCode::INSUFFICIENT_STORAGE) {
+        PushRefused { code: error.code }.emit(&state.metrics);
+    }
+    if error.status != StatusCode::REQUEST_TIMEOUT && error.code != Reason::CutBody.as_str() {
+        let pause = state.config.load().server.client_timeout;
+        body::turn_away(request, payload, pause).await;
+    }
+}
+
+async fn take(request: &HttpRequest, state: &WebState, payload: &mut Payload) -> Result<HttpResponse, ApiError> {
     let ack = ack_level(request.query_string(), state)?;
     let header = |name| body::header_str(request, name);
     let kind = BodyKind::from_content_type(header(CONTENT_TYPE))?;
@@ -70,11 +84,12 @@ async fn take(request: &HttpRequest, state: &WebState, payload: Payload) -> Resu
     let announced = body::announced_length(request, MAX_BODY_BYTES)?;
     // A body of unannounced length counts as the largest: what it may become is what must fit.
     let bytes = announced.unwrap_or(MAX_BODY_BYTES) as u64;
+    let mut claim = claim(state, bytes)?;
     let busy = || ApiError::new(ErrorCode::AdmissionLimit, "too many bytes of requests are in the works");
     let permit = state.admission.try_admit(bytes).ok_or_else(busy)?;
     let config = state.config.load();
     let (pause, ack_timeout) = (config.server.client_timeout, config.buffer.ack_timeout);
-    let body = body::read(&mut payload.into_inner(), announced, MAX_BODY_BYTES, pause).await?;
+    let body = body::read(payload, announced, MAX_BODY_BYTES, pause).await?;
     let began = Instant::now();
 
     let parsed = {
@@ -86,6 +101,9 @@ async fn take(request: &HttpRequest, state: &WebState, payload: Payload) -> Resu
     };
     drop(config);
     drop(body);
+    if let Some(claim) = &mut claim {
+        claim.counted(parsed.batch.len());
+    }
     if parsed.rejected_total > 0 {
         for (reason, count) in parsed.rejected_by.iter() {
             ReadingsRejected { via: "http", reason: reason.as_str(), readings: count.into() }.emit(&state.metrics);
@@ -107,7 +125,19 @@ async fn take(request: &HttpRequest, state: &WebState, payload: Payload) -> Resu
         Ok(Err(_)) => return Err(ApiError::new(ErrorCode::OutcomeUnknown, "the part that worked on the readings was restarted")),
         Err(_) => return Err(ApiError::new(ErrorCode::OutcomeUnknown, "no acknowledgement within buffer.ack_timeout")),
     };
-    let (receipt, level) = settle(outcome, ack_timeout.saturating_sub(began.elapsed())).await;
+    if let Some(claim) = claim {
+        claim.keep();
+    }
+    let (receipt, mut reached) = settle(outcome, ack_timeout.saturating_sub(began.elapsed())).await;
+    if ack == AckLevel::Relay
+        && reached == AckLevel::Store
+        && relayed(state, &receipt, ack_timeout.saturating_sub(began.elapsed())).await
+    {
+        reached = AckLevel::Relay;
+    }
+    // A commit that a crash may take back is no safer than the buffer was.
+    let weak = reached == AckLevel::Store && state.views.health.view().weak.is_some();
+    let level = if weak { state.views.buffer.level() } else { reached };
     state.metrics.ack_seconds(level).observe(seconds(began.elapsed()));
     Ok(HttpResponse::Accepted().insert_header((CONTENT_TYPE, HeaderValue::from_static("application/json"))).body(answer_body(
         accepted,
@@ -116,6 +146,16 @@ async fn take(request: &HttpRequest, state: &WebState, payload: Payload) -> Resu
         level,
         &receipt,
     )))
+}
+
+/// What a body of `bytes` pays in advance where there is a limit on readings a second.
+fn claim(state: &WebState, bytes: u64) -> Result<Option<Claim>, ApiError> {
+    let Some(pace) = &state.pace else { return Ok(None) };
+    pace.try_claim(bytes, state.views.started.1.elapsed()).map(Some).map_err(|wait| {
+        let seconds = u32::try_from(wait.as_millis().div_ceil(1_000)).unwrap_or(u32::MAX).max(1);
+        let message = format!("more than {} readings a second (buffer.readings_per_s)", pace.readings_per_s());
+        ApiError::new(ErrorCode::RateLimit, message).retry_after(seconds)
+    })
 }
 
 /// Waits for what was asked for beyond the tier's own level, and for the alerts of the batch; then says what was reached.
@@ -130,6 +170,13 @@ async fn settle(accepted: Accepted, left: Duration) -> (crate::domain::receipt::
         let _ = tokio::time::timeout(ALERTS_WAIT, alerts).await;
     }
     (receipt, level)
+}
+
+/// Whether Kafka has committed all of these within `left`.
+async fn relayed(state: &WebState, receipt: &crate::domain::receipt::Receipt, left: Duration) -> bool {
+    let Some(wait) = &state.relayed else { return false };
+    let (stream, last) = state.views.buffer.locate(receipt.stream, receipt.last_seq);
+    matches!(tokio::time::timeout(left, wait(stream, last)).await, Ok(Ok(())))
 }
 
 /// The level of `?ack=`; the tier's own where there is none.
@@ -149,8 +196,10 @@ fn ack_level(query: &str, state: &WebState) -> Result<AckLevel, ApiError> {
         }
     }
     let level = level.unwrap_or_else(|| buffer.level());
-    if !buffer.reaches(level) {
-        let reached: Vec<&str> = AckLevel::ALL.into_iter().filter(|level| buffer.reaches(*level)).map(AckLevel::as_str).collect();
+    // Where readings are relayed is not the buffer's business.
+    let reaches = |level| if level == AckLevel::Relay { state.relayed.is_some() } else { buffer.reaches(level) };
+    if !reaches(level) {
+        let reached: Vec<&str> = AckLevel::ALL.into_iter().filter(|level| reaches(*level)).map(AckLevel::as_str).collect();
         return Err(ApiError::new(ErrorCode::AckLevelUnavailable, format!("this buffer does not reach the level \"{level}\""))
             .hint(format!("Ask for one of: {}.", reached.join(", "))));
     }
@@ -182,7 +231,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::{domain::receipt::Receipt, ingest::reason::Reason};
+    use crate::domain::receipt::Receipt;
 
     #[test]
     fn the_answer_is_json_of_the_interface() {

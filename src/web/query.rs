@@ -22,8 +22,9 @@ use crate::{
     ingest::timestamp::from_rfc3339,
     monitor::{EngineItem, EnginesView},
     store::{
-        ledger,
+        Conn, ledger,
         readings::{self, Bucket, BucketMetric, ListFilter, PAGE_MAX, StoredReading},
+        relay,
     },
 };
 
@@ -237,9 +238,16 @@ pub async fn receipt(_who: Asker, path: Path<(String, String)>, state: Data<WebS
     let stream = Uuid::parse_str(&stream).map_err(|_| ApiError::field("stream", "is not a UUID"))?;
     let seq: u64 = seq.parse().map_err(|_| ApiError::field("seq", "is not a whole number"))?;
     let (stream, seq) = state.views.buffer.locate(stream, seq);
-    let known = match state.views.buffer.state_of(stream, seq) {
-        Some(known) => known,
-        None => state.store.call(move |conn| ledger::receipt_state(conn, stream, seq)).await?,
+    let (known, relayed) = match state.views.buffer.state_of(stream, seq) {
+        // What the medium knows is not in the database yet, or was never to be.
+        Some(known) if known != ReceiptState::Stored => (known, false),
+        _ => {
+            let ask = move |conn: &mut Conn| {
+                let known = ledger::receipt_state(conn, stream, seq)?;
+                Ok((known, known == ReceiptState::Stored && relay::is_relayed(conn, stream, seq)?))
+            };
+            state.store.call(ask).await?
+        }
     };
-    Ok(HttpResponse::Ok().json(ReceiptAnswer { state: known, relayed: false }))
+    Ok(HttpResponse::Ok().json(ReceiptAnswer { state: known, relayed }))
 }

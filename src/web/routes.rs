@@ -78,6 +78,7 @@ pub const ROUTES: &[RouteSpec] = routes! {
     ADMIN    POST   "/admin/duties/{name}/run" => duties::run;
     OPERATOR GET    "/admin/buffer" => look::buffer;
     OPERATOR GET    "/admin/outbox" => look::outbox;
+    OPERATOR GET    "/admin/instances" => look::instances;
     OPERATOR GET    "/admin/audit" => look::audit_rows;
     OPERATOR GET    "/admin/config" => look::config;
     OPERATOR GET    "/admin/logs" => logs::tail;

@@ -4,7 +4,7 @@ use std::{fmt, path::PathBuf, sync::Arc};
 
 use actix_web::{HttpRequest, web::Data};
 use arc_swap::ArcSwap;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 
 use super::{
     auth::Throttle,
@@ -13,8 +13,9 @@ use super::{
 use crate::{
     clock::{ArrivalClock, SharedClock},
     config::Config,
+    domain::receipt::StreamId,
     event::Metrics,
-    ingest::admission::Admission,
+    ingest::{admission::Admission, pace::Pace},
     logging::Logging,
     monitor::Views,
     protocol::{AcknowledgeAlert, Ingest, RunDuty, Wake},
@@ -22,6 +23,9 @@ use crate::{
     store::{Store, tokens::TokenBook},
     supervise::{ActorRegistry, Courier},
 };
+
+/// Resolves when everything up to a number of a stream is in Kafka.
+pub type AwaitRelay = Arc<dyn Fn(StreamId, u64) -> oneshot::Receiver<()> + Send + Sync>;
 
 /// What `daemon.rs` gives to [`serve`](super::serve).
 pub struct Parts {
@@ -35,6 +39,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// The budget of bytes in the works.
     pub admission: Admission,
+    /// The rate that pushes keep; `None` where there is no limit.
+    pub pace: Option<Pace>,
     /// To `IngestActor`.
     pub ingest: Courier<Ingest>,
     /// To `AlertActor`.
@@ -59,6 +65,8 @@ pub struct Parts {
     pub registry: Arc<ActorRegistry>,
     /// Where the control socket is to lie; `None` opens none.
     pub control_socket: Option<PathBuf>,
+    /// Waits until Kafka has committed a number; `None` without a relay.
+    pub relayed: Option<AwaitRelay>,
     /// Demo only: a sign-in by `/?token=` is taken.
     pub demo: bool,
 }

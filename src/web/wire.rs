@@ -3,7 +3,9 @@
 //! In: an accepted connection, over TCP, over TLS, or from the control socket. Out: the same bytes, but for two things. A client that
 //! takes nothing of what is sent to it for `server.client_timeout` is cut off, and so is one whose [`Cutter`] says so: a live stream
 //! whose token was revoked must end even where the client does not read, and then nobody asks the stream for more. And the bodiless
-//! answers that actix gives to what is no request are replaced ([`super::bare`]). A crash loses the connection, as it would anyway.
+//! answers that actix gives to what is no request are replaced ([`super::bare`]); a `100 Continue` with the final answer right behind it
+//! is left out, since whoever is refused need not send the body; and whoever was refused within a body is seen off ([`super::linger`]).
+//! A crash loses the connection, as it would anyway.
 
 use std::{
     cell::{Cell, RefCell},
@@ -25,11 +27,19 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-use super::bare;
+use super::{
+    bare,
+    linger::{Linger, Next},
+};
 
-/// Bytes that a connection reads before what it has is looked at. actix by itself reads on up to 128 KiB, in a buffer that grows to a
-/// multiple of it: with hundreds of senders whose pushes are refused that would be most of the daemon's memory.
-const TURN_BYTES: usize = 32 * 1024;
+/// Bytes that a connection reads before what it has is looked at.
+const TURN_BYTES: usize = 16 * 1024;
+/// Room that a read leaves in the buffer, bytes. actix by itself reads on up to 128 KiB, into a buffer that doubles as soon as less than
+/// this is left while something is in it, and of which a request keeps the part with its head: with hundreds of senders of large pushes
+/// that was most of the daemon's memory. Looked at before it is full, the buffer stays at its first 8 KiB.
+const ROOM_BYTES: usize = 1024;
+
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// What a connection can run over.
 pub(super) trait Medium: ActixStream + 'static {
@@ -70,9 +80,21 @@ struct Cut {
     socket: Option<RawFd>,
     reader: RefCell<Option<Waker>>,
     writer: RefCell<Option<Waker>>,
+    linger: Linger,
 }
 
 impl Cutter {
+    /// Ends an HTTP/1 connection after the answer to the request in hand, in a way that the sender still sees that answer: what
+    /// still comes of its body is read and forgotten, at most `bytes` of it, for at most `patience`.
+    pub fn linger(&self, bytes: usize, patience: Duration) {
+        self.0.linger.order(bytes, patience);
+    }
+
+    /// Whether the connection ends after the answer.
+    pub fn lingers(&self) -> bool {
+        self.0.linger.is_ordered()
+    }
+
     /// Ends the connection now: what was not sent yet is dropped, the client sees a reset. Returns whether there was anything to end.
     pub fn cut(&self) -> bool {
         if self.0.done.replace(true) {
@@ -120,6 +142,8 @@ pub(super) struct Wire<IO> {
     taken: usize,
     /// Runs while the client takes nothing.
     waiting: Option<Pin<Box<Sleep>>>,
+    /// Runs while what comes is forgotten.
+    forgetting: Option<Pin<Box<Sleep>>>,
     /// An answer of ours on its way out instead of a bare one.
     instead: Option<Instead>,
 }
@@ -143,7 +167,7 @@ impl<IO: Medium> Wire<IO> {
         });
         let socket = io.tcp().map(AsRawFd::as_raw_fd);
         let cutter = Cutter(Rc::new(Cut { socket, ..Cut::default() }));
-        Self { io, cutter, patience, taken: 0, waiting: None, instead: None }
+        Self { io, cutter, patience, taken: 0, waiting: None, forgetting: None, instead: None }
     }
 
     /// To end the connection with.
@@ -203,6 +227,9 @@ impl<IO: Medium> Wire<IO> {
 
     fn write(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if self.instead.is_none() {
+            if bytes.strip_prefix(CONTINUE).is_some_and(|behind| behind.starts_with(b"HTTP/1.1 ")) {
+                return Poll::Ready(Ok(CONTINUE.len()));
+            }
             match bare::find(bytes) {
                 None => return Pin::new(&mut self.io).poll_write(context, bytes),
                 // What stands before it goes out first; the next call begins with the bare answer.
@@ -213,6 +240,42 @@ impl<IO: Medium> Wire<IO> {
         // Until all is out, the caller is told that nothing was taken and offers the same bytes again.
         ready!(self.send_instead(context))?;
         Poll::Ready(Ok(bytes.len()))
+    }
+}
+
+impl<IO: Medium> Wire<IO> {
+    /// Reads no more than is left of this turn, and leaves room where there is more than that.
+    fn read(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<usize>> {
+        let room = buffer.remaining();
+        let most = if room > ROOM_BYTES { room - ROOM_BYTES } else { room };
+        let mut limited = buffer.take(most.min(TURN_BYTES - self.taken));
+        ready!(Pin::new(&mut self.io).poll_read(context, &mut limited))?;
+        let read = limited.filled().len();
+        // SAFETY: `limited` is the beginning of the room in `buffer`, and so much of it has just been filled.
+        unsafe { buffer.assume_init(read) };
+        buffer.advance(read);
+        self.taken += read;
+        Poll::Ready(Ok(read))
+    }
+
+    /// What becomes of a read on a connection that is to end: ready where the sender counts as having ended.
+    fn see_off(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if self.cutter.0.linger.next() == Next::Close {
+            match Pin::new(&mut self.io).poll_shutdown(context) {
+                // Comes again with the next look; meanwhile what comes is read.
+                Poll::Pending => {}
+                // A sender that has gone already has nothing to be told.
+                Poll::Ready(_) => self.cutter.0.linger.closed(),
+            }
+        }
+        match self.cutter.0.linger.next() {
+            Next::Read | Next::Close => Poll::Pending,
+            Next::End => Poll::Ready(()),
+            Next::Forget(patience) => {
+                let forgetting = self.forgetting.get_or_insert_with(|| Box::pin(sleep(patience)));
+                forgetting.as_mut().poll(context)
+            }
+        }
     }
 }
 
@@ -228,21 +291,24 @@ impl<IO: Medium> AsyncRead for Wire<IO> {
         if this.cutter.0.done.get() {
             return Poll::Ready(Err(this.ended()));
         }
-        if this.taken >= TURN_BYTES {
+        if this.cutter.lingers() && this.see_off(context).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        if this.taken >= TURN_BYTES || (this.taken > 0 && buffer.remaining() <= ROOM_BYTES) {
             // The rest at the next turn, which comes at once: first what was read is looked at.
             this.taken = 0;
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
-        let before = buffer.filled().len();
-        let read = Pin::new(&mut this.io).poll_read(context, buffer);
-        if read.is_pending() {
-            this.taken = 0;
-            Cutter::watch(&this.cutter.0.reader, context);
-        } else {
-            this.taken += buffer.filled().len() - before;
+        let read = this.read(context, buffer);
+        match &read {
+            Poll::Pending => {
+                this.taken = 0;
+                Cutter::watch(&this.cutter.0.reader, context);
+            }
+            Poll::Ready(read) => this.cutter.0.linger.forgot(*read.as_ref().unwrap_or(&0)),
         }
-        read
+        read.map_ok(|_| ())
     }
 }
 
@@ -250,12 +316,18 @@ impl<IO: Medium> AsyncWrite for Wire<IO> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let sent = this.write(context, bytes);
+        if matches!(sent, Poll::Ready(Ok(1..))) {
+            this.cutter.0.linger.sent();
+        }
         this.judge(context, sent)
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let sent = Pin::new(&mut this.io).poll_flush(context);
+        if matches!(sent, Poll::Ready(Ok(()))) {
+            this.cutter.0.linger.flushed();
+        }
         this.judge(context, sent)
     }
 

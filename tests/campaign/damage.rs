@@ -146,7 +146,13 @@ fn one(world: &mut World, what: &str, part: &mut Part) -> Result<(), String> {
     if what != "last segment cut short" && (verdict.missing > world.announced || (small && world.announced > FRAME_MAX)) {
         return Err(format!("{} missing, {} announced: {verdict}", verdict.missing, world.announced));
     }
-    // A tail that was cut off looks like one that was never written: nobody can know what stood there.
-    part.count("missing behind a cut and not known to be", verdict.missing.saturating_sub(world.announced));
+    // Nobody can know what stood behind a tail that was cut off after a kill; that something may have is told.
+    let uncounted = verdict.missing.saturating_sub(world.announced);
+    let told = world.daemon.metric("belayd_journal_lost_ends") > 0.0;
+    if uncounted > 0 && !told {
+        return Err(format!("{uncounted} missing behind a cut, and nothing is said of a lost end"));
+    }
+    part.count("lost ends told", u64::from(told));
+    part.count("missing behind a cut that is told and cannot be counted", uncounted);
     Ok(())
 }

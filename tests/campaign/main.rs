@@ -30,7 +30,6 @@ mod oracle;
 mod outage;
 mod part;
 mod power;
-mod proxy;
 mod report;
 mod sender;
 mod world;
@@ -56,6 +55,9 @@ struct Entry {
     short: (u64, u64),
     long: (u64, u64),
 }
+
+/// From here on the page is written by hand and stays.
+const BY_HAND: &str = "\n# The journal by itself\n";
 
 const PARTS: &[Entry] = &[
     Entry {
@@ -173,7 +175,11 @@ fn main() -> ExitCode {
     println!("{text}");
     // Only the whole campaign may speak for the project.
     let place = value("--report").or_else(|| (long && only.is_none()).then(|| "docs/RELIABILITY.md".into()));
-    if let Some(Err(error)) = place.map(|path| std::fs::write(path, &text)) {
+    let kept = |path: &str| {
+        let old = std::fs::read_to_string(path).unwrap_or_default();
+        old.find(BY_HAND).map_or_else(String::new, |at| old[at..].to_owned())
+    };
+    if let Some(Err(error)) = place.map(|path| std::fs::write(&path, format!("{text}{}", kept(&path)))) {
         println!("the report could not be written: {error}");
         return ExitCode::FAILURE;
     }

@@ -117,6 +117,8 @@ fn hunt(campaign: &Campaign, part: &mut Part, number: u64, mutant: &Mutant, shim
         });
     }
     match trial.failures.first() {
+        // A layer that does not see all that is done finds fault with everybody.
+        Some(how) if how.contains(power::BLIND) => part.failed(format!("{}: nothing is proved, {}", mutant.name, short(how)), None),
         Some(how) => {
             part.fault("mutants caught");
             let how = short(how.strip_prefix(mutant.name).unwrap_or(how).trim_start_matches(": "));

@@ -10,10 +10,12 @@ use super::{
     database::Database,
     dice::Dice,
     part::{Campaign, Part},
-    proxy::{Mood, Proxy},
     world::{Plan, World},
 };
-use crate::support::postgres::{Postgres, is_installed};
+use crate::support::{
+    postgres::{Postgres, is_installed},
+    proxy::{Mood, Proxy},
+};
 
 /// Faults on one directory.
 const HISTORY: u64 = 12;

@@ -75,7 +75,7 @@ pub fn on_both(test: impl Fn(Side, Side)) {
         crate::support::left_out("backups of PostgreSQL, because its binaries are not installed (tests/run installs them)");
         return;
     }
-    let server = Postgres::start(&["fsync=off"]);
+    let server = Postgres::start(&[]);
     let mut admin = PgConnection::establish(&server.url("postgres")).expect("the server answers");
     for name in ["first", "second"] {
         sql_query(format!("CREATE DATABASE {name}")).execute(&mut admin).expect("a database");

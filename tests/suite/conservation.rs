@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::support::{client::Client, daemon::Setup};
+use crate::support::{client::Client, daemon::Setup, tiers};
 
 const PARTS: [&str; 9] = ["stored", "duplicate", "conflict", "dead", "discarded", "quarantined", "void", "lost", "buffered"];
 
@@ -18,7 +18,11 @@ fn push(engine: &str, first_ms: i64, rows: i64, value: i64) -> String {
 
 #[test]
 fn the_identity_holds_at_every_look_under_load_with_duplicates_and_conflicts() {
-    let daemon = Setup::with("[buffer]\nflush_interval = \"100ms\"\n").start();
+    tiers().into_iter().for_each(hold_under_load);
+}
+
+fn hold_under_load(tier: &str) {
+    let daemon = Setup::with(&format!("[buffer]\ntier = \"{tier}\"\nflush_interval = \"100ms\"\n")).start();
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         for number in 0..4 {
@@ -61,7 +65,13 @@ fn the_identity_holds_at_every_look_under_load_with_duplicates_and_conflicts() {
 #[cfg(feature = "fault-injection")]
 #[test]
 fn a_build_that_drops_one_row_is_found_out() {
-    let daemon = Setup::with("[buffer]\nflush_interval = \"100ms\"\n").env("BELAYD_FAULT", "drop-row").start();
+    tiers().into_iter().for_each(find_the_dropped_row);
+}
+
+#[cfg(feature = "fault-injection")]
+fn find_the_dropped_row(tier: &str) {
+    let setup = Setup::with(&format!("[buffer]\ntier = \"{tier}\"\nflush_interval = \"100ms\"\n"));
+    let daemon = setup.env("BELAYD_FAULT", "drop-row").start();
     let client = Client::new(&daemon.address, &daemon.token);
     assert_eq!(client.post("/api/readings", &push("m", 1_700_000_000_000, 500, 1)).status, 202);
     daemon.wait_for("found out", Duration::from_secs(15), |daemon| daemon.metric("belayd_conservation_violation") == 1.0);

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use diesel::{Connection, SqliteConnection, connection::SimpleConnection};
 
-use crate::support::daemon::{Daemon, Setup};
+use crate::support::{
+    daemon::{Daemon, Setup},
+    rows::number,
+};
 
 fn check(daemon: &Daemon) -> serde_json::Value {
     let before = daemon.metric("belayd_integrity_pass_timestamp_seconds");
@@ -28,7 +31,8 @@ fn alert(daemon: &Daemon) -> Option<String> {
 
 #[test]
 fn what_vanished_or_is_there_twice_is_measured_and_alarmed_until_it_is_mended() {
-    let daemon = Setup::with("[buffer]\nflush_interval = \"100ms\"\n").start();
+    // In tier memory nothing lies before the database that could mend it.
+    let daemon = Setup::with("[buffer]\ntier = \"memory\"\nflush_interval = \"100ms\"\n").start();
     for n in 0..100 {
         let body = format!(r#"{{"engineId":"e","timestamp":{},"rpm":1}}"#, 1_700_000_000_000_i64 + n);
         assert_eq!(daemon.post("/api/readings", &body).status, 202);
@@ -65,6 +69,37 @@ fn what_vanished_or_is_there_twice_is_measured_and_alarmed_until_it_is_mended() 
     let found = check(&daemon);
     assert_eq!((&found["repaired"], &found["ledgerFaults"]), (&1.into(), &1.into()), "{found}");
     assert_eq!(daemon.metric("belayd_integrity_repaired_total"), 1.0);
+}
+
+#[test]
+fn what_the_journal_still_has_is_stored_again_and_what_was_deleted_stays_away() {
+    let daemon = Setup::with("[buffer]\nflush_interval = \"100ms\"\n").start();
+    let push = |n: i64| {
+        let body = format!(r#"{{"engineId":"e","timestamp":{},"rpm":{n}}}"#, 1_700_000_000_000_i64 + n);
+        assert_eq!(daemon.post("/api/readings", &body).status, 202);
+    };
+    (0..100).for_each(push);
+    // A repeat has a number and no row.
+    push(50);
+    assert_eq!(daemon.drained(), 100);
+    alter(
+        &daemon,
+        "CREATE TABLE kept AS SELECT * FROM readings; DROP TRIGGER readings_removed; DELETE FROM readings WHERE rpm < 10",
+    );
+    let found = check(&daemon);
+    assert_eq!((&found["restored"], &found["missing"], &found["twice"]), (&10.into(), &0.into(), &0.into()), "{found}");
+    assert_eq!(daemon.metric("belayd_integrity_restored_total"), 10.0);
+    assert_eq!(alert(&daemon), None, "nothing is missing any more");
+    let path = daemon.dir().join("belayd.db");
+    let columns = "engine_id, observed_at_us, rpm, stream_no, seq, created_at_us";
+    let other = format!("SELECT count(*) AS n FROM (SELECT {columns} FROM kept EXCEPT SELECT {columns} FROM readings)");
+    assert_eq!(number(&path, &other), 0, "they are as they were");
+
+    // Where a person has deleted something, nobody can tell which of the missing ones that was.
+    alter(&daemon, "INSERT INTO removed_readings SELECT no, 0, 1 FROM streams; DELETE FROM readings WHERE rpm < 3");
+    let found = check(&daemon);
+    assert_eq!((&found["restored"], &found["missing"]), (&0.into(), &2.into()), "{found}");
+    daemon.wait_for("alarmed", Duration::from_secs(10), |daemon| alert(daemon).as_deref() == Some("firing"));
 }
 
 #[test]

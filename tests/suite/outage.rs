@@ -111,31 +111,68 @@ fn the_buffer_refuses_at_its_bound_and_takes_again_after_the_outage() {
     if !has_postgres() {
         return;
     }
+    // Rows a push, and how many are taken: exactly where rows are counted, about where bytes of a file are.
+    fill_and_drain("tier = \"memory\"\nmemory_rows = 1000\n", 100, 1_000..=1_000);
+    fill_and_drain("tier = \"journal\"\njournal_bytes = \"8MB\"\n", 5_000, 100_000..=600_000);
+}
+
+fn fill_and_drain(buffer: &str, rows: i64, bound: std::ops::RangeInclusive<i64>) {
     let mut server = Postgres::start(&["fsync=off"]);
     let mut setup = setup(&server);
-    setup.more.push_str("tier = \"memory\"\nmemory_rows = 1000\n");
+    setup.more.push_str(buffer);
     let daemon = setup.start();
     server.crash();
     let body = |n: i64| {
-        format!(
-            "[{}]",
-            (0..100)
-                .map(|i| format!(r#"{{"engineId":"e{i}","timestamp":{},"rpm":1}}"#, 1_700_000_000_000_i64 + n))
-                .collect::<Vec<_>>()
-                .join(",")
-        )
+        let time = |i: i64| 1_700_000_000_000_i64 + n * rows + i;
+        let items: Vec<_> =
+            (0..rows).map(|i| format!(r#"{{"engineId":"e{}","timestamp":{},"rpm":1}}"#, i % 100, time(i))).collect();
+        format!("[{}]", items.join(","))
     };
     let mut taken = 0;
-    let refused = (0..50).find_map(|n| {
+    let refused = (0..100).find_map(|n| {
         let answer = daemon.post("/api/readings", &body(n));
-        taken += u64::from(answer.status == 202) * 100;
+        taken += i64::from(answer.status == 202) * rows;
         (answer.status != 202).then_some(answer)
     });
     let refused = refused.expect("the bound is reached");
-    assert_eq!((refused.status, taken), (503, 1_000), "{refused:?}");
+    assert_eq!(refused.status, 503, "{refused:?}");
+    assert!(bound.contains(&taken), "{buffer}: {taken}");
     assert!(refused.head.contains("retry-after:"), "{}", refused.head);
     assert_eq!((daemon.get("/readyz").status, state(&daemon)), (503, "full".into()));
     server.restart();
-    daemon.wait_for("taken again", Duration::from_secs(20), |daemon| daemon.post("/api/readings", &body(99)).status == 202);
-    assert_eq!(daemon.drained(), 1_100);
+    daemon.wait_for("taken again", Duration::from_secs(20), |daemon| daemon.post("/api/readings", &body(200)).status == 202);
+    assert_eq!(daemon.drained() as i64, taken + rows, "{buffer}");
+    assert_eq!(daemon.metric("belayd_conservation_violation"), 0.0);
+}
+
+#[test]
+fn a_database_whose_commits_a_crash_may_take_back_is_not_acknowledged_as_store() {
+    if !has_postgres() {
+        return;
+    }
+    for (setting, name) in [("fsync=off", "fsync = off"), ("synchronous_commit=off", "synchronous_commit = off"), ("fsync=on", "")]
+    {
+        let server = Postgres::start(&[setting]);
+        let daemon = setup(&server).start();
+        daemon.wait_for("ready", Duration::from_secs(20), |daemon| state(daemon) == "ready");
+        let answer = daemon.post("/api/readings?ack=store", r#"{"engineId":"e1","rpm":1}"#);
+        let weak = !name.is_empty();
+        assert_eq!(
+            (answer.status, answer.json()["ack"].as_str()),
+            (202, Some(if weak { "journal" } else { "store" })),
+            "{setting}"
+        );
+        assert_eq!(daemon.metric("belayd_readings_stored_total"), 1.0, "it waited for the commit all the same");
+        let checks = daemon.get("/readyz").json()["checks"]["durability"].as_str().unwrap_or_default().to_owned();
+        let buffer = daemon.get("/admin/buffer").json()["storeAck"].clone();
+        let reason = buffer["reason"].as_str().unwrap_or_default();
+        let page = daemon.get("/").body;
+        if weak {
+            assert!(checks.starts_with("weak: ") && checks.contains(name), "{checks}");
+            assert!(buffer["level"] == "journal" && reason.contains(name), "{buffer}");
+        } else {
+            assert_eq!((checks.as_str(), buffer["level"].as_str(), reason), ("ok", Some("store"), ""));
+        }
+        assert_eq!(page.contains(" = off: "), weak, "the page says so");
+    }
 }

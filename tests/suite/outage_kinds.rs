@@ -113,7 +113,7 @@ fn outlast(take_away: Break) {
         push(&client, 100, 100);
         daemon.wait_for("buffering", Duration::from_secs(20), |daemon| state(daemon) == "buffering");
         daemon.wait_for("alarmed", Duration::from_secs(10), |daemon| told(daemon).iter().any(|alert| alert["state"] == "firing"));
-        daemon.wait_for("open", Duration::from_secs(20), |daemon| daemon.metric("belayd_circuit_state{party=\"store\"}") == 2.0);
+        daemon.wait_for("open", Duration::from_secs(20), |daemon| daemon.metric("belayd_circuit_state{party=\"database\"}") == 2.0);
         daemon.wait_for("tried again", Duration::from_secs(20), |daemon| daemon.log().contains("circuit=half-open"));
         push(&client, 200, 100);
         assert_eq!(told(&daemon).len(), 1, "one alert, however often it is tried");
@@ -128,7 +128,7 @@ fn outlast(take_away: Break) {
         let end = daemon.log().lines().rev().find(|line| line.contains("the database answers again after")).map(str::to_owned);
         let text = alerts[0]["text"].as_str().unwrap_or_default().to_owned();
         assert!(text.contains("answers again after") && text.contains("200 readings"), "how long and how much: {text}; {end:?}");
-        assert_eq!(daemon.metric("belayd_circuit_state{party=\"store\"}"), 0.0);
+        assert_eq!(daemon.metric("belayd_circuit_state{party=\"database\"}"), 0.0);
         assert_eq!(daemon.metric("belayd_conservation_violation"), 0.0);
         assert_eq!(daemon.metric("belayd_readings_dead"), 0.0, "an outage is no row's fault");
         // The first question after an outage may meet a connection that died with it.

@@ -3,6 +3,7 @@
 
 use std::{fs, path::PathBuf, thread, time::Duration};
 
+use diesel::{connection::SimpleConnection, prelude::*, sql_query, sql_types::Text};
 use serde_json::Value;
 
 use super::backup::{Side, done, on_both, path, said};
@@ -189,6 +190,60 @@ fn a_damaged_frame_is_found_by_verify_and_by_the_daemon_counted_alarmed_and_set_
     assert!(daemon.dir().join("data/journal/quarantine").exists_with_files());
 }
 
+/// Cuts the last segment that holds readings in the middle of them.
+fn cut_the_last(daemon: &Daemon) {
+    let whole = |path: &PathBuf| fs::read(path).expect("readable");
+    let used = |path: &PathBuf| whole(path).iter().rposition(|byte| *byte != 0).unwrap_or(0);
+    let path = segments(daemon).into_iter().rfind(|path| used(path) > 8_192).expect("a segment with readings");
+    let half = (8_192 + used(&path)) / 2;
+    fs::OpenOptions::new().write(true).open(&path).expect("writable").set_len(half as u64).expect("cut");
+}
+
+#[test]
+fn an_end_that_is_cut_off_after_a_crash_is_told_as_a_loss_that_cannot_be_counted() {
+    let mut daemon = Setup::with(&format!("{SLOW}{SMALL}")).start();
+    settle(&daemon);
+    push(&daemon, 0, 5_000);
+    assert_eq!(daemon.metric("belayd_journal_lost_ends"), 0.0);
+    daemon.kill();
+    cut_the_last(&daemon);
+    let verified = daemon.command(&["journal", "verify", "--json"]);
+    assert_eq!(verified.status.code(), Some(1), "{}", said(&verified));
+    let report: Value = serde_json::from_slice(&verified.stdout).expect("JSON");
+    let last = report["lostEnds"][0]["lastKnownSeq"].as_u64().expect("the last known number");
+    assert!((1..5_001).contains(&last), "{report}");
+
+    daemon.start_again();
+    let told = wait_for_alert(&daemon, "journal-damaged").to_string();
+    assert!(told.contains(&format!("behind number {last} ")) && told.contains("how many is not known"), "{told}");
+    assert_eq!(daemon.metric("belayd_journal_lost_ends"), 1.0);
+    let asked = Client::new(&daemon.address, &daemon.token);
+    assert_eq!(asked.post("/api/readings?ack=store", r#"{"engineId":"fresh","rpm":1}"#).status, 202);
+    daemon.drained();
+    assert_eq!(daemon.metric("belayd_conservation_violation"), 0.0);
+    daemon.kill();
+    daemon.start_again();
+    assert_eq!(daemon.metric("belayd_journal_lost_ends"), 1.0, "a restart does not forget it");
+    let stat: Value = serde_json::from_slice(&daemon.command(&["journal", "stat", "--json"]).stdout).expect("JSON");
+    assert_eq!(stat["lostEnds"][0]["lastKnownSeq"].as_u64(), Some(last));
+}
+
+#[test]
+fn an_end_that_is_cut_off_after_an_orderly_stop_is_counted_to_the_last_reading() {
+    let mut daemon = Setup::with(&format!("{SLOW}{SMALL}")).start();
+    settle(&daemon);
+    push(&daemon, 0, 5_000);
+    daemon.stop();
+    let stored = daemon.command(&["journal", "stat", "--json"]);
+    let stat: Value = serde_json::from_slice(&stored.stdout).expect("JSON");
+    let next = stat["lanes"][0]["nextSeq"].as_u64();
+    cut_the_last(&daemon);
+    let verified = daemon.command(&["journal", "verify", "--json"]);
+    let report: Value = serde_json::from_slice(&verified.stdout).expect("JSON");
+    assert_eq!((report["whole"].as_bool(), report["lanes"][0]["nextSeq"].as_u64()), (Some(false), next), "{report}");
+    assert_eq!(report["lostEnds"].as_array().map(Vec::len), Some(0));
+}
+
 trait HasFiles {
     fn exists_with_files(&self) -> bool;
 }
@@ -236,4 +291,90 @@ fn a_journal_that_fills_up_is_alarmed_before_it_refuses_and_the_alarm_ends_when_
         alert(daemon, "journal-filling").is_some_and(|alert| alert["state"] == "resolved")
     });
     assert_eq!(daemon.metric("belayd_readings_stored_total"), next as f64);
+}
+
+fn receipt(daemon: &Daemon, receipt: &Value, nth: u64) -> String {
+    let (stream, first) = (receipt["stream"].as_str().expect("a stream"), receipt["firstSeq"].as_u64().expect("a number"));
+    let answer = daemon.get(&format!("/api/receipts/{stream}/{}", first + nth));
+    answer.json()["state"].as_str().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn numbers_acknowledged_after_a_backup_are_not_given_to_other_readings_after_its_restore() {
+    on_both(|from, to| {
+        let daemon = from.setup_with(SLOW).start();
+        settle(&daemon);
+        push(&daemon, 0, 1_000);
+        let file = daemon.dir().join("backup.tar.gz");
+        done(&daemon, &["backup", path(&file)]);
+        let late = daemon.post("/api/readings?ack=journal", &batch(1_000, 1_000)).json()["receipt"].clone();
+        let mut other = to.setup_with("[buffer]\nflush_interval = \"50ms\"\n").bare();
+        done(&other, &["restore", path(&file)]);
+        other.token.clone_from(&daemon.token);
+        other.start_again();
+        let fresh = other.post("/api/readings?ack=store", &batch(5_000, 1_000)).json()["receipt"].clone();
+        assert_ne!(fresh["stream"], late["stream"]);
+        other.drained();
+        assert_eq!(receipt(&other, &late, 0), "lost", "what the restore does not have");
+        assert_eq!(receipt(&other, &fresh, 0), "stored");
+        assert_eq!(other.metric("belayd_readings_duplicate_total"), 0.0);
+        // The mark has done its duty: another start goes on as usual.
+        assert!(other.stop().success());
+        other.start_again();
+        let next = other.post("/api/readings?ack=store", &batch(6_000, 1_000)).json()["receipt"].clone();
+        assert_eq!(next["stream"], fresh["stream"]);
+        assert_eq!(other.metric("belayd_conservation_violation"), 0.0);
+    });
+}
+
+#[test]
+fn a_receipt_says_lost_where_the_journals_end_is_gone() {
+    let mut daemon = Setup::with(SLOW).start();
+    settle(&daemon);
+    push(&daemon, 0, 1_000);
+    let gone = daemon.post("/api/readings?ack=journal", &batch(1_000, 1_000)).json()["receipt"].clone();
+    daemon.kill();
+    let segment = segments(&daemon).last().cloned().expect("a segment");
+    let file = fs::OpenOptions::new().write(true).open(segment).expect("writable");
+    file.set_len(40_000).expect("cut");
+    daemon.start_again();
+    settle(&daemon);
+    assert_eq!(receipt(&daemon, &gone, 999), "lost");
+}
+
+#[test]
+fn a_database_that_comes_back_empty_is_migrated_and_takes_what_waits() {
+    for tier in ["journal", "memory"] {
+        let daemon = Setup::with(&format!("[buffer]\nflush_interval = \"50ms\"\ntier = \"{tier}\"\n")).start();
+        let client = Client::new(&daemon.address, &daemon.token);
+        let push = |from| assert_eq!(client.post("/api/readings", &batch(from, 1_000)).status, 202);
+        push(0);
+        daemon.drained();
+        empty(&daemon);
+        push(1_000);
+        daemon.wait_for("what waited", Duration::from_secs(20), |daemon| daemon.metric("belayd_readings_buffered") == 0.0);
+        let stored = readings_of(&Side::Sqlite, &daemon);
+        let lost = daemon.metric("belayd_readings_lost_total{reason=\"restored\"}") as usize;
+        assert_eq!(stored + lost, 2_000, "tier {tier}: {stored} stored, {lost} lost");
+        assert!(stored >= 1_000 && (tier == "memory" || lost == 0), "tier {tier}: {lost} lost");
+        assert_eq!(daemon.metric("belayd_conservation_violation"), 0.0, "tier {tier}");
+    }
+}
+
+/// Takes every table away, as a server would be that was set up anew.
+fn empty(daemon: &Daemon) {
+    let mut conn = SqliteConnection::establish(path(&daemon.dir().join("belayd.db"))).expect("it opens");
+    conn.batch_execute("PRAGMA busy_timeout = 10000; BEGIN IMMEDIATE").expect("a lock");
+    #[derive(QueryableByName)]
+    struct Name {
+        #[diesel(sql_type = Text)]
+        name: String,
+    }
+    let tables: Vec<Name> = sql_query("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
+        .load(&mut conn)
+        .expect("its tables");
+    for table in tables {
+        conn.batch_execute(&format!("DROP TABLE {}", table.name)).expect("dropped");
+    }
+    conn.batch_execute("COMMIT").expect("committed");
 }

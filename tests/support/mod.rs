@@ -2,7 +2,11 @@
 
 pub mod client;
 pub mod daemon;
+pub mod kafka;
 pub mod postgres;
+pub mod proxy;
+pub mod reader;
+pub mod redis;
 pub mod rows;
 
 /// Says what is not tried here, and why, past the test harness, which would swallow the words of a test that passes.

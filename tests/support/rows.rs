@@ -41,3 +41,29 @@ fn open(path: &Path) -> SqliteConnection {
     sql_query("PRAGMA busy_timeout = 10000").execute(&mut conn).expect("a pragma");
     conn
 }
+
+#[derive(QueryableByName)]
+struct Numbered {
+    #[diesel(sql_type = Text)]
+    stream: String,
+    #[diesel(sql_type = BigInt)]
+    seq: i64,
+    #[diesel(sql_type = Text)]
+    engine_id: String,
+}
+
+/// Stream, number and engine of every stored reading, of either database by its URL.
+pub fn numbered(url: &str) -> Vec<(String, u64, String)> {
+    let query = sql_query("SELECT s.stream, r.seq, r.engine_id FROM readings AS r JOIN streams AS s ON s.no = r.stream_no");
+    let rows: Vec<Numbered> = match url.strip_prefix("sqlite://") {
+        Some(path) => query.load(&mut open(Path::new(path))).expect("the tables are there"),
+        None => query.load(&mut PgConnection::establish(url).expect("the server answers")).expect("the tables are there"),
+    };
+    rows.into_iter().map(|row| (row.stream, row.seq.unsigned_abs(), row.engine_id)).collect()
+}
+
+/// Runs one statement on a PostgreSQL.
+pub fn execute(url: &str, statement: &str) {
+    let mut conn = PgConnection::establish(url).expect("the server answers");
+    sql_query(statement).execute(&mut conn).expect("the statement is right");
+}

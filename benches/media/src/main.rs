@@ -9,6 +9,7 @@
 mod commit;
 mod disk;
 mod media;
+mod preallocation;
 mod report;
 
 use std::{
@@ -25,8 +26,9 @@ const WAITERS: usize = 16;
 /// What the database has not taken yet: anything older is dropped by the commit that comes next.
 const BACKLOG_BYTES: u64 = 64 << 20;
 
-const HELP: &str = "cargo run --release -- [--rounds N] [--seconds N] [--backlog-mb N] [--dir DIR] [--only MEDIUM]
+const HELP: &str = "cargo run --release -- [preallocation] [--rounds N] [--seconds N] [--backlog-mb N] [--dir DIR] [--only MEDIUM]
 
+  preallocation   instead, how a segment's room should be made (--rounds and --dir only)
   --rounds N      rounds of each measurement, interleaved; the median is quoted (default 5)
   --seconds N     length of one measurement of load (default 3)
   --backlog-mb N  what lies in the medium when it is opened again (default 1024)
@@ -51,6 +53,10 @@ fn main() {
         ["load", medium, push, seconds, dir] => load(medium, number(push) as usize, number(seconds), Path::new(dir)),
         ["fill", medium, megabytes, dir] => fill(medium, number(megabytes), Path::new(dir)),
         ["reopen", medium, dir] => reopen(medium, Path::new(dir)),
+        ["preallocation", rest @ ..] => {
+            let options = options(rest);
+            preallocation::run(&options.dir, options.rounds, 400).unwrap_or_else(|error| usage(&error.to_string()));
+        }
         _ => report::run(&options(&texts)),
     }
 }

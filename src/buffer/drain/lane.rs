@@ -18,7 +18,10 @@ use super::{
     DrainSettings, IDLE_STEP, MAX_BATCH_ROWS, Observer, Verdict, WriteFailed, Writer,
     outage::{Circuit, Permit},
 };
-use crate::buffer::{Attached, Buffer, DrainOutcome, Work, call::Call};
+use crate::{
+    buffer::{Attached, Buffer, DrainOutcome, Work, call::Call},
+    domain::receipt::StreamId,
+};
 
 /// A transaction that takes longer halves the next one's ceiling, so that a slow database is not asked for ever more at once.
 const SLOW_WRITE: Duration = Duration::from_millis(500);
@@ -142,11 +145,25 @@ impl Lane {
     pub(super) fn run(&self, writer: &mut dyn Writer) {
         let mut ceiling = MAX_BATCH_ROWS;
         let mut open = false;
+        // The stream that the database was opened for.
+        let mut opened = StreamId::nil();
         // Opened, and nothing asked of the database since.
         let mut fresh = false;
         let mut moved = 0;
+        let mut medium_failures = 0;
         while !self.stopping() {
             self.observer.alive(self.lane);
+            self.buffer.turn(self.lane);
+            let stream = self.buffer.stream(self.lane);
+            if open && stream != opened {
+                // The one before is settled to its end.
+                open = false;
+            }
+            if stream.is_nil() {
+                self.sleep(IDLE_STEP, true);
+                self.flush.store(false, Ordering::Release);
+                continue;
+            }
             if !open {
                 match self.circuit.permit(self.observer.as_ref(), self.lane, Instant::now()) {
                     Permit::Wait(limit) => {
@@ -157,21 +174,29 @@ impl Lane {
                 }
             }
             let done = if !open {
-                self.open(writer).map(|()| {
+                self.open(writer).map(|stream| {
                     open = true;
+                    opened = stream;
                     fresh = true;
                     self.flush.store(true, Ordering::Release);
                 })
             } else if self.flush.swap(false, Ordering::AcqRel) {
-                self.drain(writer, &mut ceiling, std::mem::take(&mut fresh))
+                self.drain(writer, opened, &mut ceiling, std::mem::take(&mut fresh))
             } else {
                 self.sleep(IDLE_STEP, true);
                 Ok(())
             };
+            if medium_failures > 0 && done.is_ok() {
+                medium_failures = 0;
+                self.observer.medium_works(self.lane);
+            }
             match done {
                 Ok(()) => moved = if open && self.buffer.waiting(self.lane) == 0 { 0 } else { moved },
                 Err(Interrupted::Medium(error)) => {
-                    self.observer.medium_failed(&error);
+                    // It says nothing of the database: another lane may try that.
+                    self.circuit.nothing_tried(self.lane);
+                    medium_failures += 1;
+                    self.observer.medium_failed(self.lane, medium_failures, &error);
                     self.flush.store(true, Ordering::Release);
                     self.pause(MEDIUM_PAUSE);
                 }
@@ -181,7 +206,7 @@ impl Lane {
                     // A cursor that keeps moving under a writer who has just asked for it is no news but a fault.
                     if failed.verdict == Verdict::Outage || moved > ATTACHES_MAX {
                         let waiting = self.buffer.stats().rows;
-                        self.circuit.failed(self.observer.as_ref(), self.lane, failed, waiting);
+                        self.circuit.failed(self.observer.as_ref(), self.lane, self.call.began(), failed, waiting);
                     }
                 }
             }
@@ -189,23 +214,23 @@ impl Lane {
     }
 
     /// Connects, and lets the medium compare its frames with where the database stands.
-    fn open(&self, writer: &mut dyn Writer) -> Result<(), Interrupted> {
+    fn open(&self, writer: &mut dyn Writer) -> Result<StreamId, Interrupted> {
         for _ in 0..ATTACHES_MAX {
-            let position = self.call.watched(|| writer.open(self.buffer.stream(self.lane)))?;
+            let stream = self.buffer.stream(self.lane);
+            let position = self.call.watched(|| writer.open(stream))?;
             let attached = self.buffer.attach(self.lane, &position)?;
             if attached != Attached::Resumed {
                 self.observer.attached(&attached);
             }
             if !matches!(attached, Attached::DirectoryRestored { .. }) {
-                return Ok(());
+                return Ok(stream);
             }
         }
         let message = "the database knows another history of every stream that is begun".to_owned();
         Err(WriteFailed { verdict: Verdict::Outage, code: None, message }.into())
     }
 
-    fn write(&self, writer: &mut dyn Writer, work: &Work) -> Result<DrainOutcome, WriteFailed> {
-        let stream = self.buffer.stream(self.lane);
+    fn write(writer: &mut dyn Writer, stream: StreamId, work: &Work) -> Result<DrainOutcome, WriteFailed> {
         match work {
             Work::Frames(frames) => writer.write(stream, frames),
             Work::Gap(gap) => writer.pass_over(stream, gap),
@@ -218,11 +243,11 @@ impl Lane {
     ///
     /// A lane without readings has tried nothing: only one that has just opened the database while no lane has any may say that it
     /// works. Otherwise each idle lane would end the outage that another one has found.
-    fn drain(&self, writer: &mut dyn Writer, ceiling: &mut u32, fresh: bool) -> Result<(), Interrupted> {
+    fn drain(&self, writer: &mut dyn Writer, stream: StreamId, ceiling: &mut u32, fresh: bool) -> Result<(), Interrupted> {
         let batch_rows = u64::from(self.settings.batch_rows);
         // Everything that was there when the order came is written, then whole batches for as long as they come.
         let mut ordered = self.buffer.waiting(self.lane);
-        while !self.stopping() {
+        while !self.stopping() && self.buffer.stream(self.lane) == stream {
             let waiting = self.buffer.waiting(self.lane);
             if ordered == 0 && waiting < batch_rows {
                 break;
@@ -234,7 +259,7 @@ impl Lane {
                 break;
             }
             let started = Instant::now();
-            let outcome = self.call.watched(|| self.write(writer, &work))?;
+            let outcome = self.call.watched(|| Self::write(writer, stream, &work))?;
             let took = started.elapsed();
             self.circuit.succeeded(self.observer.as_ref(), self.lane, || self.buffer.stats().rows);
             self.buffer.settle(self.lane, &outcome);

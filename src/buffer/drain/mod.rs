@@ -23,7 +23,10 @@ use self::{
     outage::{Circuit, HealthChange},
 };
 use super::{Attached, Buffer, DrainOutcome, Frame, Gap, Position, call::SILENCE};
-use crate::domain::{breaker::CircuitState, receipt::StreamId};
+use crate::domain::{
+    breaker::{BreakerSettings, CircuitState},
+    receipt::StreamId,
+};
 
 /// Most readings in one transaction.
 pub const MAX_BATCH_ROWS: u32 = 10_000;
@@ -91,8 +94,10 @@ pub trait Observer: Send + Sync {
     fn settled(&self, outcome: &DrainOutcome, took: Duration);
     /// A lane compared its frames with the database; told where that was not as expected.
     fn attached(&self, attached: &Attached);
-    /// The medium could not be read; tried again.
-    fn medium_failed(&self, error: &std::io::Error);
+    /// What waits in `lane` could not be read, `times` in a row; tried again, five times a second.
+    fn medium_failed(&self, lane: usize, times: u32, error: &std::io::Error);
+    /// It can be read again.
+    fn medium_works(&self, lane: usize);
     /// The database ceased to answer, or does again.
     fn health(&self, change: &HealthChange);
     /// The circuit of the database turned.
@@ -104,6 +109,8 @@ pub trait Observer: Send + Sync {
 pub struct DrainSettings {
     /// Readings that make a batch when the load is light.
     pub batch_rows: u32,
+    /// The circuit breaker of the database.
+    pub breaker: BreakerSettings,
 }
 
 /// Orders to the drain's threads. Cheap to clone.
@@ -129,7 +136,7 @@ impl DrainHandle {
         observer: Arc<dyn Observer>,
         settings: DrainSettings,
     ) -> std::io::Result<(Self, Vec<thread::JoinHandle<()>>)> {
-        let circuit = Arc::new(Circuit::default());
+        let circuit = Arc::new(Circuit::new(settings.breaker));
         let make = |lane| Arc::new(Lane::new(lane, buffer.clone(), observer.clone(), settings, circuit.clone()));
         let lanes: Arc<[_]> = (0..buffer.lanes()).map(make).collect();
         let mut threads = Vec::with_capacity(lanes.len());

@@ -1,7 +1,8 @@
 //! Whether the database answers, as all lanes together see it: one outage has one beginning, one end and one lane that tries.
 //!
 //! Closed: every lane works. Open: none does until the pause is over. Half-open: one lane tries; what becomes of it closes the circuit
-//! or opens it again for twice as long. A call that does not end ([`super::super::call`]) is told of as an outage as well.
+//! or opens it again for twice as long. A call that does not end ([`super::super::call`]) is told of as an outage as well. What a lane
+//! hears of a call that began before the outage ended belongs to that outage, and begins no other.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -51,23 +52,24 @@ struct State {
     /// The lane that tries while the circuit is half-open.
     trying: Option<usize>,
     down_since: Option<Instant>,
+    /// When the last outage ended.
+    up_at: Option<Instant>,
     told_up: bool,
     shown: CircuitState,
 }
 
-impl Default for Circuit {
-    fn default() -> Self {
+impl Circuit {
+    pub(super) fn new(settings: BreakerSettings) -> Self {
         Self(Mutex::new(State {
-            breaker: Breaker::new(BreakerSettings::STORE),
+            breaker: Breaker::new(settings),
             trying: None,
             down_since: None,
+            up_at: None,
             told_up: false,
             shown: CircuitState::Closed,
         }))
     }
-}
 
-impl Circuit {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -88,12 +90,15 @@ impl Circuit {
         Permit::Go
     }
 
-    /// A call of `lane` failed.
-    pub(super) fn failed(&self, observer: &dyn Observer, lane: usize, cause: WriteFailed, waiting: u64) {
+    /// A call of `lane` failed that had begun at `began`.
+    pub(super) fn failed(&self, observer: &dyn Observer, lane: usize, began: Instant, cause: WriteFailed, waiting: u64) {
         let now = Instant::now();
         let mut state = self.lock();
         if state.trying == Some(lane) {
             state.trying = None;
+        }
+        if state.is_of_the_past(began) {
+            return;
         }
         state.breaker.failed(now);
         state.show(observer, now);
@@ -102,7 +107,10 @@ impl Circuit {
 
     /// A call that began at `since` does not end.
     pub(super) fn silent(&self, observer: &dyn Observer, since: Instant, cause: WriteFailed, waiting: u64) {
-        self.lock().went_down(observer, since, cause, waiting);
+        let mut state = self.lock();
+        if !state.is_of_the_past(since) {
+            state.went_down(observer, since, cause, waiting);
+        }
     }
 
     /// The lane had nothing to try the database with: the next one may.
@@ -127,12 +135,18 @@ impl Circuit {
         state.show(observer, now);
         let away = state.down_since.take().map_or(Duration::ZERO, |since| since.elapsed());
         if !std::mem::replace(&mut state.told_up, true) || !away.is_zero() {
+            state.up_at = Some(now);
             observer.health(&HealthChange::Up { away, waiting: waiting() });
         }
     }
 }
 
 impl State {
+    /// Whether a call that began then says nothing of the time since the last outage. The next try of its lane does.
+    fn is_of_the_past(&self, began: Instant) -> bool {
+        self.down_since.is_none() && self.up_at.is_some_and(|up_at| began < up_at)
+    }
+
     fn went_down(&mut self, observer: &dyn Observer, since: Instant, cause: WriteFailed, waiting: u64) {
         if self.down_since.is_none() {
             self.down_since = Some(since);

@@ -6,8 +6,14 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::{
-    buffer::memory::MemoryBuffer,
-    domain::{ack::AckLevel, batch::BatchBuilder, reading::ReadingRef},
+    buffer::{BufferStats, Work, memory::MemoryBuffer},
+    domain::{
+        ack::AckLevel,
+        batch::{Batch, BatchBuilder},
+        reading::ReadingRef,
+        receipt::ReceiptState,
+    },
+    protocol::{Refusal, Reply},
 };
 
 #[derive(Default)]
@@ -55,7 +61,8 @@ struct Seen(Mutex<Vec<bool>>);
 impl Observer for Seen {
     fn alive(&self, _: usize) {}
     fn attached(&self, _: &Attached) {}
-    fn medium_failed(&self, _: &std::io::Error) {}
+    fn medium_failed(&self, _: usize, _: u32, _: &std::io::Error) {}
+    fn medium_works(&self, _: usize) {}
     fn circuit(&self, _: CircuitState) {}
     fn settled(&self, _: &DrainOutcome, _: Duration) {}
     fn health(&self, change: &HealthChange) {
@@ -87,7 +94,7 @@ fn run(script: Script) -> (Arc<Mutex<Script>>, Arc<Seen>, Arc<MemoryBuffer>) {
     let seen = Arc::new(Seen::default());
     let buffer = Arc::new(MemoryBuffer::new(100_000, 10_000_000));
     let waiters: Vec<_> = (0..5).map(|_| submit(buffer.as_ref(), 700)).collect();
-    let settings = DrainSettings { batch_rows: 100 };
+    let settings = DrainSettings { batch_rows: 100, breaker: crate::domain::breaker::BreakerSettings::STORE };
     let (handle, thread) =
         DrainHandle::start(buffer.clone(), |_| Box::new(Scripted(script.clone())), seen.clone(), settings).expect("a thread");
     handle.flush();
@@ -127,4 +134,71 @@ fn a_panic_in_a_driver_loses_nothing() {
     let (_, _, buffer) = run(Script { panics: 2, ..Script::default() });
     assert_eq!(buffer.stats().account.stored, 3_500);
     assert_eq!(buffer.stats().rows, 0);
+}
+
+/// Two lanes: the first is on a disk that cannot be read, the second is whole.
+#[derive(Debug)]
+struct HalfBroken(MemoryBuffer);
+
+impl Buffer for HalfBroken {
+    fn tier(&self) -> &'static str {
+        self.0.tier()
+    }
+    fn level(&self) -> AckLevel {
+        self.0.level()
+    }
+    fn lanes(&self) -> usize {
+        2
+    }
+    fn stream(&self, _: usize) -> StreamId {
+        self.0.stream(0)
+    }
+    fn submit(&self, batch: Batch, ack: AckLevel, alerts: Option<oneshot::Receiver<()>>, reply: Reply) -> u64 {
+        self.0.submit(batch, ack, alerts, reply)
+    }
+    fn refuses(&self, batch: &Batch) -> Option<Refusal> {
+        self.0.refuses(batch)
+    }
+    fn waiting(&self, lane: usize) -> u64 {
+        if lane == 0 { 1 } else { self.0.waiting(0) }
+    }
+    fn attach(&self, lane: usize, position: &Position) -> std::io::Result<Attached> {
+        if lane == 0 { Err(std::io::Error::from_raw_os_error(libc::EIO)) } else { self.0.attach(0, position) }
+    }
+    fn next(&self, lane: usize, max_rows: u32) -> std::io::Result<Work> {
+        if lane == 0 { Err(std::io::Error::from_raw_os_error(libc::EIO)) } else { self.0.next(0, max_rows) }
+    }
+    fn settle(&self, _: usize, outcome: &DrainOutcome) {
+        self.0.settle(0, outcome);
+    }
+    fn close(&self) {
+        self.0.close();
+    }
+    fn abandon(&self) -> u64 {
+        self.0.abandon()
+    }
+    fn state_of(&self, stream: StreamId, seq: u64) -> Option<ReceiptState> {
+        self.0.state_of(stream, seq)
+    }
+    fn stats(&self) -> BufferStats {
+        self.0.stats()
+    }
+}
+
+#[test]
+fn a_lane_that_cannot_be_read_does_not_keep_the_others_from_the_database() {
+    let script = Arc::new(Mutex::new(Script { failures: 4, ..Script::default() }));
+    let buffer = Arc::new(HalfBroken(MemoryBuffer::new(100_000, 10_000_000)));
+    let waiter = submit(buffer.as_ref(), 700);
+    let (handle, threads) = DrainHandle::start(
+        buffer.clone(),
+        |_| Box::new(Scripted(script.clone())),
+        Arc::new(Seen::default()),
+        DrainSettings { batch_rows: 100, breaker: crate::domain::breaker::BreakerSettings::STORE },
+    )
+    .expect("threads");
+    handle.flush();
+    assert_eq!(waiter.blocking_recv(), Ok(AckLevel::Store));
+    handle.stop();
+    threads.into_iter().for_each(|thread| thread.join().expect("the thread ends"));
 }

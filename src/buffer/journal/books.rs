@@ -45,8 +45,8 @@ struct LaneBook {
     voided: u64,
     /// Those of them that the database has passed over.
     voided_settled: u64,
-    /// Given up although acknowledged at level memory, and not yet passed over: first and last number, how many.
-    void_acknowledged: VecDeque<(u64, u64, u64)>,
+    /// Given up and not yet passed over: first and last number, and how many of them had been acknowledged at level memory.
+    voids: VecDeque<(u64, u64, u64)>,
     totals: Totals,
     /// Whether the database has been asked in this run; before, its sums are not known and nothing can be compared.
     attached: bool,
@@ -98,8 +98,9 @@ impl LaneBook {
 }
 
 impl Books {
-    pub(super) fn new(lanes: &[LaneState], settled: &[u64]) -> Self {
-        let book = |(state, settled): (&LaneState, &u64)| {
+    /// `voids` are first and last numbers that each lane's log says were given up.
+    pub(super) fn new(lanes: &[LaneState], settled: &[u64], voids: &[Vec<(u64, u64)>]) -> Self {
+        let book = |((state, settled), voids): ((&LaneState, &u64), &Vec<(u64, u64)>)| {
             let mut book = LaneBook {
                 stream: state.stream,
                 end: state.next_seq() - 1,
@@ -107,7 +108,7 @@ impl Books {
                 accepted: state.accepted,
                 voided: state.voided,
                 voided_settled: 0,
-                void_acknowledged: VecDeque::new(),
+                voids: voids.iter().map(|(first, last)| (*first, *last, 0)).collect(),
                 totals: Totals::default(),
                 attached: false,
                 waiters: VecDeque::new(),
@@ -119,7 +120,7 @@ impl Books {
             }
             book
         };
-        Self { lanes: lanes.iter().zip(settled).map(book).collect() }
+        Self { lanes: lanes.iter().zip(settled).zip(voids).map(book).collect() }
     }
 
     pub(super) fn stream(&self, lane: usize) -> StreamId {
@@ -169,9 +170,7 @@ impl Books {
             book.end = book.end.max(last);
             book.accepted += told;
             book.voided += last + 1 - first - told;
-            if told > 0 {
-                book.void_acknowledged.push_back((first, last, told));
-            }
+            book.voids.push_back((first, last, told));
             book.mark();
         }
     }
@@ -192,9 +191,15 @@ impl Books {
         let numbers = gap.last_seq + 1 - gap.first_seq;
         match (gap.kind, self.lanes.get(lane)) {
             (GapKind::Void, Some(book)) => {
-                let within =
-                    book.void_acknowledged.iter().filter(|(first, last, _)| *first >= gap.first_seq && *last <= gap.last_seq);
+                let within = book.voids.iter().filter(|(first, last, _)| *first >= gap.first_seq && *last <= gap.last_seq);
                 within.map(|(_, _, told)| *told).sum::<u64>().min(numbers)
+            }
+            (GapKind::Lost, Some(book)) => {
+                // The segments that said which of these were given up are gone with the readings; how many there were in all is known.
+                let behind = book.voids.iter().filter(|(first, ..)| *first > gap.last_seq);
+                let refused_behind: u64 = behind.map(|(first, last, told)| last + 1 - first - told).sum();
+                let refused = book.voided.saturating_sub(book.voided_settled).saturating_sub(refused_behind);
+                numbers - refused.min(numbers)
             }
             _ => numbers,
         }
@@ -209,7 +214,7 @@ impl Books {
         if gone > 0 || (counted == 0 && outcome.last_seq >= outcome.first_seq) {
             // A gap: the numbers that nobody had been told of are not part of the account, and who waits for others waits in vain.
             book.voided_settled += (outcome.last_seq + 1 - outcome.first_seq).saturating_sub(counted);
-            book.void_acknowledged.retain(|(first, _, _)| *first > outcome.last_seq);
+            book.voids.retain(|(first, _, _)| *first > outcome.last_seq);
             book.waiters.retain(|(waits_for, _)| !(outcome.first_seq..=outcome.last_seq).contains(waits_for));
         }
         book.settle_up_to(outcome.last_seq)
@@ -243,7 +248,9 @@ impl Books {
             book.voided_settled = 0;
             book.totals = Totals::default();
             book.attached = false;
-            book.void_acknowledged.clear();
+            let shifted =
+                |(first, last, _): (u64, u64, u64)| Some((first.checked_sub(shift).filter(|seq| *seq > 0)?, last - shift, 0));
+            book.voids = std::mem::take(&mut book.voids).into_iter().filter_map(shifted).collect();
             book.waiters = std::mem::take(&mut book.waiters)
                 .into_iter()
                 .filter_map(|(seq, waiter)| Some((seq.checked_sub(shift).filter(|seq| *seq > 0)?, waiter)))

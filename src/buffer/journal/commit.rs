@@ -68,10 +68,10 @@ pub(super) struct Submitted {
 
 /// What only the owner of the log can do.
 pub(super) enum Order {
-    /// Number a lane's readings from `from_seq` on anew.
-    Fork { lane: usize, from_seq: u64, stream: StreamId, answer: SyncSender<io::Result<()>> },
-    /// Answer when everything that was queued before is durable.
-    Flush { answer: SyncSender<()> },
+    /// Number the readings of `from` from `from_seq` on anew, if the lane still has that stream.
+    Fork { lane: usize, from: StreamId, from_seq: u64, stream: StreamId, answer: SyncSender<io::Result<()>> },
+    /// Close the log, and answer when everything that was queued before is durable.
+    Close { answer: SyncSender<()> },
 }
 
 /// A push that has its numbers and waits for the sync.
@@ -96,6 +96,7 @@ pub(super) fn start<D: Disk>(log: Log<D>, core: Arc<Core<D>>) -> io::Result<thre
         chores_at: Instant::now(),
         scrub_at: Instant::now() + SCRUB_EVERY,
         scrubbed: 0,
+        syncs: 0,
         freed_for: 0,
     };
     thread::Builder::new().name("journal".into()).spawn(move || while committer.turn() {})
@@ -114,6 +115,8 @@ struct Committer<D: Disk> {
     chores_at: Instant,
     scrub_at: Instant,
     scrubbed: u64,
+    /// Syncs that worked.
+    syncs: u64,
     freed_for: u64,
 }
 
@@ -127,11 +130,12 @@ impl<D: Disk> Committer<D> {
         }
         for order in orders {
             match order {
-                Order::Fork { lane, from_seq, stream, answer } => {
-                    let forked = self.fork(lane, from_seq, stream);
+                Order::Fork { lane, from, from_seq, stream, answer } => {
+                    let forked = self.fork(lane, from, from_seq, stream);
                     let _ = answer.send(forked);
                 }
-                Order::Flush { answer } => {
+                Order::Close { answer } => {
+                    self.close();
                     let _ = answer.send(());
                 }
             }
@@ -148,6 +152,7 @@ impl<D: Disk> Committer<D> {
         let mut queue = lock(&core.queue);
         while queue.submitted.is_empty() && queue.orders.is_empty() {
             if queue.ended {
+                self.close();
                 return None;
             }
             let left = self.chores_at.saturating_duration_since(Instant::now());
@@ -210,7 +215,10 @@ impl<D: Disk> Committer<D> {
         }
         self.sync_began = Instant::now();
         match self.log.sync() {
-            Ok(()) => self.synced(),
+            Ok(()) => {
+                self.syncs += 1;
+                self.synced();
+            }
             Err(failed) => self.sync_failed(&failed),
         }
         self.numbered.clear();
@@ -316,13 +324,23 @@ impl<D: Disk> Committer<D> {
         }
     }
 
-    fn fork(&mut self, lane: usize, from_seq: u64, stream: StreamId) -> io::Result<()> {
+    fn fork(&mut self, lane: usize, from: StreamId, from_seq: u64, stream: StreamId) -> io::Result<()> {
+        if self.log.lanes().get(lane).is_none_or(|state| state.stream != from) {
+            // The numbers of the order are those of a stream that has ended: they mean other readings now.
+            return Err(io::Error::other("the lane has another stream by now"));
+        }
         self.log.fork(lane, from_seq, stream)?;
         if let Some(state) = self.log.lanes().get(lane) {
             lock(&self.core.books).forked(lane, from_seq, state);
         }
         self.core.bytes.store(self.log.bytes(), Ordering::Release);
         Ok(())
+    }
+
+    fn close(&mut self) {
+        if let Err(error) = self.log.close() {
+            log::warn!(target: "belayd::buffer", error:% = error; "the journal could not be closed in order; the next start looks at its end as after a crash");
+        }
     }
 
     fn set_room(&self, room: Room) {
@@ -334,7 +352,7 @@ impl<D: Disk> Committer<D> {
     /// Gives room back, makes the next segment before it is needed, and looks whether a full disk has room again.
     fn chores(&mut self) {
         self.chores_at = Instant::now() + CHORES_EVERY;
-        self.core.observer.alive();
+        self.core.observer.alive(self.syncs);
         let settled = lock(&self.core.books).all_settled();
         let settled_sum: u64 = settled.iter().sum();
         if settled_sum != self.freed_for {

@@ -5,14 +5,19 @@
 //! caller's and visible in [`Disk`].
 
 use std::{
+    ffi::CString,
     fmt,
     fs::{self, File, OpenOptions},
     io,
     os::{
         fd::AsRawFd,
-        unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
+        unix::{
+            ffi::OsStrExt,
+            fs::{DirBuilderExt, FileExt, OpenOptionsExt},
+        },
     },
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 /// The folder for what was damaged, below the journal directory.
@@ -66,6 +71,16 @@ pub trait Disk: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// What the kernel says; an existing target is replaced where it is a file.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    /// As [`Disk::rename`], where nothing has the new name.
+    ///
+    /// # Errors
+    /// `AlreadyExists` where something has it; else what the kernel says.
+    fn rename_new(&self, from: &str, to: &str) -> io::Result<()> {
+        match self.open_read(to) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.rename(from, to),
+            _ => Err(io::Error::from(io::ErrorKind::AlreadyExists)),
+        }
+    }
     /// Makes creations, removals and renames durable, in the directory and its quarantine.
     ///
     /// # Errors
@@ -76,6 +91,21 @@ pub trait Disk: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// What the kernel says.
     fn free_bytes(&self) -> io::Result<u64>;
+    /// How many files the quarantine holds, and their bytes.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    fn quarantined(&self) -> io::Result<(u64, u64)> {
+        Ok((0, 0))
+    }
+    /// The clock by which errors are tried again before they count as damage.
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+    /// Waits before something is tried again.
+    fn wait(&self, pause: Duration) {
+        std::thread::sleep(pause);
+    }
 }
 
 /// An open file. Reading and writing never move a common position.
@@ -215,6 +245,24 @@ impl Disk for RealDisk {
         fs::rename(self.dir.join(from), self.dir.join(to))
     }
 
+    fn rename_new(&self, from: &str, to: &str) -> io::Result<()> {
+        let (from, to) = (self.dir.join(from), self.dir.join(to));
+        let name = |path: &Path| CString::new(path.as_os_str().as_bytes()).map_err(io::Error::from);
+        let (old, new) = (name(&from)?, name(&to)?);
+        // SAFETY: both names end with a zero and live for the whole call.
+        let done = unsafe { libc::renameat2(libc::AT_FDCWD, old.as_ptr(), libc::AT_FDCWD, new.as_ptr(), libc::RENAME_NOREPLACE) };
+        if done == 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        if !matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS)) {
+            return Err(error);
+        }
+        // A file system that cannot say "only where nothing is" can give a file a second name, which never replaces one either.
+        fs::hard_link(&from, &to)?;
+        fs::remove_file(&from)
+    }
+
     fn sync_dir(&self) -> io::Result<()> {
         sync_directory(&self.dir)?;
         match sync_directory(&self.dir.join(QUARANTINE)) {
@@ -234,6 +282,15 @@ impl Disk for RealDisk {
         }
         #[allow(clippy::useless_conversion)] // the fields' types differ between platforms
         Ok(u64::from(stat.f_bavail).saturating_mul(u64::from(stat.f_frsize)))
+    }
+
+    fn quarantined(&self) -> io::Result<(u64, u64)> {
+        let mut sum = (0, 0);
+        for entry in fs::read_dir(self.dir.join(QUARANTINE))? {
+            let bytes = entry?.metadata().map_or(0, |metadata| metadata.len());
+            sum = (sum.0 + 1, sum.1 + bytes);
+        }
+        Ok(sum)
     }
 }
 

@@ -3,12 +3,15 @@
 //! In: positions of the database. Out: frames behind them, in order, and gaps where frames are missing. A crash loses nothing: the
 //! next attach starts from the database's cursor again.
 
-use std::{io, sync::Arc};
+use std::{
+    io,
+    sync::{Arc, mpsc},
+};
 
 use super::{Found, Item, LaneReader, Shared, disk::Disk};
 use crate::{
     buffer::{Attached, Frame, Gap, GapKind, Position, Work},
-    domain::batch::Batch,
+    domain::{batch::Batch, receipt::StreamId},
 };
 
 pub(super) struct LaneSide<D: Disk> {
@@ -27,6 +30,15 @@ pub(super) struct LaneSide<D: Disk> {
     astray: bool,
     /// A gap before the first frame that is left, to hand out first.
     missing: Option<Gap>,
+    /// A fork that the commit thread has begun and not answered.
+    pub(super) forking: Option<Forking>,
+}
+
+/// A fork under way.
+pub(super) struct Forking {
+    pub(super) from: StreamId,
+    pub(super) to: StreamId,
+    pub(super) answer: mpsc::Receiver<io::Result<()>>,
 }
 
 impl<D: Disk> LaneSide<D> {
@@ -41,6 +53,7 @@ impl<D: Disk> LaneSide<D> {
             ends: Vec::new(),
             astray: true,
             missing: None,
+            forking: None,
         }
     }
 
@@ -161,4 +174,25 @@ impl<D: Disk> LaneSide<D> {
         }
         Ok(if frames.is_empty() { Work::Nothing } else { Work::Frames(frames) })
     }
+}
+
+/// The lane's frames with a number from `first` to `last`, in order, by a reader of their own: where the drain stands is not touched.
+///
+/// # Errors
+/// What the disk says.
+pub(super) fn frames_of<D: Disk>(shared: &Arc<Shared<D>>, lane: usize, first: u64, last: u64) -> io::Result<Vec<Frame>> {
+    let mut reader = LaneReader::new(shared.clone(), lane);
+    reader.rewind();
+    let mut frames = Vec::new();
+    while let Some(item) = reader.next()? {
+        let Item::Frame { first_seq, rows, chain, prev_chain, received_at_us, payload } = item else { continue };
+        if first_seq > last {
+            break;
+        }
+        if first_seq + u64::from(rows) > first {
+            let batch = Batch::from_bytes(received_at_us, rows, payload).map_err(io::Error::other)?;
+            frames.push(Frame { first_seq, batch, chain_before: prev_chain, chain });
+        }
+    }
+    Ok(frames)
 }

@@ -5,15 +5,21 @@
 //! order, to one reader a lane; after a crash too. What no sync covered may be lost by a crash, and then its numbers are given out
 //! again, because nobody was told of them. Damage never keeps the log from opening: it is skipped, set aside and reported.
 //!
-//! [`disk`] is the file system, [`frame`] and [`segment`] the format, [`scan`] walks over damage, [`recover`] opens, [`writer`] writes,
-//! [`reader`] reads, [`shared`] lies between the two, [`quarantine`] keeps what was damaged, [`verify`] only looks.
+//! [`disk`] is the file system, [`frame`] and [`segment`] the format, [`scan`] walks over damage, [`recover`] opens what [`candidate`] finds, [`patience`] tries again what the
+//! disk does not give at once, [`writer`] writes,
+//! [`reader`] reads, [`shared`] lies between the two, [`quarantine`] keeps what was damaged, [`verify`] only looks, [`dense`] for numbers without a frame.
 
 pub mod answer;
 mod books;
+mod candidate;
+mod close;
 mod commit;
+mod dense;
 pub mod disk;
 pub mod frame;
 mod lane;
+mod mark;
+mod patience;
 mod quarantine;
 pub mod reader;
 pub mod recover;
@@ -29,8 +35,9 @@ pub mod writer;
 use crate::domain::receipt::StreamId;
 
 pub use answer::{AppendError, Appended, LogSettings, SyncFailed};
+pub use mark::RESTORED;
 pub use reader::{Found, GapKind, Item, LaneReader};
-pub use recover::{Recovered, open};
+pub use recover::{Forked, Recovered, open};
 pub use shared::{Damage, Shared};
 pub use writer::Log;
 

@@ -3,6 +3,9 @@
 //! In: what [`Shared`] says is durable. Out: frames, and gaps where numbers have no frame any more. Each lane has a reader of its own,
 //! which walks over the others' frames without looking into them. It keeps its place in memory only: after a crash the database says
 //! where to go on ([`LaneReader::seek_after`]).
+//!
+//! What the disk does not give is an error at first, and asked for again: a path that is away for a moment is no damage. Only what has
+//! been refused for [`READ_PATIENCE`](super::patience::READ_PATIENCE) is given up, and its segment is then kept whole ([`Shared::keep`]).
 
 use std::{io, sync::Arc};
 
@@ -11,6 +14,7 @@ use bytes::Bytes;
 use super::{
     disk::{Disk, DiskFile},
     frame::Frame,
+    patience::Failing,
     scan::{self, Scanner},
     segment::{FRAMES_AT, Void},
     shared::{SegmentView, Shared, edges},
@@ -84,6 +88,7 @@ pub struct LaneReader<D: Disk> {
     waiting: Option<(u64, Frame)>,
     /// Numbers before a segment's beginning that have no frame.
     owed: Option<Owed>,
+    failing: Option<Failing>,
 }
 
 #[derive(Debug)]
@@ -97,12 +102,14 @@ struct Owed {
 struct At<F> {
     view: SegmentView,
     scanner: Scanner<F>,
+    /// Of the scanner's unreadable pieces those that have been taken note of.
+    noted: u64,
 }
 
 impl<D: Disk> LaneReader<D> {
     /// A reader at the beginning of what is held.
     pub fn new(shared: Arc<Shared<D>>, lane: usize) -> Self {
-        Self { shared, lane, expected: 0, at: None, finished: 0, waiting: None, owed: None }
+        Self { shared, lane, expected: 0, at: None, finished: 0, waiting: None, owed: None, failing: None }
     }
 
     /// Back to the beginning of what is held: the first number of the current stream, or the first that is left of it.
@@ -122,7 +129,7 @@ impl<D: Disk> LaneReader<D> {
     /// Goes to what follows `cursor`, the last settled number of the lane's current stream, if `chain` is the chain after it.
     ///
     /// # Errors
-    /// What the disk says, apart from blocks that cannot be read: those are damage.
+    /// As [`LaneReader::next`].
     pub fn seek_after(&mut self, cursor: u64, chain: u64) -> io::Result<Found> {
         self.rewind();
         let (base, end) = {
@@ -158,7 +165,7 @@ impl<D: Disk> LaneReader<D> {
     /// The next frame or gap; `None` where everything durable has been read.
     ///
     /// # Errors
-    /// A segment that should be there cannot be opened. Blocks that cannot be read are damage, not an error.
+    /// A segment, or a part of it, that should be there cannot be read. The same call comes again; after [`READ_PATIENCE`](super::patience::READ_PATIENCE) it is damage.
     #[allow(clippy::should_implement_trait)] // it can fail, and it can have more after it had none
     pub fn next(&mut self) -> io::Result<Option<Item>> {
         if self.expected == 0 {
@@ -174,15 +181,17 @@ impl<D: Disk> LaneReader<D> {
                 self.owed = None;
             }
             if let Some((offset, frame)) = self.waiting.take() {
-                return Ok(self.take(offset, frame));
+                return self.take(offset, frame);
             }
-            let Some(at) = &mut self.at else {
+            if self.at.is_none() {
                 if self.enter()? {
                     continue;
                 }
                 return Ok(None);
-            };
-            match at.scanner.step(Some(self.lane as u8)) {
+            }
+            let found = self.step(Some(self.lane as u8))?;
+            let Some(at) = &mut self.at else { return Ok(None) };
+            match found {
                 Some(scan::Found::Frame { frame, .. }) if usize::from(frame.lane) != self.lane || frame.first < self.expected => {}
                 Some(scan::Found::Frame { offset, frame, repaired }) => {
                     if repaired {
@@ -193,7 +202,7 @@ impl<D: Disk> LaneReader<D> {
                         self.waiting = Some((offset, frame));
                         return Ok(Some(self.gap(frame.first, frame.prev_chain, None)));
                     }
-                    return Ok(self.take(offset, frame));
+                    return self.take(offset, frame);
                 }
                 Some(scan::Found::Bad(bad)) => self.shared.report(&at.view, &mut at.scanner, &bad, "frame"),
                 None => match self.refresh() {
@@ -221,9 +230,11 @@ impl<D: Disk> LaneReader<D> {
         }
         self.enter()?;
         self.owed = None;
-        let Some(at) = &mut self.at else { return Ok(false) };
+        if self.at.is_none() {
+            return Ok(false);
+        }
         // No lane has this number, so that only headers are looked at.
-        while let Some(found) = at.scanner.step(Some(u8::MAX)) {
+        while let Some(found) = self.step(Some(u8::MAX))? {
             let scan::Found::Frame { offset, frame, .. } = found else { continue };
             if usize::from(frame.lane) != self.lane || frame.last() + 1 < wanted {
                 continue;
@@ -231,7 +242,9 @@ impl<D: Disk> LaneReader<D> {
             if frame.last() + 1 == wanted {
                 return Ok(frame.chain == chain);
             }
-            at.scanner.seek(offset);
+            if let Some(at) = &mut self.at {
+                at.scanner.seek(offset);
+            }
             // Inside a frame it is none of ours; inside a gap there is nothing to compare.
             return Ok(frame.first > wanted || (frame.first == wanted && frame.prev_chain == chain));
         }
@@ -248,7 +261,7 @@ impl<D: Disk> LaneReader<D> {
         // Where it cannot be opened now, the next call says so.
         if let Ok(file) = self.shared.disk.open_read(&view.name) {
             let scanner = Scanner::new(file, view.seed, view.end, view.end);
-            self.at = Some(At { view, scanner });
+            self.at = Some(At { view, scanner, noted: 0 });
         }
     }
 
@@ -277,6 +290,46 @@ impl<D: Disk> LaneReader<D> {
             .map_or(Refreshed::End { next: 0, chain: 0 }, |lane| Refreshed::End { next: lane.next, chain: lane.chain })
     }
 
+    /// The next thing in the segment. An error where the disk does not give what is needed to tell; the reader stands where it stood.
+    fn step(&mut self, only: Option<u8>) -> io::Result<Option<scan::Found>> {
+        let Some(at) = &mut self.at else { return Ok(None) };
+        let (number, offset, before) = (at.view.number, at.scanner.offset(), at.scanner.unreadable);
+        if before != at.noted && !self.failing.is_some_and(|failing| failing.given_up && failing.segment == number) {
+            // What is held may have filler in it that nobody has judged.
+            at.scanner.restart(offset);
+        }
+        at.noted = before;
+        let found = at.scanner.step(only);
+        if at.scanner.unreadable == before {
+            // Read past the place that failed: the next failure is another one. Who looks at headers only has not read it.
+            if only != Some(u8::MAX)
+                && self
+                    .failing
+                    .is_some_and(|failing| !failing.given_up && failing.segment == number && failing.offset < at.scanner.offset())
+            {
+                self.failing = None;
+            }
+            return Ok(found);
+        }
+        if matches!(found, Some(scan::Found::Frame { repaired: false, .. })) {
+            // Its checksums hold; what failed lies elsewhere in the piece that was read.
+            return Ok(found);
+        }
+        let said = at.scanner.said.take().unwrap_or_else(|| io::Error::from_raw_os_error(libc::EIO));
+        if let Err(error) = self.be_patient(number, offset, said) {
+            if let Some(at) = &mut self.at {
+                at.scanner.restart(offset);
+            }
+            return Err(error);
+        }
+        self.shared.keep(number);
+        Ok(found)
+    }
+
+    fn be_patient(&mut self, segment: u64, offset: u64, error: io::Error) -> io::Result<()> {
+        Failing::again(&mut self.failing, self.shared.disk.now(), segment, offset, error)
+    }
+
     /// Opens the next segment. What its header says that is missing before it is owed. `false` where there is none.
     fn enter(&mut self) -> io::Result<bool> {
         loop {
@@ -292,12 +345,17 @@ impl<D: Disk> LaneReader<D> {
                     let scanner = Scanner::new(file, view.seed, FRAMES_AT, end);
                     let owed = |(next, chain)| Owed { next, chain, voids: view.voids.clone() };
                     self.owed = start_of(&view, self.lane).map(owed);
-                    self.at = Some(At { view, scanner });
+                    self.at = Some(At { view, scanner, noted: 0 });
                     return Ok(true);
                 }
                 // Dropped since, because everything in it is settled.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => self.finished = view.number,
-                Err(error) => return Err(error),
+                Err(error) => {
+                    self.be_patient(view.number, 0, error)?;
+                    self.shared.keep(view.number);
+                    self.shared.report_unopened(&view);
+                    self.finished = view.number;
+                }
             }
         }
     }
@@ -328,19 +386,25 @@ impl<D: Disk> LaneReader<D> {
         Item::Gap { first_seq, last_seq: (next - 1).saturating_sub(base), kind, chain }
     }
 
-    fn take(&mut self, offset: u64, frame: Frame) -> Option<Item> {
+    fn take(&mut self, offset: u64, frame: Frame) -> io::Result<Option<Item>> {
         let base = self.base();
-        let at = self.at.as_mut()?;
+        let Some(at) = self.at.as_mut() else { return Ok(None) };
+        let before = at.scanner.unreadable;
         let payload = Bytes::copy_from_slice(at.scanner.payload(offset, &frame));
+        if at.scanner.unreadable != before && !frame.holds(&payload) {
+            // It was whole a moment ago; what is held now is none of its bytes.
+            at.scanner.restart(offset);
+            return Err(at.scanner.said.take().unwrap_or_else(|| io::Error::from_raw_os_error(libc::EIO)));
+        }
         self.expected = frame.last() + 1;
-        Some(Item::Frame {
+        Ok(Some(Item::Frame {
             first_seq: frame.first.saturating_sub(base),
             rows: frame.rows,
             prev_chain: frame.prev_chain,
             chain: frame.chain,
             received_at_us: frame.received_at_us,
             payload,
-        })
+        }))
     }
 }
 

@@ -2,8 +2,12 @@
 //!
 //! In: a directory. Out: a log that can be appended to, and what was found. Headers are read of every segment, frames only of the last
 //! one; damage in the others is found when they are read. What cannot be used is moved to `quarantine/`, never deleted. Only the
-//! environment can make it fail: no permission, a sync that does not succeed, no room for the very first segment. A crash while it
-//! runs changes nothing: it writes nothing that the next run would read differently.
+//! environment can make it fail: no permission, no descriptors, a sync that does not succeed, no room for the very first segment. A crash
+//! while it runs changes nothing: it writes nothing that the next run would read differently.
+//!
+//! A file that the disk does not give is asked for again ([`patience`]). Then the log goes on without it, because a recorder that stays
+//! down loses more: the file keeps its name and its number, an older one is tried again by whoever reads it, and where it was the last
+//! one the lanes get new streams. Once it can be opened it is set aside.
 
 use std::{
     io,
@@ -12,11 +16,14 @@ use std::{
 
 use super::{
     LaneState, LogSettings, MAX_LANES,
-    disk::{Disk, DiskFile, QUARANTINE},
+    candidate::{Candidate, aside, candidates, choose_log, holds_only, sort_out, whole},
+    disk::{Disk, DiskFile},
     frame::{EDGE, place, segment_seed},
+    mark,
+    patience::{Patience, PatientFile},
     quarantine,
     scan::{Scanner, read_full},
-    segment::{BLOCK, Block, Earlier, FRAMES_AT, Header, number_of},
+    segment::{BLOCK, Block, Earlier, FRAMES_AT, Header, Void},
     shared::{Damage, SegmentView, Shared},
     tail,
     writer::Log,
@@ -32,9 +39,11 @@ pub struct Recovered {
     pub torn_bytes: u64,
     /// What is not as it was written.
     pub damage: Vec<Damage>,
-    /// Lanes that were given a new stream, with the one before: the last segment is damaged in a way that does not tell which numbers
-    /// may have been acknowledged last. Everything that is held has the new stream's numbers.
-    pub forked: Vec<(usize, StreamId)>,
+    /// Lanes that were given a new stream: which numbers may have been acknowledged last is not known, because the
+    /// last segment is damaged or the directory was put back from a backup. Everything that is held has the new stream's numbers.
+    pub forked: Vec<Forked>,
+    /// Whether the directory was put back from a backup ([`super::RESTORED`]) and is opened for the first time since.
+    pub restored: bool,
     /// Whether there was no log before.
     pub fresh: bool,
     /// Segments with frames.
@@ -47,15 +56,19 @@ pub struct Recovered {
     pub took: Duration,
 }
 
-/// A file that may be a segment.
-struct Candidate<F> {
-    name: String,
-    named: u64,
-    file: F,
-    len: u64,
-    block: Block,
-    /// The first copy of the header is damaged, the second is whole.
-    first_copy_bad: bool,
+/// A lane that goes on with another stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forked {
+    /// The lane.
+    pub lane: usize,
+    /// The stream before.
+    pub stream: StreamId,
+    /// The last number that is known to have been given out in it.
+    pub last_seq: u64,
+    /// Behind it acknowledged readings may be gone, nobody knows how many.
+    pub end_lost: bool,
+    /// Bytes that the last segment's file lacks: no more than these held readings. 0 where its whole header is lost.
+    pub cut_bytes: u64,
 }
 
 /// Opens or creates the log. `lanes` is how many will be appended to, 1 to [`MAX_LANES`]; those that exist besides stay readable.
@@ -70,7 +83,8 @@ pub fn open<D: Disk>(
 ) -> io::Result<(Log<D>, Recovered)> {
     let begun = Instant::now();
     let mut damage = Vec::new();
-    let mut candidates = candidates(&disk, &mut damage)?;
+    let patience = Patience::new(&disk);
+    let (mut candidates, highest_name) = candidates(&disk, &patience, &mut damage)?;
     let log = choose_log(&candidates);
     let highest = sort_out(&disk, &mut candidates, log, &mut damage);
     let mut views = Vec::new();
@@ -81,12 +95,22 @@ pub fn open<D: Disk>(
         let skipped = headers
             .map(|header| header.previous..header.number)
             .any(|between| between.start < candidate.number() && between.contains(&candidate.number()));
-        lost_end |= view_of(&disk, candidate, log, (highest, skipped), &mut views, &mut damage);
+        let mut headers = candidates.iter().filter_map(Candidate::header);
+        let followed = headers.any(|header| header.previous == candidate.number());
+        lost_end |= view_of(&disk, candidate, log, (highest, skipped, followed), &mut views, &mut damage);
     }
     link(&disk, &mut views, &mut damage);
 
-    let mut open = Open { states: Vec::new(), earlier: Vec::new(), torn_bytes: 0, scanned: 0, end_unknown: [lost_end; MAX_LANES] };
-    open.scan_tail(&disk, &mut views, &candidates, &mut damage)?;
+    let restored = mark::read(&disk)?;
+    let mut open = Open {
+        states: Vec::new(),
+        earlier: Vec::new(),
+        torn_bytes: 0,
+        scanned: 0,
+        cut_bytes: 0,
+        end_unknown: [lost_end; MAX_LANES],
+    };
+    open.scan_tail(&disk, &patience, &mut views, &mut damage)?;
     disk.sync_dir()?;
 
     let fresh = views.is_empty();
@@ -94,8 +118,8 @@ pub fn open<D: Disk>(
     while open.states.len() < lanes.clamp(1, MAX_LANES) {
         open.states.push(LaneState::new(new_stream()));
     }
-    let next_number =
-        candidates.iter().map(|candidate| candidate.named).chain(views.iter().map(|view| view.number)).max().unwrap_or(0) + 1;
+    // Over every name that stands there, whatever became of it: a number that was used once is not used again.
+    let next_number = views.iter().map(|view| view.number).max().unwrap_or(0).max(highest_name) + 1;
     let last = views.last().map_or((0, 0), |view| (view.number, view.end));
     let leave = views.last().map(|view| (view.name.clone(), view.end));
     if let Some(view) = views.last_mut() {
@@ -121,12 +145,19 @@ pub fn open<D: Disk>(
         dir_dirty: false,
     };
     let mut forked = Vec::new();
-    for lane in (0..known).filter(|lane| open.end_unknown[*lane]) {
-        forked.push((lane, log.lanes[lane].stream));
-        let first = log.shared.first_retained(lane);
-        log.renumber(lane, first, new_stream());
+    for lane in (0..known).filter(|lane| open.end_unknown[*lane] || restored.is_some()) {
+        let (state, end_lost) = (log.lanes[lane], open.end_unknown[lane]);
+        forked.push(Forked { lane, stream: state.stream, last_seq: state.next_seq() - 1, end_lost, cut_bytes: open.cut_bytes });
+        let stream = state.stream.to_string();
+        let settled = restored.iter().flatten().find(|(known, _)| *known == stream).map_or(0, |(_, settled)| *settled);
+        let first = log.shared.first_retained(lane).max(settled.saturating_add(1));
+        log.renumber(lane, first, new_stream(), end_lost);
     }
-    log.shared.lock().lanes.clone_from(&log.lanes);
+    {
+        let mut state = log.shared.lock();
+        state.lanes.clone_from(&log.lanes);
+        state.earlier.clone_from(&log.earlier);
+    }
     if fresh {
         log.begin(0).map_err(io::Error::from)?;
         log.sync_current()?;
@@ -138,12 +169,18 @@ pub fn open<D: Disk>(
             return Err(error);
         }
     }
+    if restored.is_some() && log.current.is_some() {
+        // The new streams are durable.
+        log.shared.disk.remove(mark::RESTORED)?;
+        log.shared.disk.sync_dir()?;
+    }
     let segments = log.shared.lock().segments.len();
     let recovered = Recovered {
         lanes: log.lanes.clone(),
         torn_bytes: open.torn_bytes,
         damage,
         forked,
+        restored: restored.is_some(),
         fresh,
         segments,
         bytes: log.bytes(),
@@ -172,140 +209,42 @@ impl View {
     }
 }
 
-impl<F> Candidate<F> {
-    fn header(&self) -> Option<&Header> {
-        match &self.block {
-            Block::Good(header) => Some(header),
-            _ => None,
-        }
-    }
-
-    fn number(&self) -> u64 {
-        self.header().map_or(self.named, |header| header.number)
-    }
-}
-
-/// Everything that has a segment's name, opened and with its header read.
-fn candidates<D: Disk>(disk: &D, damage: &mut Vec<Damage>) -> io::Result<Vec<Candidate<D::File>>> {
-    let mut entries = disk.list()?;
-    entries.sort_by(|a, b| a.name.cmp(&b.name));
-    let mut found = Vec::new();
-    for entry in entries {
-        let name = entry.name;
-        if name != QUARANTINE && name.ends_with(".new") && entry.plain && number_of(&name.replace(".new", ".seg")).is_some() {
-            // Never finished, so never part of the log. What cannot be removed now is replaced when its number comes.
-            let _ = disk.remove(&name);
-            continue;
-        }
-        // Other names are none of ours and stay where they are.
-        let Some(named) = number_of(&name) else { continue };
-        if !entry.plain {
-            damage.push(aside(disk, &name, named, 0, "not a file, but it has a segment's name"));
-            continue;
-        }
-        let file = match disk.open(&name) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error),
-            Err(_) => {
-                damage.push(whole(named, 0, "segment that cannot be opened"));
-                continue;
-            }
-        };
-        let len = file.len().unwrap_or(0);
-        let (block, first_copy_bad) = read_header(&file);
-        found.push(Candidate { name, named, file, len, block, first_copy_bad });
-    }
-    Ok(found)
-}
-
-/// The header from whichever copy is whole, or from the sectors of both; and whether the first one is damaged.
-pub(super) fn read_header<F: DiskFile>(file: &F) -> (Block, bool) {
-    let read = |offset| {
-        let mut bytes = vec![0; BLOCK];
-        match read_full(file, &mut bytes, offset) {
-            Ok(read) => bytes.truncate(read),
-            // It is not empty, and nothing that was written: damage.
-            Err(_) => bytes.fill(!0),
-        }
-        bytes
-    };
-    let first = read(0);
-    let one = Header::decode(&first);
-    if matches!(one, Block::Good(_) | Block::Newer(_)) {
-        return (one, false);
-    }
-    let second = read(BLOCK as u64);
-    match Header::decode(&second) {
-        two @ (Block::Good(_) | Block::Newer(_)) => (two, one == Block::Bad),
-        Block::Torn if one == Block::Torn => (Block::Torn, false),
-        _ => (Header::from_both(&first, &second), true),
-    }
-}
-
-/// The log that most segments belong to; of two as large, the one that was written last.
-fn choose_log<F>(candidates: &[Candidate<F>]) -> Option<u128> {
-    let headers = || candidates.iter().filter_map(Candidate::header);
-    headers()
-        .map(|header| {
-            let same = headers().filter(|other| other.log == header.log);
-            (same.clone().count(), same.map(|other| other.number).max(), header.log)
-        })
-        .max()
-        .map(|(_, _, log)| log)
-}
-
-/// Sets aside what is of another log, of a newer version, or there twice. Returns the highest number with a header.
-fn sort_out<D: Disk>(disk: &D, candidates: &mut Vec<Candidate<D::File>>, log: Option<u128>, damage: &mut Vec<Damage>) -> u64 {
-    // Of two that are the same segment, the one with the right name stays; a header goes before a name.
-    candidates.sort_by_key(|candidate| {
-        let header = candidate.header();
-        (header.is_none(), header.is_some_and(|header| header.number != candidate.named), candidate.named)
-    });
-    let mut seen = Vec::new();
-    candidates.retain(|candidate| {
-        let what = match &candidate.block {
-            Block::Newer(_) => "segment of a newer version",
-            Block::Good(header) if Some(header.log) != log => "segment of another journal",
-            _ if seen.contains(&candidate.number()) => "second file for one segment",
-            _ => {
-                seen.push(candidate.number());
-                return true;
-            }
-        };
-        damage.push(aside(disk, &candidate.name, candidate.number(), candidate.len, what));
-        false
-    });
-    candidates.sort_by_key(Candidate::number);
-    candidates.iter().filter(|candidate| candidate.header().is_some()).map(Candidate::number).max().unwrap_or(0)
-}
-
 /// Takes a file as a segment, or out of the way. Returns whether acknowledged readings at the log's end may have been in it.
 fn view_of<D: Disk>(
     disk: &D,
-    candidate: &Candidate<D::File>,
+    candidate: &Candidate,
     log: Option<u128>,
-    (highest, skipped): (u64, bool),
+    (highest, skipped, followed): (u64, bool, bool),
     views: &mut Vec<View>,
     damage: &mut Vec<Damage>,
 ) -> bool {
     let (number, name, len) = (candidate.number(), candidate.name.clone(), candidate.len);
     let header = candidate.header().cloned();
     let last = number > highest;
+    let seed = segment_seed(log.unwrap_or_default(), number);
+    if !candidate.opens {
+        damage.push(whole(number, 0, "segment that the disk does not open; it stays where it is"));
+        if !last && !skipped {
+            // The next header says where it ends; whoever reads it tries to open it again.
+            views.push(View { number, name, seed, header, len, end: len, allocated: 0 });
+        }
+        return last && log.is_some();
+    }
     if header.is_none() {
         let torn = candidate.block == Block::Torn && len >= FRAMES_AT;
-        if skipped || (torn && (last || log.is_none())) {
+        // Nothing follows it, and those that came between are settled and dropped.
+        let orphan = || torn && !followed && holds_only(disk, &name, segment_seed(log.unwrap_or_default(), number), len, &[]);
+        if (torn && (skipped || last || log.is_none())) || orphan() {
             // Made, and perhaps begun, but its first sync never came back: nothing in it was acknowledged.
             let _ = disk.remove(&name);
             return false;
         }
-        if len < FRAMES_AT || log.is_none() {
+        if len < FRAMES_AT || log.is_none() || skipped {
             damage.push(aside(disk, &name, number, len, "segment without a header"));
             return last;
         }
         damage.push(whole(number, FRAMES_AT, "both copies of a segment's header"));
     }
-    let seed = segment_seed(log.unwrap_or_default(), number);
     if candidate.first_copy_bad && header.is_some() {
         damage.push(set_aside(disk, candidate, seed, number));
     }
@@ -315,7 +254,7 @@ fn view_of<D: Disk>(
     lost
 }
 
-fn set_aside<D: Disk>(disk: &D, candidate: &Candidate<D::File>, seed: u64, number: u64) -> Damage {
+fn set_aside<D: Disk>(disk: &D, candidate: &Candidate, seed: u64, number: u64) -> Damage {
     let bad = super::scan::Bad { offset: 0, bytes: BLOCK as u64, frame: None };
     match disk.open_read(&candidate.name) {
         Ok(file) => {
@@ -329,17 +268,26 @@ fn set_aside<D: Disk>(disk: &D, candidate: &Candidate<D::File>, seed: u64, numbe
 /// Each header says where the segment before ends.
 fn link<D: Disk>(disk: &D, views: &mut Vec<View>, damage: &mut Vec<Damage>) {
     let mut previous: Option<(u64, u64)> = None;
+    let mut voids: Vec<Void> = Vec::new();
     let mut kept = Vec::with_capacity(views.len());
     for mut view in views.drain(..).rev() {
         if let Some((number, end)) = previous {
             if view.number > number {
-                // Begun and given up before its first sync came back: the one behind does not follow it. If it stayed, the one that
-                // it does follow would seem to be missing when that is dropped.
-                let _ = disk.remove(&view.name);
+                // The one behind does not follow it. If it stayed, the one that it does follow would seem to be missing when that is
+                // dropped.
+                if holds_only(disk, &view.name, view.seed, view.len, &voids) {
+                    // Begun and given up before its first sync came back.
+                    let _ = disk.remove(&view.name);
+                } else {
+                    damage.push(aside(disk, &view.name, view.number, view.len, "segment that the log had to go on without"));
+                }
                 continue;
             }
             if view.number == number {
                 view.end = end.min(view.len);
+                if view.len == u64::MAX {
+                    view.allocated = end;
+                }
                 if end > view.len {
                     damage.push(Damage { offset: view.len, ..whole(view.number, end - view.len, "end of a segment that was cut") });
                 }
@@ -348,6 +296,7 @@ fn link<D: Disk>(disk: &D, views: &mut Vec<View>, damage: &mut Vec<Damage>) {
             }
         }
         previous = view.header.as_ref().map(|header| (header.previous, header.previous_end));
+        voids = view.header.as_ref().map_or_else(Vec::new, |header| header.voids.clone());
         kept.push(view);
     }
     kept.reverse();
@@ -360,6 +309,8 @@ struct Open {
     earlier: Vec<Earlier>,
     torn_bytes: u64,
     scanned: u64,
+    /// What the last segment's file lacks.
+    cut_bytes: u64,
     end_unknown: [bool; MAX_LANES],
 }
 
@@ -368,8 +319,8 @@ impl Open {
     fn scan_tail<D: Disk>(
         &mut self,
         disk: &D,
+        patience: &Patience<'_, D>,
         views: &mut [View],
-        candidates: &[Candidate<D::File>],
         damage: &mut Vec<Damage>,
     ) -> io::Result<()> {
         let Some(from) = views.iter().rposition(|view| view.header.is_some()) else { return Ok(()) };
@@ -379,12 +330,14 @@ impl Open {
         }
         let count = views.len();
         for (index, view) in views.iter_mut().enumerate().skip(from) {
-            let Some(candidate) = candidates.iter().find(|candidate| candidate.number() == view.number) else { continue };
+            let file = PatientFile { file: patience.ask(|| disk.open(&view.name))?, patience };
             let last = index + 1 == count;
             let allocated = view.header.as_ref().map_or(view.len, |header| header.allocated);
             let cut = view.len < allocated;
-            let mut scanner = Scanner::new(&candidate.file, view.seed, FRAMES_AT, view.end);
-            let tail = tail::scan(&mut scanner, tail::Ending { file: view.end, cut, sealed: !last }, &mut self.states);
+            let mut scanner = Scanner::new(&file, view.seed, FRAMES_AT, view.end);
+            // A closing mark holds no frames: cutting it takes none away.
+            let ending = tail::Ending { file: view.end, cut: cut && allocated > FRAMES_AT, sealed: !last };
+            let tail = tail::scan(&mut scanner, ending, &mut self.states);
             self.scanned += scanner.read_bytes;
             for (bad, what) in &tail.damage {
                 damage.push(quarantine::bytes(disk, view.number, &mut scanner, bad, what));
@@ -393,6 +346,7 @@ impl Open {
                 continue;
             }
             if cut {
+                self.cut_bytes = allocated - view.len;
                 damage.push(Damage {
                     offset: view.len,
                     ..whole(view.number, allocated - view.len, "end of the last segment, which was cut")
@@ -403,7 +357,7 @@ impl Open {
             for (unknown, tail) in self.end_unknown.iter_mut().zip(tail.end_unknown) {
                 *unknown |= tail;
             }
-            prove(&candidate.file, view.seed, &tail)?;
+            prove(&file, view.seed, &tail)?;
         }
         Ok(())
     }
@@ -439,12 +393,4 @@ fn prove<F: DiskFile>(file: &F, seed: u64, tail: &tail::Tail) -> io::Result<()> 
         }
     }
     file.sync_data()
-}
-
-fn aside<D: Disk>(disk: &D, name: &str, segment: u64, bytes: u64, what: &'static str) -> Damage {
-    Damage { quarantine_file: quarantine::file(disk, name), ..whole(segment, bytes, what) }
-}
-
-fn whole(segment: u64, bytes: u64, what: &'static str) -> Damage {
-    Damage { segment, offset: 0, bytes, what, quarantine_file: None, readings: None }
 }

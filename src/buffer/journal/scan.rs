@@ -61,14 +61,16 @@ pub struct Scanner<F> {
     base: u64,
     /// Bytes read from the file so far.
     pub read_bytes: u64,
-    /// Pieces of [`UNREADABLE`] bytes that could not be read.
+    /// Pieces of [`UNREADABLE`] bytes that could not be read. Whoever must not take that for damage looks here after each step.
     pub unreadable: u64,
+    /// What the disk said last instead of giving bytes.
+    pub said: Option<io::Error>,
 }
 
 impl<F: DiskFile> Scanner<F> {
     /// From `offset` to `end`.
     pub fn new(file: F, seed: u64, offset: u64, end: u64) -> Self {
-        Self { file, seed, offset, end, window: Vec::new(), base: 0, read_bytes: 0, unreadable: 0 }
+        Self { file, seed, offset, end, window: Vec::new(), base: 0, read_bytes: 0, unreadable: 0, said: None }
     }
 
     /// Where the next frame is expected.
@@ -78,6 +80,12 @@ impl<F: DiskFile> Scanner<F> {
 
     /// Goes on at another frame's beginning.
     pub fn seek(&mut self, offset: u64) {
+        self.offset = offset;
+    }
+
+    /// Everything is read again, from `offset` on.
+    pub fn restart(&mut self, offset: u64) {
+        self.window.clear();
         self.offset = offset;
     }
 
@@ -265,7 +273,8 @@ impl<F: DiskFile> Scanner<F> {
                 done + read
             }
             Ok(_) => stop,
-            Err(_) => {
+            Err(error) => {
+                self.said = Some(error);
                 block.fill(FILLER);
                 self.unreadable += 1;
                 stop

@@ -55,6 +55,8 @@ pub struct Earlier {
     pub base: u64,
     /// First position that it did not number.
     pub until: u64,
+    /// It ended because the log's end was cut off or damaged: it may have numbered more readings than are known.
+    pub end_unknown: bool,
 }
 
 /// What the block says.
@@ -123,7 +125,8 @@ impl Header {
         for (index, earlier) in self.earlier.iter().skip(forgotten).enumerate() {
             let at = EARLIER_AT + index * EARLIER;
             put(at, earlier.stream.as_bytes());
-            put(at + 16, &u64::from(earlier.lane).to_le_bytes());
+            // A journal that does not know of lost ends has a zero there.
+            put(at + 16, &[earlier.lane, u8::from(earlier.end_unknown), 0, 0, 0, 0, 0, 0]);
             put(at + 24, &earlier.base.to_le_bytes());
             put(at + 32, &earlier.until.to_le_bytes());
         }
@@ -185,6 +188,7 @@ impl Header {
                 lane: block[at + 16],
                 base: u64_at(block, at + 24),
                 until: u64_at(block, at + 32),
+                end_unknown: block[at + 17] != 0,
             }
         });
         let mut log = [0; 16];

@@ -5,12 +5,12 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use super::{
     LaneState,
-    disk::Disk,
+    disk::{Disk, DiskFile},
     quarantine,
     scan::{Bad, Found, Scanner},
     segment::{Earlier, FRAMES_AT, Void},
@@ -19,6 +19,9 @@ use crate::domain::receipt::StreamId;
 
 /// Most reports of damage that wait to be taken; more are counted only.
 const MAX_DAMAGE: usize = 256;
+
+/// Most places of damage that are remembered, so that each is told once.
+const MAX_SEEN: usize = 16 * MAX_DAMAGE;
 
 /// A stretch of a segment that is not what was written there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +67,8 @@ pub(super) struct State {
     damage: Vec<Damage>,
     /// Places that were reported already, by whichever lane's reader came first.
     seen: BTreeSet<(u64, u64)>,
+    /// Segments that could not be read whole: they are set aside, not removed, when their turn comes.
+    kept: BTreeSet<u64>,
 }
 
 /// See the module.
@@ -88,7 +93,7 @@ pub struct Scrubbed {
 
 impl<D: Disk> Shared<D> {
     pub(super) fn new(disk: D, segments: Vec<SegmentView>, lanes: Vec<LaneState>, earlier: Vec<Earlier>) -> Self {
-        let state = State { segments, lanes, earlier, damage: Vec::new(), seen: BTreeSet::new() };
+        let state = State { segments, lanes, earlier, damage: Vec::new(), seen: BTreeSet::new(), kept: BTreeSet::new() };
         Self { disk, state: Mutex::new(state) }
     }
 
@@ -127,6 +132,21 @@ impl<D: Disk> Shared<D> {
         position.checked_sub(base).filter(|seq| *seq > 0).map(|seq| (earlier.lane, seq))
     }
 
+    /// The streams of the lane that `stream` numbers now, before it.
+    pub fn earlier(&self, stream: StreamId) -> Vec<StreamId> {
+        let state = self.lock();
+        let Some(lane) = state.lanes.iter().position(|lane| lane.stream == stream) else { return Vec::new() };
+        state.earlier.iter().filter(|earlier| usize::from(earlier.lane) == lane).map(|earlier| earlier.stream).collect()
+    }
+
+    /// Streams behind whose last known number readings may be gone, nobody knows how many: lane, stream and that number. The last
+    /// [`super::segment::MAX_EARLIER`] streams are remembered.
+    pub fn lost_ends(&self) -> Vec<(usize, StreamId, u64)> {
+        let state = self.lock();
+        let lost = state.earlier.iter().filter(|earlier| earlier.end_unknown);
+        lost.map(|earlier| (usize::from(earlier.lane), earlier.stream, (earlier.until - 1).saturating_sub(earlier.base))).collect()
+    }
+
     /// First number of a lane that is still held (or would be the next one), in its current stream.
     pub fn first_retained(&self, lane: usize) -> u64 {
         let state = self.lock();
@@ -135,14 +155,29 @@ impl<D: Disk> Shared<D> {
         first.saturating_sub(now.base).max(1)
     }
 
+    /// First and last numbers, in a lane's current stream, that the segments' headers say were given up.
+    pub(super) fn voids(&self, lane: usize) -> Vec<(u64, u64)> {
+        let state = self.lock();
+        let base = state.lanes.get(lane).map_or(0, |now| now.base);
+        let voids = state.segments.iter().flat_map(|segment| &segment.voids).filter(|void| usize::from(void.lane) == lane);
+        voids.filter(|void| void.last > base).map(|void| (void.first.saturating_sub(base).max(1), void.last - base)).collect()
+    }
+
     /// Reads one segment from its beginning to its durable end and reports what is damaged. Segments that are gone are clean.
-    pub fn scrub(self: &Arc<Self>, number: u64) -> Scrubbed {
+    pub fn scrub(&self, number: u64) -> Scrubbed {
+        self.scrub_with(number, &mut |_| {})
+    }
+
+    /// As [`Shared::scrub`], with a look at each thing that is found.
+    pub(super) fn scrub_with(&self, number: u64, look: &mut dyn FnMut(&Found)) -> Scrubbed {
         let mut result = Scrubbed::default();
         let view = self.lock().segments.iter().find(|segment| segment.number == number).cloned();
         let Some(view) = view else { return result };
         let Ok(file) = self.disk.open_read(&view.name) else { return result };
-        let mut scanner = Scanner::new(file, view.seed, FRAMES_AT, view.end);
+        let end = view.end.min(file.len().unwrap_or(view.end));
+        let mut scanner = Scanner::new(file, view.seed, FRAMES_AT, end);
         while let Some(found) = scanner.step(None) {
+            look(&found);
             match found {
                 Found::Frame { frame, offset, repaired } => {
                     result.frames += 1;
@@ -167,6 +202,30 @@ impl<D: Disk> Shared<D> {
         result
     }
 
+    /// This segment could not be read whole: it is set aside, not removed, for a second look.
+    pub(super) fn keep(&self, number: u64) {
+        let mut state = self.lock();
+        if state.segments.iter().any(|segment| segment.number == number) {
+            state.kept.insert(number);
+        }
+    }
+
+    /// Tells of a segment that the disk has not opened for so long that its readings are given up.
+    pub(super) fn report_unopened(&self, view: &SegmentView) {
+        let mut state = self.lock();
+        if state.seen.insert((view.number, 0)) {
+            let what = "segment that the disk does not open; its readings are passed over";
+            state.tell(Damage {
+                segment: view.number,
+                offset: 0,
+                bytes: view.allocated,
+                what,
+                quarantine_file: None,
+                readings: None,
+            });
+        }
+    }
+
     /// Sets a damaged stretch aside and keeps it to be told, once.
     pub(super) fn report(
         &self,
@@ -177,8 +236,18 @@ impl<D: Disk> Shared<D> {
     ) {
         {
             let mut state = self.lock();
-            // Where so much is damaged that even this is full, what is told already says enough.
-            if state.seen.len() >= 16 * MAX_DAMAGE || !state.seen.insert((view.number, bad.offset)) {
+            if !state.seen.insert((view.number, bad.offset)) {
+                return;
+            }
+            if state.seen.len() > MAX_SEEN {
+                // Places in segments that are gone are forgotten; that so many are left says enough, once.
+                state.seen.remove(&(view.number, bad.offset));
+                if state.seen.insert((u64::MAX, 0)) {
+                    let what = "more places than are told one by one";
+                    let readings = bad.frame.map(|frame| (frame.lane, frame.first, frame.last()));
+                    let (segment, offset, bytes) = (view.number, bad.offset, bad.bytes);
+                    state.tell(Damage { segment, offset, bytes, what, quarantine_file: None, readings });
+                }
                 return;
             }
         }
@@ -188,6 +257,20 @@ impl<D: Disk> Shared<D> {
 }
 
 impl State {
+    /// Whether a segment is kept as evidence when its readings are settled.
+    pub(super) fn keeps(&self, number: u64) -> bool {
+        self.kept.contains(&number)
+    }
+
+    /// Segments up to this one are gone: so is what was noted of them.
+    pub(super) fn forget(&mut self, number: u64) {
+        self.seen = self.seen.split_off(&(number + 1, 0));
+        if self.seen.len() <= MAX_SEEN / 2 {
+            self.seen.remove(&(u64::MAX, 0));
+        }
+        self.kept = self.kept.split_off(&(number + 1));
+    }
+
     pub(super) fn tell(&mut self, damage: Damage) {
         if self.damage.len() < MAX_DAMAGE {
             self.damage.push(damage);

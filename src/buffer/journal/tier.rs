@@ -13,6 +13,7 @@ use std::{
     sync::{
         Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
+        mpsc,
     },
     thread,
     time::Duration,
@@ -26,11 +27,11 @@ use super::{
     books::Books,
     commit::{self, Order, Queue, Submitted},
     disk::Disk,
-    lane::LaneSide,
+    lane::{Forking, LaneSide},
     open,
 };
 use crate::{
-    buffer::{Account, Attached, Buffer, BufferStats, DrainOutcome, OnVisible, Position, Work},
+    buffer::{Account, Attached, Buffer, BufferStats, DrainOutcome, Frame, OnVisible, Position, Work},
     domain::{
         ack::AckLevel,
         batch::Batch,
@@ -55,8 +56,8 @@ pub struct JournalSettings {
 
 /// What the journal tells as it happens.
 pub trait JournalObserver: Send + Sync {
-    /// The commit thread turns; called at least every second.
-    fn alive(&self);
+    /// The commit thread turns, and so many syncs have worked since the start; called at least every second.
+    fn alive(&self, syncs: u64);
     /// The room for readings changed: a full disk, the bound, or neither.
     fn room(&self, room: Room);
     /// A sync failed: readings were refused, or lost where they had been acknowledged at level `memory`.
@@ -99,6 +100,7 @@ impl Room {
 pub struct JournalBuffer<D: Disk> {
     pub(super) core: Arc<Core<D>>,
     thread: Mutex<Option<thread::JoinHandle<()>>>,
+    pub(super) order_wait: Duration,
 }
 
 /// What submitters, the commit thread and the drains share.
@@ -146,6 +148,7 @@ impl<D: Disk> JournalBuffer<D> {
         let shared = log.shared();
         let lanes = log.lanes().to_vec();
         let settled: Vec<u64> = (0..lanes.len()).map(|lane| shared.first_retained(lane) - 1).collect();
+        let voids: Vec<_> = (0..lanes.len()).map(|lane| shared.voids(lane)).collect();
         let core = Arc::new(Core {
             settings,
             observer,
@@ -155,12 +158,12 @@ impl<D: Disk> JournalBuffer<D> {
             bytes: AtomicU64::new(log.bytes()),
             closed: AtomicBool::new(false),
             on_visible: OnceLock::new(),
-            books: Mutex::new(Books::new(&lanes, &settled)),
+            books: Mutex::new(Books::new(&lanes, &settled, &voids)),
             lanes: (0..lanes.len()).map(|lane| Mutex::new(LaneSide::new(&shared, lane))).collect(),
             shared,
         });
         let thread = commit::start(log, core.clone())?;
-        Ok((Self { core, thread: Mutex::new(Some(thread)) }, recovered))
+        Ok((Self { core, thread: Mutex::new(Some(thread)), order_wait: ORDER_WAIT }, recovered))
     }
 
     fn room(&self) -> Room {
@@ -174,17 +177,40 @@ impl<D: Disk> JournalBuffer<D> {
         if let Some(refusal) = self.room().refusal() {
             return Some(refusal);
         }
-        (queue.bytes + batch.bytes().len() as u64 > self.core.settings.queue_bytes).then_some(Refusal::Full)
+        // One that is larger than the bound is taken alone: refused, it would come again for ever.
+        let full = queue.bytes > 0 && queue.bytes + batch.bytes().len() as u64 > self.core.settings.queue_bytes;
+        full.then_some(Refusal::Full)
     }
 
-    /// Gives the commit thread something to do and waits for it.
-    fn order<T>(&self, make: impl FnOnce(std::sync::mpsc::SyncSender<T>) -> Order) -> io::Result<T> {
-        let (answer, receiver) = std::sync::mpsc::sync_channel(1);
-        let mut queue = lock(&self.core.queue);
-        queue.orders.push(make(answer));
-        drop(queue);
+    /// Gives the commit thread something to do.
+    fn order<T>(&self, make: impl FnOnce(mpsc::SyncSender<T>) -> Order) -> mpsc::Receiver<T> {
+        let (answer, receiver) = mpsc::sync_channel(1);
+        lock(&self.core.queue).orders.push(make(answer));
         self.core.wake.notify_one();
-        receiver.recv_timeout(ORDER_WAIT).map_err(|_| io::Error::other("the journal's thread does not answer"))
+        receiver
+    }
+
+    /// Waits for a fork. One that the commit thread has not begun in time is withdrawn: carried out late, it would number anew what the
+    /// database knows by other numbers. One that it has begun is waited for again when the lane is attached the next time.
+    fn forked(&self, lane: usize, side: &mut LaneSide<D>, fork: Forking) -> io::Result<Attached> {
+        let silent = || io::Error::other("the journal's thread does not answer");
+        match fork.answer.recv_timeout(self.order_wait) {
+            Ok(done) => {
+                done?;
+                side.forked();
+                Ok(Attached::DirectoryRestored { from: fork.from, to: fork.to })
+            }
+            Err(mpsc::RecvTimeoutError::Disconnected) => Err(silent()),
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                let orders = &mut lock(&self.core.queue).orders;
+                let before = orders.len();
+                orders.retain(|order| !matches!(order, Order::Fork { lane: at, .. } if *at == lane));
+                if orders.len() == before {
+                    side.forking = Some(fork);
+                }
+                Err(silent())
+            }
+        }
     }
 }
 
@@ -252,6 +278,10 @@ impl<D: Disk> Buffer for JournalBuffer<D> {
     fn attach(&self, lane: usize, position: &Position) -> io::Result<Attached> {
         let Some(side) = self.core.lanes.get(lane) else { return Err(io::Error::from(io::ErrorKind::InvalidInput)) };
         let mut side = lock(side);
+        if let Some(fork) = side.forking.take() {
+            // Whatever `position` says, it may say it of the stream that is ending.
+            return self.forked(lane, &mut side, fork);
+        }
         let attached = side.attach(position)?;
         if let Some(attached) = attached {
             let reached = lock(&self.core.books).attach(lane, position);
@@ -264,9 +294,8 @@ impl<D: Disk> Buffer for JournalBuffer<D> {
             (books.stream(lane), books.settled(lane) + 1)
         };
         let to = Uuid::now_v7();
-        self.order(|answer| Order::Fork { lane, from_seq, stream: to, answer })??;
-        side.forked();
-        Ok(Attached::DirectoryRestored { from, to })
+        let answer = self.order(|answer| Order::Fork { lane, from, from_seq, stream: to, answer });
+        self.forked(lane, &mut side, Forking { from, to, answer })
     }
 
     fn next(&self, lane: usize, max_rows: u32) -> io::Result<Work> {
@@ -301,7 +330,7 @@ impl<D: Disk> Buffer for JournalBuffer<D> {
     fn abandon(&self) -> u64 {
         self.close();
         // What is queued still gets its sync and its answer; nothing is lost.
-        let _ = self.order(|answer| Order::Flush { answer });
+        let _ = self.order(|answer| Order::Close { answer }).recv_timeout(self.order_wait);
         0
     }
 
@@ -310,6 +339,22 @@ impl<D: Disk> Buffer for JournalBuffer<D> {
             Some((lane, seq)) => (self.stream(usize::from(lane)), seq),
             None => (stream, seq),
         }
+    }
+
+    fn earlier(&self, stream: StreamId) -> Vec<StreamId> {
+        self.core.shared.earlier(stream)
+    }
+
+    fn held(&self, stream: StreamId) -> Option<(u64, u64)> {
+        let lanes = self.core.shared.lanes();
+        let lane = lanes.iter().position(|lane| lane.stream == stream)?;
+        let (first, next) = (self.core.shared.first_retained(lane), lanes[lane].next_seq());
+        (first < next).then(|| (first, next - 1))
+    }
+
+    fn read_again(&self, stream: StreamId, first: u64, last: u64) -> io::Result<Vec<Frame>> {
+        let Some(lane) = self.core.shared.lanes().iter().position(|lane| lane.stream == stream) else { return Ok(Vec::new()) };
+        super::lane::frames_of(&self.core.shared, lane, first, last)
     }
 
     fn state_of(&self, stream: StreamId, seq: u64) -> Option<ReceiptState> {
@@ -333,7 +378,9 @@ impl<D: Disk> Buffer for JournalBuffer<D> {
             oldest_age_ms: u64::try_from(books.oldest_age().unwrap_or(Duration::ZERO).as_millis()).unwrap_or(u64::MAX),
             waiters: books.waiters(),
             refuses: self.room() != Room::Free,
+            lost_ends: self.core.shared.lost_ends().len() as u64,
             account,
+            abandoned: 0,
             difference: i64::try_from(difference).unwrap_or(if difference > 0 { i64::MAX } else { i64::MIN }),
         }
     }

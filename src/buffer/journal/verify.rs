@@ -9,13 +9,15 @@ use uuid::Uuid;
 
 use super::{
     Damage, LaneState, LogSettings,
+    candidate::read_header,
+    dense::Dense,
     disk::{Disk, DiskFile, Entry, QUARANTINE, RealDisk, RealFile},
     frame::segment_seed,
     open,
-    recover::read_header,
     scan::{Found, Scanner},
     segment::{Block, FRAMES_AT},
 };
+use crate::domain::receipt::StreamId;
 
 /// How often damage in the segment being written is looked at again: a daemon may be in the middle of writing there.
 const LOOKS: u32 = 3;
@@ -33,6 +35,8 @@ pub struct Report {
     pub damage: Vec<Damage>,
     /// Bytes of a write that a crash cut short: normal, nobody was told of them.
     pub torn_bytes: u64,
+    /// Lane, stream and last known number of streams behind which readings may be gone, nobody knows how many.
+    pub lost_ends: Vec<(usize, StreamId, u64)>,
     /// Files that were set aside, and their bytes.
     pub quarantine: (usize, u64),
 }
@@ -77,9 +81,14 @@ fn look_once(dir: &Path, frames: bool) -> io::Result<Report> {
     let shared = log.shared();
     let numbers = if recovered.fresh { Vec::new() } else { shared.segments() };
     let mut segments: Vec<Segment> = numbers.iter().map(|number| Segment { number: *number, ..Segment::default() }).collect();
+    let mut dense = Dense::default();
     if frames {
         for segment in &mut segments {
-            let found = shared.scrub(segment.number);
+            let number = segment.number;
+            if let Some(view) = shared.lock().segments.iter().find(|view| view.number == number) {
+                dense.begin(view);
+            }
+            let found = shared.scrub_with(number, &mut |found| dense.take(number, found));
             (segment.frames, segment.readings) = (found.frames, found.readings);
             (segment.damaged, segment.bytes) = (found.damaged, found.bytes);
         }
@@ -88,6 +97,7 @@ fn look_once(dir: &Path, frames: bool) -> io::Result<Report> {
     let (mut damage, mut seen) = (recovered.damage, BTreeSet::new());
     damage.extend(shared.take_damage());
     damage.retain(|damage| seen.insert((damage.segment, damage.offset)));
+    damage.extend(dense.missing);
     let set_aside = |damage: Damage| {
         let there = damage.quarantine_file.filter(|name| dir.join(name).exists());
         Damage { quarantine_file: there, ..damage }
@@ -97,6 +107,7 @@ fn look_once(dir: &Path, frames: bool) -> io::Result<Report> {
         lanes: if recovered.fresh { Vec::new() } else { recovered.lanes },
         damage: damage.into_iter().map(set_aside).collect(),
         torn_bytes: recovered.torn_bytes,
+        lost_ends: shared.lost_ends(),
         quarantine: quarantined(dir),
     })
 }
@@ -107,14 +118,19 @@ fn quarantined(dir: &Path) -> (usize, u64) {
     sizes.fold((0, 0), |(count, bytes), file| (count + 1, bytes + file.len()))
 }
 
-/// Up to where an open segment holds whole frames: what stands behind may be half written. All of it where that cannot be told.
+/// Up to where an open segment holds whole frames: what stands behind may be half written. 0 where it is not begun, or its header is not
+/// all there yet: nobody has been told of anything in it. All of it where that cannot be told.
 ///
 /// # Errors
 /// What keeps it from being read.
 pub fn whole_end(file: &File) -> io::Result<u64> {
     let file = Plain(file);
     let len = file.len()?;
-    let (Block::Good(header), _) = read_header(&file) else { return Ok(len) };
+    let header = match read_header(&file) {
+        (Block::Good(header), _) => header,
+        (Block::Torn, _) => return Ok(0),
+        _ => return Ok(len),
+    };
     let mut scanner = Scanner::new(file, segment_seed(header.log, header.number), FRAMES_AT, len);
     let mut end = FRAMES_AT;
     while let Some(found) = scanner.step(None) {
@@ -278,6 +294,23 @@ mod tests {
         assert_eq!(report.segments.iter().map(|segment| segment.readings).sum::<u64>(), 590);
         assert_eq!(content(dir.path()), before);
         assert_eq!(report.quarantine, (0, 0));
+    }
+
+    #[test]
+    fn numbers_that_are_missing_are_told_where_every_frame_is_whole() {
+        let dir = tempfile::tempdir().expect("a directory");
+        filled(dir.path());
+        let name = dir.path().join("0000000002.seg");
+        let mut bytes = fs::read(&name).expect("a segment");
+        // As a copy leaves it that was cut earlier than the header behind it says: nothing but zeros.
+        let end = whole_end(&File::open(&name).expect("a segment")).expect("readable") as usize;
+        bytes[end - 12_000..].fill(0);
+        fs::write(&name, bytes).expect("written");
+        let report = look(dir.path(), true).expect("readable");
+        let missing =
+            report.damage.iter().filter_map(|damage| damage.readings).map(|(_, first, last)| last + 1 - first).sum::<u64>();
+        assert!(missing >= 20, "{:?}", report.damage);
+        assert_eq!(report.segments.iter().map(|segment| segment.readings).sum::<u64>() + missing, 600);
     }
 
     #[test]

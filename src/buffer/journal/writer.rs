@@ -14,11 +14,15 @@ use super::{
     answer::{AppendError, Appended, LogSettings, SyncFailed, copy_of},
     disk::{Disk, DiskFile},
     frame::{self, Frame, MAX_PAYLOAD},
+    quarantine,
     segment::{BLOCK, Earlier, FRAMES_AT, Header, MAX_EARLIER, Void, file_name, new_name},
-    shared::{SegmentView, Shared},
+    shared::{Damage, SegmentView, Shared},
     staging::{STAGE, flush, stage, write_large},
 };
 use crate::domain::receipt::StreamId;
+
+/// Names in a row that may turn out to be taken when a segment is made.
+const TAKEN_MAX: u32 = 16;
 
 /// The log. See the module.
 #[derive(Debug)]
@@ -50,19 +54,19 @@ pub struct Log<D: Disk> {
 
 #[derive(Debug)]
 pub(super) struct Current<F> {
-    number: u64,
+    pub(super) number: u64,
     pub(super) file: F,
-    allocated: u64,
+    pub(super) allocated: u64,
     /// Where the next frame goes; `stage` holds the bytes before it.
     pub(super) at: u64,
     /// Up to where it is durable; 0 while not even the header is.
-    durable: u64,
+    pub(super) durable: u64,
     start: Vec<LaneState>,
 }
 
 #[derive(Debug)]
 pub(super) struct Prepared<F> {
-    number: u64,
+    pub(super) number: u64,
     file: F,
     allocated: u64,
 }
@@ -153,7 +157,7 @@ impl<D: Disk> Log<D> {
         self.sync().map_err(|failed| failed.cause)?;
         let Some(before) = self.lanes.get(lane).copied() else { return Err(io::Error::from(io::ErrorKind::InvalidInput)) };
         let earlier = self.earlier.clone();
-        self.renumber(lane, from_seq, stream);
+        self.renumber(lane, from_seq, stream, false);
         let begun = self.begin(0).map_err(io::Error::from).and_then(|()| self.sync_current());
         if let Err(error) = begun {
             // A lane's fork stands in the header of its segment; that one is given up.
@@ -166,10 +170,10 @@ impl<D: Disk> Log<D> {
         Ok(())
     }
 
-    pub(super) fn renumber(&mut self, lane: usize, from_seq: u64, stream: StreamId) {
+    pub(super) fn renumber(&mut self, lane: usize, from_seq: u64, stream: StreamId, end_unknown: bool) {
         let state = &mut self.lanes[lane];
         let from = state.base.saturating_add(from_seq.max(1)).min(state.next);
-        self.earlier.push(Earlier { lane: lane as u8, stream: state.stream, base: state.base, until: state.next });
+        self.earlier.push(Earlier { lane: lane as u8, stream: state.stream, base: state.base, until: state.next, end_unknown });
         let forgotten = self.earlier.len().saturating_sub(MAX_EARLIER);
         self.earlier.drain(..forgotten);
         let held = self.shared.lock();
@@ -185,7 +189,7 @@ impl<D: Disk> Log<D> {
     }
 
     /// Drops the oldest segments in which every lane's readings are settled; never the last. `settled` is the last settled number of
-    /// each lane, in its current stream. Returns the bytes that were given back.
+    /// each lane, in its current stream. A mark ([`Log::close`]) does not count. Returns the bytes that were given back.
     ///
     /// # Errors
     /// What the disk says; what was dropped before is dropped.
@@ -197,9 +201,13 @@ impl<D: Disk> Log<D> {
                 self.shared.disk.sync_dir()?;
                 self.dir_dirty = false;
             }
-            let name = {
+            let (name, number, bytes, keep) = {
                 let state = self.shared.lock();
                 let Some((first, rest)) = state.segments.split_first() else { return Ok(freed) };
+                // The last one with frames stays, for a database that is put back a little. A mark holds none.
+                if rest.iter().all(|view| view.allocated <= FRAMES_AT && view.end <= FRAMES_AT) {
+                    return Ok(freed);
+                }
                 let Some(end) = rest.iter().find_map(|next| next.start.as_ref()) else { return Ok(freed) };
                 let done = end.iter().enumerate().all(|(lane, end)| {
                     let (Some(now), Some(settled)) = (self.durable.get(lane), settled.get(lane)) else { return end.next <= 1 };
@@ -208,12 +216,29 @@ impl<D: Disk> Log<D> {
                 if !done {
                     return Ok(freed);
                 }
-                first.name.clone()
+                (first.name.clone(), first.number, first.allocated, state.keeps(first.number))
             };
-            match self.shared.disk.remove(&name) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => self.dir_dirty = true,
+            // What could not be read may be readable for whoever looks at it later.
+            let keep = keep && quarantine::has_room(&self.shared.disk, bytes);
+            let moved = keep.then(|| quarantine::file(&self.shared.disk, &name)).flatten();
+            if let Some(to) = moved {
+                let what = "segment that could not be read whole; all of it is kept";
+                self.shared.lock().tell(Damage {
+                    segment: number,
+                    offset: 0,
+                    bytes: 0,
+                    what,
+                    quarantine_file: Some(to),
+                    readings: None,
+                });
+                self.dir_dirty = true;
+            } else {
+                match self.shared.disk.remove(&name) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => self.dir_dirty = true,
+                }
             }
+            self.shared.lock().forget(number);
             freed += self.shared.lock().segments.remove(0).allocated;
         }
     }
@@ -256,14 +281,35 @@ impl<D: Disk> Log<D> {
             return Ok(());
         }
         if let Some(small) = self.prepared.take() {
-            // Its number goes to the larger one.
-            self.next_number = small.number;
+            // Never begun. Its number stays unused: a name is never given to a second file.
+            let _ = self.shared.disk.remove(&file_name(small.number));
         }
         if self.bytes() + allocated > self.settings.total_bytes {
             return Err(AppendError::Full);
         }
-        let number = self.next_number;
-        let (new, name) = (new_name(number), file_name(number));
+        self.make_next(allocated)
+    }
+
+    /// Makes a segment of that length under the next number that is free.
+    pub(super) fn make_next(&mut self, allocated: u64) -> Result<(), AppendError> {
+        let mut made = self.make_file(allocated);
+        for _ in 0..TAKEN_MAX {
+            if !matches!(&made, Err(error) if error.kind() == io::ErrorKind::AlreadyExists) {
+                break;
+            }
+            // Whatever has that name, it may be somebody's only copy.
+            self.next_number += 1;
+            made = self.make_file(allocated);
+        }
+        let file = made?;
+        self.prepared = Some(Prepared { number: self.next_number, file, allocated });
+        self.next_number += 1;
+        Ok(())
+    }
+
+    /// Makes the file of the next number; nothing that has its name is replaced.
+    fn make_file(&self, allocated: u64) -> io::Result<D::File> {
+        let (new, name) = (new_name(self.next_number), file_name(self.next_number));
         let disk = &self.shared.disk;
         let made = disk.create_new(&new).or_else(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => disk.remove(&new).and_then(|()| disk.create_new(&new)),
@@ -273,27 +319,23 @@ impl<D: Disk> Log<D> {
             file.allocate(allocated)?;
             // Its length is durable before its name is: a shorter file under the final name was cut.
             file.sync_data()?;
-            disk.rename(&new, &name)?;
-            disk.sync_dir()?;
+            disk.rename_new(&new, &name)?;
+            // Without a durable name it is none; the next one gets another number.
+            disk.sync_dir().inspect_err(|_| drop(disk.remove(&name)))?;
             Ok(file)
         });
-        match made {
-            Ok(file) => {
-                self.next_number += 1;
-                self.prepared = Some(Prepared { number, file, allocated });
-                Ok(())
-            }
-            Err(error) => {
-                // What is left of it is removed by the next try, or at the next opening.
-                let _ = disk.remove(&new);
-                Err(error.into())
-            }
+        if made.is_err() {
+            // What is left of it is removed by the next try, or at the next opening.
+            let _ = disk.remove(&new);
         }
+        made
     }
 
     /// Begins the prepared segment. Everything before must be durable. Its header is durable with the next sync.
     pub(super) fn begin(&mut self, extent: u64) -> Result<(), AppendError> {
-        self.make(extent)?;
+        if extent > 0 || self.prepared.is_none() {
+            self.make(extent)?;
+        }
         let Some(prepared) = self.prepared.take() else { return Err(AppendError::DiskFull) };
         if let Some(current) = self.current.take() {
             self.last = (current.number, current.durable);
@@ -358,7 +400,7 @@ impl<D: Disk> Log<D> {
         drop(state);
         if first && let Some((name, end)) = self.leave.take() {
             // The new header says where it ends; the room behind is given back. Where that fails nothing but room is lost.
-            let _ = self.shared.disk.open(&name).and_then(|file| file.set_len(end));
+            let _ = self.shared.disk.open(&name).and_then(|file| if file.len()? > end { file.set_len(end) } else { Ok(()) });
         }
         Ok(())
     }

@@ -1,5 +1,5 @@
-//! Tries what the configuration names: the store by a ping, sources and webhooks by a bare connection. Nothing is sent to a
-//! webhook, and no database is made.
+//! Tries what the configuration names: the store by a ping, sources and webhooks by a bare connection, Kafka by a look at the topic.
+//! Nothing is sent to a webhook, and neither a database nor a topic is made.
 
 use std::{
     fmt, fs, io,
@@ -11,8 +11,10 @@ use std::{
 use url::Url;
 
 use crate::{
-    config::{Config, StoreConfig},
+    buffer::redis::{facts::Facts, link::Server},
+    config::{Config, KafkaConfig, RedisConfig, StoreConfig, Tier},
     ingest::address::refuse_address,
+    sinks::kafka,
     store::Store,
 };
 
@@ -39,6 +41,9 @@ impl fmt::Display for Trial {
 /// Tries everything, one after the other.
 pub(super) fn try_all(config: &Config) -> Vec<Trial> {
     let mut trials = vec![Trial { subject: "store".to_owned(), outcome: try_store(&config.store) }];
+    if config.buffer.tier == Tier::Redis {
+        trials.push(Trial { subject: "redis".to_owned(), outcome: try_redis(&config.redis) });
+    }
     for source in &config.sources {
         let outcome = try_url(&source.url, source.allow_link_local, source.timeout);
         trials.push(Trial { subject: format!("source \"{}\"", source.name), outcome });
@@ -47,7 +52,20 @@ pub(super) fn try_all(config: &Config) -> Vec<Trial> {
         let outcome = try_url(&hook.url, hook.allow_link_local, hook.timeout);
         trials.push(Trial { subject: format!("webhook \"{}\"", hook.name), outcome });
     }
+    if let Some(kafka) = &config.kafka {
+        trials.push(Trial { subject: "kafka".to_owned(), outcome: try_kafka(kafka) });
+    }
     trials
+}
+
+fn try_kafka(config: &KafkaConfig) -> Result<String, String> {
+    let found = kafka::probe(config, config.timeout.min(WAIT_MAX)).map_err(|error| error.message)?;
+    let topic = &config.topic;
+    match found.partitions {
+        Some(partitions) => Ok(format!("topic \"{topic}\" has {partitions} partitions")),
+        None if config.create_topic => Ok(format!("connected; topic \"{topic}\" is made at the first start")),
+        None => Err(format!("topic \"{topic}\" is missing, and kafka.create_topic is false: create it, or allow it")),
+    }
 }
 
 fn try_store(config: &StoreConfig) -> Result<String, String> {
@@ -72,6 +90,15 @@ fn room_for(path: &Path) -> Result<String, String> {
         Ok(true) => Err(format!("{} is not a directory that can be written", dir.display())),
         Err(error) => Err(format!("{}: {error}", dir.display())),
     }
+}
+
+/// Connects, and tells what it would lose.
+fn try_redis(config: &RedisConfig) -> Result<String, String> {
+    let (urls, cluster) = config.urls();
+    let server = Server::new(&urls, cluster, config.timeout)?;
+    let asked = server.connect(&config.prefix).and_then(|mut link| Ok((Facts::ask(&mut link)?, link.shown())));
+    let (facts, node) = asked.map_err(|error| format!("{}: {error}", server.shown()))?;
+    Ok(format!("connected to {node}, Redis {}; it may lose {}", facts.version, facts.may_lose()))
 }
 
 fn try_url(url: &str, allow_link_local: bool, timeout: Duration) -> Result<String, String> {
@@ -119,6 +146,15 @@ mod tests {
         );
         assert_eq!(outcomes(&text), [true, false, true]);
         assert!(!dir.path().join("a.db").exists(), "a check makes no database");
+    }
+
+    #[test]
+    fn a_broker_that_is_not_there_is_told() {
+        let closed = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = format!("[store]\nurl = \"sqlite://{}/a.db\"\n", dir.path().display());
+        let text = format!("{store}[kafka]\nbrokers = \"{closed}\"\ntimeout = \"300ms\"\n");
+        assert_eq!(outcomes(&text), [true, false]);
     }
 
     #[test]

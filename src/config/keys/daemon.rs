@@ -5,7 +5,7 @@ use super::{
     Kind::{
         self, Addresses, Bool, Credential, Duration, Filter, Float, Hosts, InputFile, Int, Path, Size, Socket, StoreUrl, TimeOfDay,
     },
-    Section, key,
+    Section, breaker_failures, breaker_pause, breaker_pause_max, key,
 };
 
 pub(super) static SERVER: Section = Section {
@@ -84,6 +84,9 @@ pub(super) static STORE: Section = Section {
         key("pool_size", Int(1, 64), Is("4"), "Connections for queries beside the one that drains the buffer."),
         key("connect_timeout", Duration("100ms", "1m"), Is(r#""5s""#), "How long to wait for a connection."),
         key("statement_timeout", Duration("100ms", "1h"), Is(r#""30s""#), "How long one statement may take (PostgreSQL)."),
+        breaker_failures("1"),
+        breaker_pause(r#""50ms""#),
+        breaker_pause_max(r#""1s""#),
     ],
 };
 
@@ -141,6 +144,38 @@ pub(super) static MONITOR: Section = Section {
         key("cpu_percent", PERCENT, Is("80"), "CPU of the host above which a WARNING is raised, percent.").live(),
         key("memory_percent", PERCENT, Is("90"), "Memory of the host above which a CRITICAL is raised, percent.").live(),
         key("disk_percent", PERCENT, Is("85"), "Disk of the data directory above which a WARNING is raised, percent.").live(),
+    ],
+};
+
+pub(super) static RECOVERY: Section = Section {
+    name: "recovery",
+    most: 0,
+    doc: "Service levels of recovery. Where one is missed, the alert recovery-late says which.",
+    restart: "",
+    default_entries: "",
+    keys: &[
+        key("outbox_within", Duration("100ms", "1h"), Is(r#""2s""#), "A delivery that is due is taken up within this time.").live(),
+        key(
+            "buffer_within",
+            Duration("1s", "1h"),
+            Is(r#""1m""#),
+            "Readings that wait are tried with the database at least this often; never more often than buffer.flush_interval asks.",
+        )
+        .live(),
+        key(
+            "within",
+            Duration("1s", "1d"),
+            Is(r#""5m""#),
+            "Once the database is back, what an outage has left waiting is stored within this time.",
+        )
+        .live(),
+        key(
+            "success_percent",
+            Float(0.0, 100.0),
+            Is("99.9"),
+            "Of the readings that do not wait any more, at least this share is stored (repeats count); judged from 1,000 on.",
+        )
+        .live(),
     ],
 };
 

@@ -4,11 +4,12 @@ use super::{
     Absent::{Example, Fault, Is},
     Key,
     Kind::{
-        self, Bool, Credential, Duration, Fields, Float, Headers, HttpUrl, InputFile, Int, Metric, Name, Names, Ranges, Size, Word,
-        Words,
+        self, Bool, Brokers, Credential, Duration, Fields, Float, Headers, HttpUrl, InputFile, Int, Metric, Name, Names, Ranges,
+        Secret, Size, Text, Word, Words,
     },
-    Section, key,
+    Section, breaker_failures, breaker_pause, breaker_pause_max, key,
 };
+use crate::domain::anomaly::{SENSITIVITY_RANGE, WARM_UP_RANGE};
 
 pub(super) static BUFFER: Section = Section {
     name: "buffer",
@@ -19,9 +20,9 @@ pub(super) static BUFFER: Section = Section {
     keys: &[
         key(
             "tier",
-            Word(&["journal", "memory"]),
+            Word(&["journal", "memory", "redis"]),
             Is(r#""journal""#),
-            "The medium. journal: on this host's disk, acknowledged after a sync, and there again after a crash. memory: faster, and what still waits is lost if the process dies.",
+            "The medium. journal: on this host's disk, acknowledged after a sync, and there again after a crash. memory: faster, and what still waits is lost if the process dies. redis: in the Redis of [redis], from where other instances can take over, and on this host's disk while Redis is away. docs/TIERS.md helps to choose.",
         ),
         key("batch_rows", Int(1, 100_000), Is("100"), "Rows a batch when the load is light; it grows by itself while catching up."),
         key(
@@ -41,13 +42,13 @@ pub(super) static BUFFER: Section = Section {
             "journal_bytes",
             Size("8MB", "1TB"),
             Is(r#""2GB""#),
-            "Tier journal: most bytes of journal in server.data_dir, read or not. Beyond it senders get 503 until the database has caught up; an alert tells before.",
+            "Tiers journal and redis: most bytes of journal in server.data_dir, read or not. Beyond it senders get 503 until the database has caught up; an alert tells before.",
         ),
         key(
             "streams",
             Int(1, 8),
             Example("2"),
-            "Tier journal: how many numbered sequences share the journal, each drained through a database connection of its own. Left out: 1 with SQLite, which has one writer, and 2 with PostgreSQL.",
+            "Tiers journal and redis: how many numbered sequences share the journal, and how many streams in Redis are written at once, each drained through a database connection of its own. Left out: 1 with SQLite, which has one writer, and 2 with PostgreSQL.",
         ),
         key(
             "ack_timeout",
@@ -60,6 +61,12 @@ pub(super) static BUFFER: Section = Section {
             Size("8MB", "10GB"),
             Is(r#""16MB""#),
             "Most bytes of request bodies being read and parsed at once; beyond that senders get 429.",
+        ),
+        key(
+            "readings_per_s",
+            Int(1, 100_000_000),
+            Example("50000"),
+            "Most readings a second that are let in by push, on average, with a second's worth at once after a quiet time; beyond that senders get 429 before their body is read, with the time after which there is room in Retry-After. Set it below what the database takes, so that the buffer never fills. Left out: no limit.",
         ),
     ],
 };
@@ -142,13 +149,16 @@ pub(super) static SOURCES: Section = Section {
         )
         .live(),
         ALLOW_LINK_LOCAL,
+        breaker_failures("5").live(),
+        breaker_pause(r#""1s""#).live(),
+        breaker_pause_max(r#""5s""#).live(),
     ],
 };
 
 pub(super) static RULES: Section = Section {
     name: "rules",
     most: 1_000,
-    doc: "Threshold rules, evaluated for each engine apart, before storage. These two hold where no [[rules]] is given at all; rules = [] at the top of the file switches them off.",
+    doc: "Rules, evaluated for each engine apart, before storage. Kind threshold compares one metric with a fixed value; metric, op and threshold must be given. Kind anomaly learns from the first readings of each engine what is normal for it and tells when it moves away; name and kind are enough (docs/ANOMALY.md). The two threshold rules below hold where no [[rules]] is given at all; rules = [] at the top of the file switches them off.",
     restart: "",
     default_entries: r#"[[rules]]
 name = "overheat"
@@ -170,17 +180,51 @@ level = "WARNING"
 "#,
     keys: &[
         key("name", Name, Fault(r#""overheat""#), "Unique among the rules; alerts carry it.").live(),
-        key("metric", Metric, Fault(r#""temperature""#), "What is compared.").live(),
-        key("op", Word(&[">", ">=", "<", "<="]), Fault(r#"">""#), "The comparison that makes a breach: metric op threshold.").live(),
-        key("threshold", ANY, Fault("350.0"), "What the metric is compared with.").live(),
+        key("kind", Word(&["threshold", "anomaly"]), Is(r#""threshold""#), "How it judges.").live(),
+        key(
+            "metric",
+            Metric,
+            Example(r#""temperature""#),
+            "Kind threshold: what is compared; must be given. Kind anomaly: as metrics, for one alone.",
+        )
+        .live(),
+        key(
+            "op",
+            Word(&[">", ">=", "<", "<="]),
+            Example(r#"">""#),
+            "Kind threshold: the comparison that makes a breach, metric op threshold; must be given.",
+        )
+        .live(),
+        key("threshold", ANY, Example("350.0"), "Kind threshold: what the metric is compared with; must be given.").live(),
         key(
             "clear",
             ANY,
             Example("340.0"),
-            "Hysteresis: the alert is over only when the metric has come back to this value or beyond. Left out: as soon as it no longer breaches.",
+            "Kind threshold, hysteresis: the alert is over only when the metric has come back to this value or beyond. Left out: as soon as it no longer breaches.",
         )
         .live(),
-        key("for", Duration("0", "365d"), Is(r#""0s""#), "How long the breach must last, by the times of the readings, before the alert opens.").live(),
+        key("for", Duration("0", "365d"), Is(r#""0s""#), "Kind threshold: how long the breach must last, by the times of the readings, before the alert opens.").live(),
+        key(
+            "metrics",
+            Names,
+            Example(r#"["temperature", "oil_pressure"]"#),
+            "Kind anomaly: the metrics that are learned and judged. Left out: every one that the readings bring, further ones included.",
+        )
+        .live(),
+        key(
+            "sensitivity",
+            Float(SENSITIVITY_RANGE.0, SENSITIVITY_RANGE.1),
+            Is("1.0"),
+            "Kind anomaly: every limit is divided by it. 2 warns at half the distance from the baseline, 0.5 at twice.",
+        )
+        .live(),
+        key(
+            "warm_up",
+            Int(WARM_UP_RANGE.0 as i64, WARM_UP_RANGE.1 as i64),
+            Is("50"),
+            "Kind anomaly: how many readings of an engine are learned from before it is judged. Another number, or other metrics, lets every engine be learned anew.",
+        )
+        .live(),
         key("level", Word(&LEVELS), Is(r#""WARNING""#), "The level of the alert.").live(),
     ],
 };
@@ -214,6 +258,9 @@ pub(super) static WEBHOOKS: Section = Section {
         )
         .live(),
         ALLOW_LINK_LOCAL,
+        breaker_failures("5").live(),
+        breaker_pause(r#""1s""#).live(),
+        breaker_pause_max(r#""30s""#).live(),
     ],
 };
 
@@ -265,7 +312,7 @@ pub(super) static OUTBOX: Section = Section {
         key(
             "lease",
             Duration("1s", "1h"),
-            Is(r#""30s""#),
+            Is(r#""10s""#),
             "How long a claim lasts before another worker may take over; it is renewed while a send lasts.",
         ),
         key(
@@ -277,5 +324,75 @@ pub(super) static OUTBOX: Section = Section {
         key("retry_base", Duration("10ms", "1h"), Is(r#""1s""#), "First wait before a retry; it doubles, with jitter."),
         key("retry_max", Duration("10ms", "1d"), Is(r#""15m""#), "Longest wait before a retry."),
         key("concurrency", Int(1, 256), Is("4"), "Sends at once for each sink."),
+    ],
+};
+
+pub(super) static KAFKA: Section = Section {
+    name: "kafka",
+    most: 0,
+    doc: "The relay of stored readings to Kafka: each of them once, for consumers that read committed records (docs/KAFKA.md). It is on where brokers is given.",
+    restart: "the relay is set up once, at start",
+    default_entries: "",
+    keys: &[
+        key(
+            "brokers",
+            Brokers,
+            Example(r#""127.0.0.1:9092""#),
+            "One or several HOST:PORT, separated by commas, from which the others are learnt. Left out: nothing is relayed.",
+        ),
+        key("topic", Name, Is(r#""engine""#), "Where the readings go; no colon in it."),
+        key(
+            "create_topic",
+            Bool,
+            Is("true"),
+            "Whether a topic that is missing is made. Otherwise the relay waits for it, and says so.",
+        ),
+        key("partitions", Int(1, 10_000), Is("6"), "Partitions of a topic that is made."),
+        key(
+            "replication",
+            Int(1, 100),
+            Example("3"),
+            "Copies of each partition of a topic that is made. Left out: what the broker does by default.",
+        ),
+        key(
+            "timeout",
+            Duration("100ms", "5m"),
+            Is(r#""3s""#),
+            "How long Kafka may take for each step of a transaction before it is tried anew.",
+        ),
+        key(
+            "security",
+            Word(&["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"]),
+            Is(r#""plaintext""#),
+            "How brokers are spoken to. ssl and sasl_ssl need a build with the feature kafka-tls.",
+        ),
+        key(
+            "mechanism",
+            Word(&["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]),
+            Is(r#""PLAIN""#),
+            "How belayd signs in where security has sasl. SCRAM needs a build with the feature kafka-tls.",
+        ),
+        key("username", Text, Example(r#""belayd""#), "Who signs in."),
+        key("password", Secret, Example(r#""secret""#), "Its password; never shown."),
+        key(
+            "password_file",
+            InputFile,
+            Example(r#""kafka-password""#),
+            "File whose first line is the password, instead of password.",
+        ),
+        key(
+            "password_credential",
+            Credential,
+            Example(r#""kafka-password""#),
+            "systemd credential (LoadCredential=) that holds the password, instead of password.",
+        ),
+        key(
+            "ca",
+            InputFile,
+            Example(r#""ca.pem""#),
+            "PEM file of the authorities that may sign for a broker. Left out: the system's.",
+        ),
+        key("cert", InputFile, Example(r#""client.pem""#), "PEM certificate by which belayd shows who it is, with key."),
+        key("key", InputFile, Example(r#""client.key""#), "PEM private key of cert."),
     ],
 };

@@ -72,6 +72,7 @@ fn config(name: &str, url: &str) -> SourceConfig {
         ca: None,
         fields: Default::default(),
         allow_link_local: false,
+        breaker: crate::domain::breaker::BreakerSettings::SOURCE,
     }
 }
 
@@ -105,6 +106,7 @@ fn rig() -> Rig {
         raise: Some(Raiser::start(alerts)),
         board: Arc::default(),
         on_parsed: None,
+        metrics: None,
     };
     Rig { context, ingest: orders, raised }
 }

@@ -13,8 +13,8 @@ use crate::{
     domain::alert::{AlertKind, Level, Transition},
     schedule::{Duty, DutyContext, DutyReport, Integrity, Rhythm},
     store::{
-        StoreError,
-        integrity::{Findings, Pass},
+        Conn, StoreError,
+        integrity::{self, Findings, Pass},
     },
 };
 
@@ -45,6 +45,18 @@ impl Duty for IntegrityCheck {
         true
     }
 
+    fn is_shared(&self) -> bool {
+        true
+    }
+
+    fn adopt(&self, context: &DutyContext, result: &str) -> Vec<Transition> {
+        let Ok(shared) = serde_json::from_str::<Shared>(result) else { return Vec::new() };
+        let found = Findings::from(&shared);
+        let condition = condition(&found, context.clock.now_us());
+        show(context, found, shared.ended_at_us);
+        vec![condition]
+    }
+
     fn run_once<'a>(&'a self, context: &'a DutyContext) -> BoxFuture<'a, Result<DutyReport, StoreError>> {
         Box::pin(async move {
             let (until, now_us) = (Instant::now() + RUN_MAX, context.clock.now_us());
@@ -56,16 +68,15 @@ impl Duty for IntegrityCheck {
             loop {
                 let before = pass.rows();
                 // A pass whose step failed is forgotten: the next run begins another.
-                let (rows, next) = context
-                    .store
-                    .call(move |conn| {
-                        let found = pass.step(conn)?;
-                        Ok((pass.rows(), found.map_or_else(|| Err(pass), Ok)))
-                    })
-                    .await?;
+                let step = move |conn: &mut Conn| {
+                    let found = pass.step(conn)?;
+                    Ok((pass.rows(), found.map_or_else(|| Err(pass), Ok)))
+                };
+                let (rows, next) = context.call(&context.store, step).await?;
                 pass = match next {
                     Ok(found) => {
                         context.metrics.integrity_rows.inc_by(found.rows.saturating_sub(before));
+                        let found = fill(context, found).await?;
                         return Ok(told(context, found));
                     }
                     Err(pass) => pass,
@@ -81,14 +92,60 @@ impl Duty for IntegrityCheck {
     }
 }
 
+/// Stores again what is missing and still held by the medium before the database.
+async fn fill(context: &DutyContext, mut found: Findings) -> Result<Findings, StoreError> {
+    for hole in std::mem::take(&mut found.holes) {
+        let held = context.held.clone();
+        let restored = context.call(&context.store, move |conn| integrity::refill(conn, &hole, held.as_ref())).await?;
+        found.restored += restored;
+        found.missing = found.missing.saturating_sub(restored);
+    }
+    if found.restored > 0 {
+        log::warn!(target: "belayd::schedule", readings = found.restored; "readings that were missing in the database are stored again from the journal");
+        context.metrics.integrity_restored.inc_by(found.restored);
+    }
+    Ok(found)
+}
+
+/// What was found, as the instances hand it to each other.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Shared {
+    ended_at_us: i64,
+    streams: u64,
+    ledger_rows: u64,
+    rows: u64,
+    missing: u64,
+    twice: u64,
+    unsettled: u64,
+    ledger_faults: u64,
+    repaired: u64,
+    #[serde(default)]
+    restored: u64,
+    words: Vec<String>,
+}
+
+impl From<&Shared> for Findings {
+    fn from(shared: &Shared) -> Self {
+        Self {
+            streams: shared.streams,
+            ledger_rows: shared.ledger_rows,
+            rows: shared.rows,
+            missing: shared.missing,
+            twice: shared.twice,
+            unsettled: shared.unsettled,
+            ledger_faults: shared.ledger_faults,
+            repaired: shared.repaired,
+            restored: shared.restored,
+            holes: Vec::new(),
+            words: shared.words.clone(),
+        }
+    }
+}
+
 /// What a whole pass found, for the board, the metrics, the log and the alert.
 fn told(context: &DutyContext, found: Findings) -> DutyReport {
-    let (now_us, metrics) = (context.clock.now_us(), &context.metrics);
-    metrics.integrity_missing.set(i64::try_from(found.missing).unwrap_or(i64::MAX));
-    metrics.integrity_ledger_faults.set(i64::try_from(found.ledger_faults).unwrap_or(i64::MAX));
-    metrics.integrity_repaired.inc_by(found.repaired);
-    metrics.integrity_pass.set(now_us as f64 / 1e6);
-    metrics.duplicate_ratio.set(if found.rows == 0 { 0.0 } else { found.twice as f64 / found.rows as f64 });
+    let now_us = context.clock.now_us();
+    context.metrics.integrity_repaired.inc_by(found.repaired);
     let counts = vec![
         ("streams", found.streams),
         ("ledgerRows", found.ledger_rows),
@@ -98,9 +155,9 @@ fn told(context: &DutyContext, found: Findings) -> DutyReport {
         ("unsettled", found.unsettled),
         ("ledgerFaults", found.ledger_faults),
         ("repaired", found.repaired),
+        ("restored", found.restored),
     ];
-    let conditions = vec![condition(&found, now_us)];
-    context.board.show_integrity(Integrity {
+    let shared = Shared {
         ended_at_us: now_us,
         streams: found.streams,
         ledger_rows: found.ledger_rows,
@@ -110,9 +167,33 @@ fn told(context: &DutyContext, found: Findings) -> DutyReport {
         unsettled: found.unsettled,
         ledger_faults: found.ledger_faults,
         repaired: found.repaired,
+        restored: found.restored,
+        words: found.words.clone(),
+    };
+    let (conditions, result) = (vec![condition(&found, now_us)], serde_json::to_string(&shared).ok());
+    show(context, found, now_us);
+    DutyReport { counts, conditions, result }
+}
+
+fn show(context: &DutyContext, found: Findings, ended_at_us: i64) {
+    let metrics = &context.metrics;
+    metrics.integrity_missing.set(i64::try_from(found.missing).unwrap_or(i64::MAX));
+    metrics.integrity_ledger_faults.set(i64::try_from(found.ledger_faults).unwrap_or(i64::MAX));
+    metrics.integrity_pass.set(ended_at_us as f64 / 1e6);
+    metrics.duplicate_ratio.set(if found.rows == 0 { 0.0 } else { found.twice as f64 / found.rows as f64 });
+    context.board.show_integrity(Integrity {
+        ended_at_us,
+        streams: found.streams,
+        ledger_rows: found.ledger_rows,
+        rows: found.rows,
+        missing: found.missing,
+        twice: found.twice,
+        unsettled: found.unsettled,
+        ledger_faults: found.ledger_faults,
+        repaired: found.repaired,
+        restored: found.restored,
         faults: found.words,
     });
-    DutyReport { counts, conditions }
 }
 
 fn condition(found: &Findings, now_us: i64) -> Transition {

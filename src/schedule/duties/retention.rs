@@ -25,6 +25,10 @@ impl Duty for Retention {
         true
     }
 
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     fn run_once<'a>(&'a self, context: &'a DutyContext) -> BoxFuture<'a, Result<DutyReport, StoreError>> {
         Box::pin(async move {
             let keep = &context.config.retention;

@@ -22,7 +22,7 @@ where
     let mut dropped = 0;
     for _ in 0..SLICES_MAX {
         let drop_slice = drop_slice.clone();
-        let count = store.call(move |conn| drop_slice(conn, SLICE_ROWS)).await?;
+        let count = context.call(store, move |conn| drop_slice(conn, SLICE_ROWS)).await?;
         dropped += count;
         if count < u64::from(SLICE_ROWS) || context.is_stopping() {
             break;

@@ -20,7 +20,7 @@ use crate::{
 /// Rows made ready in one statement.
 const PROMOTE_ROWS: i64 = 1_000;
 /// The database's clock, for leases that several instances read.
-pub(super) const PG_CLOCK_US: &str = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
+pub(in crate::store) const PG_CLOCK_US: &str = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
 
 /// Who claims how much of what.
 #[derive(Clone, Copy, Debug)]

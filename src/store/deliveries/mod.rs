@@ -15,6 +15,7 @@ use diesel::{
     sql_types::{Array, BigInt, Integer, Nullable, Text},
 };
 
+pub(super) use self::claim::PG_CLOCK_US;
 pub use self::{
     claim::{Claim, Held, claim_due, mark_sending, next_due, promote_due, renew},
     people::{Count, act, counts, failures, get, prune},
@@ -213,7 +214,8 @@ fn sources(event: Event) -> String {
     literals(event.sources())
 }
 
-fn literals(states: &[DeliveryState]) -> String {
+/// States as SQL literals.
+pub(in crate::store) fn literals(states: &[DeliveryState]) -> String {
     let words: Vec<String> = states.iter().map(|state| format!("'{state}'")).collect();
     words.join(", ")
 }

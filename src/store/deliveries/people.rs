@@ -9,7 +9,7 @@ use super::{COLUMNS, DeliveryRow, literals, settle};
 use crate::{
     domain::delivery::{self, DeliveryState, Event},
     on_backend,
-    store::{Conn, StoreError, StoreResult},
+    store::{Conn, StoreError, StoreResult, relay},
 };
 
 /// How many deliveries of a sink stand in a state.
@@ -101,6 +101,7 @@ pub fn act(conn: &mut Conn, id: &str, event: Event, now_us: i64) -> StoreResult<
     if !settle::apply(conn, id, None, event, &patch)? {
         return Err(StoreError::conflict(format!("delivery {id} has just been moved by someone else; look again")));
     }
+    relay::decided(conn, &found, event)?;
     get(conn, id)?.ok_or_else(|| StoreError::not_found(format!("there is no delivery {id}")))
 }
 

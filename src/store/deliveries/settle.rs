@@ -10,7 +10,7 @@ use crate::{
     config::OnUnknown,
     domain::delivery::{DeliveryState, Event},
     on_backend,
-    store::{Conn, StoreResult, control_schema::deliveries},
+    store::{Conn, StoreResult, control_schema::deliveries, relay},
 };
 
 /// Longest error text that is kept, in characters.
@@ -41,14 +41,23 @@ pub enum Outcome {
     Exhausted,
     /// The attempt was not made after all.
     GivenBack,
+    /// The attempt was not made, because another instance may have told already; it is not counted, and asked again at `at_us`.
+    Postponed {
+        /// When, microseconds since the epoch.
+        at_us: i64,
+        /// Attempts before this one.
+        attempts: u32,
+    },
+    /// Another instance has told the receiver.
+    ToldByAnother,
 }
 
 impl Outcome {
     /// The event of the state machine.
     pub fn event(&self) -> Event {
         match self {
-            Self::Sent => Event::SentOk,
-            Self::Retry { .. } => Event::Retry,
+            Self::Sent | Self::ToldByAnother => Event::SentOk,
+            Self::Retry { .. } | Self::Postponed { .. } => Event::Retry,
             Self::Repeat { .. } => Event::Repeat,
             Self::Uncertain => Event::OutcomeUnknown,
             Self::Rejected => Event::Reject,
@@ -130,6 +139,10 @@ pub fn settle(conn: &mut Conn, settlements: &[Settlement], now_us: i64) -> Store
         }
         match settlement.outcome {
             Outcome::Retry { at_us } => patch.due_at_us = Some(at_us),
+            Outcome::Postponed { at_us, attempts } => {
+                patch.due_at_us = Some(at_us);
+                patch.attempt = Some(i32::try_from(attempts).unwrap_or(i32::MAX));
+            }
             Outcome::Repeat { at_us } => {
                 patch.due_at_us = Some(at_us);
                 patch.possible_repeat = Some(1);
@@ -162,7 +175,8 @@ pub enum Owner<'a> {
 /// Those of the store.
 pub fn take_back(conn: &mut Conn, owner: Owner<'_>, keep: &[claim::Held], now_us: i64) -> StoreResult<usize> {
     let states = literals(&[DeliveryState::Claimed, DeliveryState::Sending]);
-    let text = format!("SELECT {COLUMNS} FROM deliveries WHERE state IN ({states})");
+    // A relay's runs have no lease of their own: whoever holds the lane's finds out what Kafka made of them.
+    let text = format!("SELECT {COLUMNS} FROM deliveries WHERE state IN ({states}) AND sink <> '{}'", relay::SINK);
     let rows: Vec<DeliveryRow> = match owner {
         Owner::Anyone => on_backend!(conn, |c| diesel::sql_query(text).load(c))?,
         Owner::Worker(worker) => {

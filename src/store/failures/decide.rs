@@ -9,7 +9,8 @@ use crate::{
     on_backend,
     store::{
         Conn, StoreError, StoreErrorKind, StoreResult, ledger,
-        readings::{Fate, Payload, insert_one},
+        readings::{Fate, Payload, Relaying, insert_one},
+        relay,
         schema::{batches, reading_failures, streams},
     },
 };
@@ -66,6 +67,20 @@ pub struct Retried {
 /// # Errors
 /// [`StoreErrorKind::NotFound`]; [`StoreErrorKind::Conflict`] where it has been decided before; those of the database.
 pub fn retry(conn: &mut Conn, id: &str, reason: &str, actor: &str, now_us: i64) -> StoreResult<Retried> {
+    retry_for(conn, id, (reason, actor), now_us, Relaying::Off)
+}
+
+/// [`retry`], and where `relaying` is on a delivery of what was stored, in the same transaction.
+///
+/// # Errors
+/// As [`retry`].
+pub fn retry_for(
+    conn: &mut Conn,
+    id: &str,
+    (reason, actor): (&str, &str),
+    now_us: i64,
+    relaying: Relaying,
+) -> StoreResult<Retried> {
     conn.write(|conn| {
         let row = lock_open(conn, id)?;
         let kind = ReadingFailure::try_from(row.clone())?.kind;
@@ -87,6 +102,9 @@ pub fn retry(conn: &mut Conn, id: &str, reason: &str, actor: &str, now_us: i64) 
         let settled = matches!(fate, Fate::Stored | Fate::Duplicate);
         if settled {
             move_account(conn, &row, &delta, now_us)?;
+        }
+        if matches!(fate, Fate::Stored) && relaying == Relaying::On {
+            relay::enqueue(conn, &row.stream, &relay::Body::of_row(&payload.row(row.seq)), now_us)?;
         }
         let message = match fate {
             Fate::Refused(error) => error.to_string(),

@@ -4,6 +4,7 @@
 //! reads, and what it writes is one transaction.
 
 mod pass;
+mod refill;
 
 use std::collections::HashMap;
 
@@ -13,7 +14,10 @@ use diesel::{
     sql_types::{BigInt, Bool},
 };
 
-pub use self::pass::{Findings, Pass};
+pub use self::{
+    pass::{Findings, Pass},
+    refill::{Held, Hole, refill},
+};
 use super::{
     Conn, StoreResult,
     schema::{batches, reading_failures, readings, removed_readings, streams},

@@ -5,11 +5,15 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use super::{LedgerRow, PART, Stream, Sums, all_streams, decided, ledger_slice, pruned_seq, readings_slice, removed, repair_sums};
+use super::{
+    Hole, LedgerRow, PART, Stream, Sums, all_streams, decided, ledger_slice, pruned_seq, readings_slice, removed, repair_sums,
+};
 use crate::store::{Conn, StoreResult};
 
 /// Rows of one slice.
 const SLICE_ROWS: i64 = 5_000;
+/// Ranges that are looked for in the journal in one pass; the next one finds what is left.
+const HOLES_MAX: usize = 64;
 /// Faults that are told in words.
 const FAULTS_TOLD: usize = 5;
 
@@ -32,6 +36,10 @@ pub struct Findings {
     pub ledger_faults: u64,
     /// Streams whose sums were set right.
     pub repaired: u64,
+    /// Missing readings that were stored again, because the journal still had them; they do not count as missing any more.
+    pub restored: u64,
+    /// Where readings are missing of which none was deleted, at most [`HOLES_MAX`].
+    pub holes: Vec<Hole>,
     /// The first faults, one sentence each.
     pub words: Vec<String>,
 }
@@ -266,7 +274,7 @@ impl Pass {
                 if changed {
                     self.found.unsettled += 1;
                 } else if !unwatched {
-                    self.judge(no, (from, part), expected - gone, actual);
+                    self.judge(no, (from, part), expected - gone, actual, gone == 0);
                 }
                 (expected, actual, gone, changed, from) = (0, 0, 0, false, part + 1);
             }
@@ -274,10 +282,14 @@ impl Pass {
         Ok(())
     }
 
-    fn judge(&mut self, no: i64, (from, to): (i64, i64), expected: i64, actual: i64) {
+    fn judge(&mut self, no: i64, (from, to): (i64, i64), expected: i64, actual: i64, nothing_deleted: bool) {
         let (first, last) = (from * PART, (to + 1) * PART - 1);
         if actual < expected {
             self.found.missing += (expected - actual).unsigned_abs();
+            let name = self.names.iter().find(|(_, of)| **of == no).map(|(name, _)| name.clone());
+            if let Some(stream) = name.filter(|_| nothing_deleted && self.found.holes.len() < HOLES_MAX) {
+                self.found.holes.push(Hole { stream, stream_no: no, numbers: (first.max(1), last) });
+            }
             self.found.tell(format!(
                 "{} of {expected} readings are missing of stream {no}, numbers {first} to {last}",
                 expected - actual

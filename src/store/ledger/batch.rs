@@ -24,6 +24,8 @@ pub(in crate::store) struct NewBatch<'a> {
     pub(in crate::store) duplicates: Ranges,
     /// Set where the numbers have no readings.
     pub(in crate::store) gap: Option<GapKind>,
+    /// Whether what was stored is relayed.
+    pub(in crate::store) relay: bool,
     pub(in crate::store) now_us: i64,
 }
 
@@ -46,6 +48,7 @@ impl NewBatch<'_> {
                 batches::exceptions.eq(self.duplicates.text()),
                 batches::gap.eq(self.gap.map(GapKind::as_str)),
                 batches::missing.eq(quarantined + void + lost),
+                batches::relay.eq(i32::from(self.relay)),
                 batches::created_at_us.eq(self.now_us),
                 batches::updated_at_us.eq(self.now_us),
             ))

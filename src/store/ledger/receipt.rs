@@ -31,7 +31,8 @@ pub fn receipt_state(conn: &mut Conn, stream: StreamId, seq: u64) -> StoreResult
         if seq > cursor {
             return Ok(match closing.as_deref() {
                 None => ReceiptState::Buffered,
-                Some("cut") => ReceiptState::Lost,
+                // What a forked stream had waiting goes on under another one, and the medium knows it; the rest is in no medium.
+                Some("cut" | "forked") => ReceiptState::Lost,
                 Some(_) => ReceiptState::Unknown,
             });
         }

@@ -20,11 +20,11 @@ pub use buckets::{Bucket, BucketMetric, buckets};
 pub use query::{ListFilter, PAGE_MAX, Page, latest_per_engine, list};
 pub use retention::{count, prune, size_bytes};
 pub use row::StoredReading;
-pub use settle::{pass_over, store_frames};
+pub use settle::{Relaying, pass_over, store_for, store_frames};
 
 use copy::copy_all;
-use insert::insert_rows;
 pub(super) use {
+    insert::insert_rows,
     one::{Fate, insert_one},
     row::{Payload, Row},
 };

@@ -20,6 +20,14 @@ pub(in crate::store) enum Fate {
     Refused(StoreError),
 }
 
+/// The database reported no fault and did not keep the reading, although its key is free.
+pub(super) fn left_out() -> StoreError {
+    StoreError::invalid(
+        "the database left the reading out without an error: a trigger or rule on the table readings drops it (RETURN NULL on \
+         PostgreSQL, RAISE(IGNORE) on SQLite)",
+    )
+}
+
 pub(in crate::store) fn insert_one(conn: &mut Conn, stream_no: i64, row: &Row<'_>) -> StoreResult<Fate> {
     let rows = std::slice::from_ref(row);
     if insert_rows(conn, stream_no, rows)? == 1 {
@@ -28,6 +36,6 @@ pub(in crate::store) fn insert_one(conn: &mut Conn, stream_no: i64, row: &Row<'_
     match holders(conn, rows)?.pop().flatten() {
         Some(holder) if same_values(&row.reading, &holder.as_ref()) => Ok(Fate::Duplicate),
         Some(_) => Ok(Fate::Conflict),
-        None => Err(StoreError::from_code("40001", "a reading vanished while it was compared")),
+        None => Ok(Fate::Refused(left_out())),
     }
 }

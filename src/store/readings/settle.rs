@@ -19,6 +19,7 @@ use crate::{
     store::{
         Conn, StoreError, StoreResult,
         ledger::{self, NewBatch, Ranges},
+        relay,
         schema::streams,
     },
 };
@@ -34,16 +35,39 @@ use crate::{
 ///   where): these frames, or others under their numbers, were settled before.
 /// - [`StoreErrorKind::Invalid`]: there are no frames, or their numbers have holes.
 pub fn store_frames(conn: &mut Conn, stream: StreamId, frames: &[Frame], now_us: i64) -> StoreResult<DrainOutcome> {
+    store_for(conn, stream, frames, now_us, Relaying::Off)
+}
+
+/// Whether what is stored is to be relayed too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Relaying {
+    /// It stays here.
+    Off,
+    /// A delivery to Kafka is committed with it.
+    On,
+}
+
+/// [`store_frames`], and where `relaying` is on a delivery of what was stored, in the same transaction: committed together, relayed.
+///
+/// # Errors
+/// As [`store_frames`].
+pub fn store_for(
+    conn: &mut Conn,
+    stream: StreamId,
+    frames: &[Frame],
+    now_us: i64,
+    relaying: Relaying,
+) -> StoreResult<DrainOutcome> {
     check_numbers(frames)?;
     let stream = stream.to_string();
     #[cfg(feature = "fault-injection")]
     if std::env::var_os("BELAYD_FAULT").is_some_and(|fault| fault == "cursor-outside") {
-        return settle_in_two_on_purpose(conn, &stream, frames, now_us);
+        return settle_in_two_on_purpose(conn, &stream, frames, (now_us, relaying));
     }
     let mut care = Care::Quick;
     loop {
         let failed = Cell::new(None);
-        let settled = conn.write(|conn| settle(conn, &stream, frames, now_us, care, &failed));
+        let settled = conn.write(|conn| settle(conn, &stream, frames, (now_us, relaying), care, &failed));
         match settled {
             Err(error) if may_be_one_row(&error) => match care.next(conn.backend(), frames, failed.get(), &error) {
                 Some(next) => care = next,
@@ -73,13 +97,13 @@ fn settle(
     conn: &mut Conn,
     stream: &str,
     frames: &[Frame],
-    now_us: i64,
+    (now_us, relaying): (i64, Relaying),
     care: Care,
     failed: &Cell<Option<usize>>,
 ) -> StoreResult<DrainOutcome> {
     let (first, end) = (&frames[0], &frames[frames.len() - 1]);
     let no = move_cursor(conn, stream, (first.first_seq - 1, first.chain_before), (end.last_seq(), end.chain))?;
-    store_new(conn, stream, no, frames, now_us, care, failed)
+    store_new(conn, stream, no, frames, (now_us, relaying), care, failed)
 }
 
 /// Writes down that numbers of a stream have no readings: ledger row and cursor in one transaction.
@@ -94,7 +118,14 @@ pub fn pass_over(conn: &mut Conn, stream: StreamId, gap: &Gap, now_us: i64) -> S
     let outcome = DrainOutcome::of_gap(gap);
     conn.write(|conn| {
         move_cursor(conn, &stream, (gap.first_seq - 1, gap.chain_before), (gap.last_seq, gap.chain))?;
-        let batch = NewBatch { stream: &stream, outcome: &outcome, duplicates: Ranges::default(), gap: Some(gap.kind), now_us };
+        let batch = NewBatch {
+            stream: &stream,
+            outcome: &outcome,
+            duplicates: Ranges::default(),
+            gap: Some(gap.kind),
+            relay: false,
+            now_us,
+        };
         batch.insert(conn)?;
         Ok(outcome)
     })
@@ -137,7 +168,7 @@ fn store_new(
     stream: &str,
     stream_no: i64,
     frames: &[Frame],
-    now_us: i64,
+    (now_us, relaying): (i64, Relaying),
     care: Care,
     failed: &Cell<Option<usize>>,
 ) -> StoreResult<DrainOutcome> {
@@ -153,18 +184,21 @@ fn store_new(
             task.store(conn, slice, rows).inspect_err(|_| failed.set(Some(slice)))?;
         }
     }
-    let (mut outcome, mut duplicates) = task.finish(conn)?;
+    let (mut outcome, duplicates, unstored) = task.finish(conn)?;
     outcome.first_seq = frames[0].first_seq;
     outcome.last_seq = frames[frames.len() - 1].last_seq();
-    duplicates.sort_unstable();
     let batch = NewBatch {
         stream,
         outcome: &outcome,
         duplicates: Ranges::from_sorted(sql_seq(outcome.first_seq), &duplicates),
         gap: None,
+        relay: relaying == Relaying::On,
         now_us,
     };
     batch.insert(conn)?;
+    if relaying == Relaying::On && outcome.stored > 0 {
+        relay::enqueue(conn, stream, &relay::Body::of_frames(frames, &unstored), now_us)?;
+    }
     Ok(outcome)
 }
 
@@ -178,9 +212,9 @@ fn drop_a_row_on_purpose(rows: &mut Vec<Row<'_>>) {
 
 /// The mutant that kill -9 must find: the cursor is committed before the rows.
 #[cfg(feature = "fault-injection")]
-fn settle_in_two_on_purpose(conn: &mut Conn, stream: &str, frames: &[Frame], now_us: i64) -> StoreResult<DrainOutcome> {
+fn settle_in_two_on_purpose(conn: &mut Conn, stream: &str, frames: &[Frame], when: (i64, Relaying)) -> StoreResult<DrainOutcome> {
     let (first, end) = (&frames[0], &frames[frames.len() - 1]);
     let no =
         conn.write(|conn| move_cursor(conn, stream, (first.first_seq - 1, first.chain_before), (end.last_seq(), end.chain)))?;
-    conn.write(|conn| store_new(conn, stream, no, frames, now_us, Care::Quick, &Cell::new(None)))
+    conn.write(|conn| store_new(conn, stream, no, frames, when, Care::Quick, &Cell::new(None)))
 }

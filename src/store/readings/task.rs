@@ -17,6 +17,7 @@ use super::{
     dead::{judged, probe, triggers_words},
     insert::{Progress, insert_at_once, insert_noting},
     insert_rows,
+    one::{Fate, insert_one},
     row::Payload,
 };
 use crate::{
@@ -80,14 +81,16 @@ pub(super) struct Task<'t> {
     care: Care,
     outcome: DrainOutcome,
     duplicates: Vec<i64>,
+    /// Every number that did not become a row, duplicates included.
+    unstored: Vec<i64>,
     /// Refused by a SQLite trigger in words of its own: believed once a neighbour was taken.
     suspects: Vec<(Row<'t>, StoreError)>,
 }
 
 impl<'t> Task<'t> {
     pub(super) fn new(stream: &'t str, stream_no: i64, now_us: i64, care: Care) -> Self {
-        let (outcome, duplicates, suspects) = (DrainOutcome::default(), Vec::new(), Vec::new());
-        Self { stream, stream_no, now_us, care, outcome, duplicates, suspects }
+        let (outcome, duplicates, unstored, suspects) = (DrainOutcome::default(), Vec::new(), Vec::new(), Vec::new());
+        Self { stream, stream_no, now_us, care, outcome, duplicates, unstored, suspects }
     }
 
     /// All of them went in by another way.
@@ -117,8 +120,8 @@ impl<'t> Task<'t> {
         }
     }
 
-    /// The counts, and the numbers of the duplicates.
-    pub(super) fn finish(mut self, conn: &mut Conn) -> StoreResult<(DrainOutcome, Vec<i64>)> {
+    /// The counts, the numbers of the duplicates, and the numbers of everything that did not become a row; both in order.
+    pub(super) fn finish(mut self, conn: &mut Conn) -> StoreResult<(DrainOutcome, Vec<i64>, Vec<i64>)> {
         let taken = self.outcome.stored + self.outcome.duplicate + self.outcome.conflict > 0;
         for (row, error) in std::mem::take(&mut self.suspects) {
             if !taken {
@@ -126,7 +129,10 @@ impl<'t> Task<'t> {
             }
             self.bury(conn, &row, &error)?;
         }
-        Ok((self.outcome, self.duplicates))
+        self.duplicates.sort_unstable();
+        self.unstored.extend_from_slice(&self.duplicates);
+        self.unstored.sort_unstable();
+        Ok((self.outcome, self.duplicates, self.unstored))
     }
 
     /// SQLite: what the failed statement held is searched by halves, and the rest goes on.
@@ -215,8 +221,8 @@ impl<'t> Task<'t> {
         let mut ours = 0;
         for (row, holder) in rows.iter().zip(holders(conn, rows)?) {
             let Some(holder) = holder else {
-                // Deleted by retention or by hand between two statements of ours: PostgreSQL only. The next try decides.
-                return Err(StoreError::from_code("40001", "a reading vanished while it was compared"));
+                self.store_left_out(conn, row)?;
+                continue;
             };
             if holder.stream_no == self.stream_no && holder.seq == row.seq {
                 ours += 1;
@@ -225,6 +231,7 @@ impl<'t> Task<'t> {
                 self.duplicates.push(row.seq);
             } else {
                 self.outcome.conflict += 1;
+                self.unstored.push(row.seq);
                 let existing = Payload::new(&holder.as_ref(), holder.created_at_us).text();
                 self.fail(conn, row, FailureKind::Conflict, Some(existing), None, "another reading holds this engine and time")?;
             }
@@ -235,9 +242,24 @@ impl<'t> Task<'t> {
         Err(StoreError::other(format!("the database reported {inserted} inserted rows, {ours} are there")))
     }
 
+    /// A row that was not inserted although its key is free: either the one that held the key was deleted between two statements of
+    /// ours, or a trigger leaves it out, again and again.
+    fn store_left_out(&mut self, conn: &mut Conn, row: &Row<'_>) -> StoreResult<()> {
+        match insert_one(conn, self.stream_no, row)? {
+            Fate::Stored => self.outcome.stored += 1,
+            Fate::Refused(error) => self.bury(conn, row, &error)?,
+            // Its key was taken meanwhile, on PostgreSQL only. The next try decides.
+            Fate::Duplicate | Fate::Conflict => {
+                return Err(StoreError::from_code("40001", "another reading came while this one was compared"));
+            }
+        }
+        Ok(())
+    }
+
     /// Sets a row aside that the database can never take.
     fn bury(&mut self, conn: &mut Conn, row: &Row<'_>, error: &StoreError) -> StoreResult<()> {
         self.outcome.dead += 1;
+        self.unstored.push(row.seq);
         self.fail(conn, row, FailureKind::Dead, None, error.code.as_deref(), &error.message)
     }
 

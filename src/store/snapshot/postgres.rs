@@ -17,7 +17,7 @@ use super::{Counter, Fill, Shape, Table};
 use crate::store::{
     Conn, StoreError, StoreResult,
     migrate::{LOCK, Migrations},
-    schema,
+    schema, watch,
 };
 
 /// Bytes of `COPY` text handed over at once; one row more may come on top.
@@ -72,6 +72,12 @@ tables! {
     ReadingFailures = "reading_failures",
     Deliveries = "deliveries",
     RemovedReadings = "removed_readings",
+    Leases = "leases",
+    Instances = "instances",
+    Duties = "duties",
+    Episodes = "episodes",
+    DeliveryBodies = "delivery_bodies",
+    RelayEngines = "relay_engines",
 }
 
 type Sink<'a> = &'a mut dyn FnMut(&[u8]) -> StoreResult<()>;
@@ -157,6 +163,7 @@ pub(super) fn snapshot<T>(conn: &mut Conn, f: impl FnOnce(&Shape, PgSnapshot<'_>
     conn.read(|conn| {
         // It lasts as long as it lasts, and waits while other parts of the backup are written.
         let Conn::Pg(pg) = conn else { return Err(StoreError::other("not a PostgreSQL connection")) };
+        watch::be_patient();
         pg.batch_execute("SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0")?;
         // The first query fixes the moment.
         let migrations = Migrations::Postgres.applied(conn)?;
@@ -167,7 +174,9 @@ pub(super) fn snapshot<T>(conn: &mut Conn, f: impl FnOnce(&Shape, PgSnapshot<'_>
 }
 
 fn tables(conn: &mut PgConnection) -> StoreResult<Vec<Table>> {
-    let columns = |name: &&str| -> StoreResult<Table> {
+    // A backup of an older build has fewer tables: those that are there are compared.
+    let names = present(conn)?;
+    let mut columns = |name: &&str| -> StoreResult<Table> {
         let query = format!(
             "SELECT attname::text AS name FROM pg_attribute WHERE attrelid = '{name}'::regclass AND attnum > 0 AND NOT attisdropped \
              ORDER BY attnum"
@@ -175,12 +184,12 @@ fn tables(conn: &mut PgConnection) -> StoreResult<Vec<Table>> {
         let columns: Vec<Name> = sql_query(query).load(conn)?;
         Ok(Table { name: (*name).to_owned(), columns: columns.into_iter().map(|column| column.name).collect() })
     };
-    TABLES.iter().map(columns).collect()
+    names.iter().map(&mut columns).collect()
 }
 
 /// What identity columns there are, and where each stands.
 fn counters(conn: &mut PgConnection) -> StoreResult<Vec<Counter>> {
-    let names = TABLES.iter().map(|name| format!("'{name}'::regclass")).collect::<Vec<_>>().join(", ");
+    let names = present(conn)?.iter().map(|name| format!("'{name}'::regclass")).collect::<Vec<_>>().join(", ");
     let query = format!(
         "SELECT attrelid::regclass::text AS table_name, attname::text AS column_name, \
          pg_sequence_last_value(pg_get_serial_sequence(attrelid::regclass::text, attname)::regclass) AS last \
@@ -216,6 +225,7 @@ pub(super) fn is_vacant(conn: &mut Conn) -> StoreResult<bool> {
 pub(super) fn replace(conn: &mut Conn, shape: &Shape, fill: Fill<'_>) -> StoreResult<()> {
     conn.write(|conn| {
         let Conn::Pg(pg) = conn else { return Err(StoreError::other("not a PostgreSQL connection")) };
+        watch::be_patient();
         pg.batch_execute("SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0")?;
         pg.batch_execute(&format!("SELECT pg_advisory_xact_lock({LOCK})"))?;
         for name in present(pg)? {

@@ -16,11 +16,11 @@ use crate::{
     domain::{delivery::Event, time::rfc3339_us},
     protocol::Wake,
     store::{
-        Store, StoreErrorKind, StoreResult,
+        Conn, Store, StoreErrorKind, StoreResult,
         audit::record,
         deliveries::{self, DeliveryRow},
         failures::{self, FailureFilter, FailureState, ReadingFailure},
-        readings::PAGE_MAX,
+        readings::{PAGE_MAX, Relaying},
     },
     web::{
         audit::{begin, entry, required_reason},
@@ -233,7 +233,11 @@ pub async fn retry(
 async fn retry_reading(state: &WebState, who: &Caller, id: String, reason: String) -> Result<Value, ApiError> {
     let (actor, now_us, why, which) = (who.name().to_owned(), state.clock.now_us(), reason.clone(), id.clone());
     let begun = begin(state, who, "reading.retry", &id, Some(&reason)).await?;
-    let retried = state.store.call(move |conn| failures::retry(conn, &which, &why, &actor, now_us)).await;
+    let relaying = if state.config.load().kafka.is_some() { Relaying::On } else { Relaying::Off };
+    let retry = move |conn: &mut Conn| failures::retry_for(conn, &which, (&why, &actor), now_us, relaying);
+    let retried = state.store.call(retry).await;
+    // Only a hint: a relay looks by itself before long.
+    let _ = state.wake.try_send(Wake);
     let outcome = if retried.as_ref().is_ok_and(|retried| retried.settled) { "ok" } else { "failed_again" };
     if let Ok(retried) = &retried {
         state.views.follow_decision(&retried.delta);

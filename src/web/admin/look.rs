@@ -1,4 +1,4 @@
-//! Looking: buffer, outbox, audit, configuration.
+//! Looking: buffer and admission, outbox, audit, configuration.
 
 use actix_web::{HttpResponse, web::Data};
 use serde::Deserialize;
@@ -6,6 +6,7 @@ use serde_json::json;
 use utoipa::IntoParams;
 
 use crate::{
+    domain::ack::AckLevel,
     store::audit,
     web::{
         auth::Operator,
@@ -17,12 +18,24 @@ use crate::{
     },
 };
 
-/// `GET /admin/buffer`: the buffer and the account over all streams.
+/// `GET /admin/buffer`: the buffer, the account over all streams, and what may be let in now.
 #[utoipa::path(get, path = "/admin/buffer", tag = "admin", responses((status = 200, description = "Medium, fill, account", body = Object), Failure))]
 pub async fn buffer(_who: Operator, state: Data<WebState>) -> HttpResponse {
     let (stats, account) = state.views.account();
     let mut body = json!(stats);
     body["total"] = json!(account);
+    let weak = state.views.health.view().weak;
+    let level = if weak.is_some() { state.views.buffer.level() } else { AckLevel::Store };
+    body["storeAck"] = json!({"level": level, "reason": weak});
+    let (bytes, bytes_bound) = (state.admission.in_use(), state.admission.bound());
+    let (limit, room) = match &state.pace {
+        Some(pace) => (Some(pace.readings_per_s()), Some(pace.room(state.views.started.1.elapsed()))),
+        None => (None, None),
+    };
+    body["admission"] = json!({"bytes": bytes, "bytesBound": bytes_bound, "readingsPerS": limit, "readingsRoom": room});
+    if let Some(redis) = state.views.buffer.redis() {
+        body["redis"] = json!(redis);
+    }
     HttpResponse::Ok().json(body)
 }
 
@@ -30,6 +43,12 @@ pub async fn buffer(_who: Operator, state: Data<WebState>) -> HttpResponse {
 #[utoipa::path(get, path = "/admin/outbox", tag = "admin", responses((status = 200, description = "Deliveries by state and sink", body = Object), Failure))]
 pub async fn outbox(_who: Operator, state: Data<WebState>) -> HttpResponse {
     HttpResponse::Ok().json((state.views.outbox)())
+}
+
+/// `GET /admin/instances`: who uses the same database.
+#[utoipa::path(get, path = "/admin/instances", tag = "admin", responses((status = 200, description = "Instances: alive, dead or stopped, when heard of last, the leases that each holds", body = Object), Failure))]
+pub async fn instances(_who: Operator, state: Data<WebState>) -> HttpResponse {
+    HttpResponse::Ok().json(json!({"items": state.views.instances.list(), "nextCursor": null}))
 }
 
 /// Parameters of `GET /admin/audit`.

@@ -11,6 +11,7 @@ const TONES = {
   ready: "good", ok: "good", closed: "good", running: "good",
   buffering: "warn", stopping: "warn", "half-open": "warn", backoff: "warn",
   full: "bad", failing: "bad", open: "bad", stalled: "bad", stopped: "bad",
+  alive: "good", dead: "bad",
 };
 const toneOf = (state) => TONES[state] ?? "wait";
 const icon = (name) => `#i-${name}`;
@@ -132,6 +133,28 @@ const sources = (s) => (s.ingest?.sources ?? []).map((source) => {
 const sinks = (s) => (s.outbox?.sinks ?? []).map((sink) =>
   party("circuit", sink.name, sink.state, t("sink.backlog", { n: count(sink.backlog) })));
 
+const circuits = (s) => (s.circuits ?? []).map((c) => party("breaker", c.party, c.state, t("breaker.since", { time: since(c.since) })));
+const level = (value, bound, write) => t("recovery.level", { n: write(value ?? 0), bound: write(bound ?? 0) });
+const seconds = (s) => span(Math.max(s, 1) * 1000);
+const percent = (n) => `${(n ?? 0).toFixed(2)} %`;
+const recovery = ({ recovery: r = {} }) => {
+  const late = (value, bound) => (value > bound ? "warn" : "");
+  return [
+    fact("outbox", "recovery.outbox", level(r.outboxS, r.outboxWithinS, seconds), late(r.outboxS, r.outboxWithinS)),
+    fact("buffer", "recovery.buffer", level(r.bufferS, r.bufferWithinS, seconds), late(r.bufferS, r.bufferWithinS)),
+    fact("running", "recovery.running", level(r.runningS, r.withinS, seconds), late(r.runningS, r.withinS)),
+    fact("last", "recovery.last", r.lastS == null ? t("unknown") : seconds(r.lastS)),
+    fact("success", "recovery.success", level(r.successPercent, r.successLevel, percent), late(r.successLevel, r.successPercent)),
+  ];
+};
+
+// One instance alone is no news.
+const instances = (s) => ((s.instances ?? []).length < 2 ? [] : s.instances).map((i) => {
+  const seen = i.this ? t("instance.this") : t("instance.seen", { time: ago(i.lastSeenAt) });
+  const holds = (i.holds ?? []).join(", ");
+  return { ...party("instance", `${i.host} ${i.pid}`, i.state, holds ? `${seen}: ${holds}` : seen), key: i.instance };
+});
+
 const ingest = ({ ingest: i = {} }) => [
   fact("accepted", "ingest.accepted", count(i.acceptedTotal)),
   fact("rejected", "ingest.rejected", count(i.rejectedTotal), alarmed(i.rejectedTotal, "warn")),
@@ -162,19 +185,26 @@ const journal = ({ fullInMs, lanes, account: a = {} }) => {
     fact("gaps", "buffer.gaps", count(gone), alarmed(gone, "bad")),
   ];
 };
-const buffer = ({ buffer: b = {} }) => [
+const buffer = ({ buffer: b = {}, redis }) => [
   fact("tier", "buffer.tier", b.tier),
   fact("oldest", "buffer.oldest", waiting(b.oldestAgeMs)),
-  ...(b.tier === "journal" ? journal(b) : []),
+  ...(redis ? [fact("redis", "buffer.redis", word("redis", redis.state), redis.state === "up" ? "good" : "warn")] : []),
+  ...(b.tier === "memory" ? [] : journal(b)),
   fact("mayLose", "buffer.mayLose", mayLose(b)),
 ];
 
 const store = ({ store: d = {} }) => {
   const down = d.state === "down";
+  const { faults, rows, endedAt } = d.integrity ?? {};
+  const checked = faults == null ? t("store.unchecked")
+    : faults ? t("store.unsound", { n: count(faults), time: since(endedAt) })
+      : t("store.sound", { n: count(rows), time: since(endedAt) });
   return [
     fact("backend", "store.backend", d.backend),
     fact("state", "store.state", down ? t("store.down", { time: since(d.downSince) }) : t("store.up"), down ? "bad" : "good"),
     fact("size", "store.size", bytes(d.sizeBytes)),
+    fact("integrity", "store.integrity", checked, alarmed(d.integrity?.faults, "bad")),
+    ...(d.weak ? [fact("weak", "store.weak", d.weak, "bad")] : []),
   ];
 };
 
@@ -265,9 +295,9 @@ export const view = (s, shown) => {
     },
     lists: {
       ready: readiness(s), figures: figures(s, alerts), alerts: alertRows(s), engines: engines.rows, inbox: inbox(s),
-      sources: sources(s), ingest: ingest(s), bufferBars: bufferBars(s), buffer: buffer(s), store: store(s), sinks: sinks(s),
+      sources: sources(s), ingest: ingest(s), bufferBars: bufferBars(s), buffer: buffer(s), store: store(s), instances: instances(s), sinks: sinks(s),
       outbox: outbox(s), account: account(s), verdict: verdict(s), failureCounts: failureCounts(s),
-      system: system(s), process: process(s), actors: actors(s),
+      system: system(s), process: process(s), circuits: circuits(s), recovery: recovery(s), actors: actors(s),
     },
   };
 };

@@ -13,6 +13,9 @@ use std::{
 
 use super::super::dice::Dice;
 
+/// How a complaint about the layer itself begins: it is blind to something, and what it says of the daemon is worth nothing.
+pub const BLIND: &str = "the shim misses changes of";
+
 /// What disks write as one.
 const SECTOR: usize = 512;
 
@@ -285,7 +288,7 @@ impl Disk {
     pub fn check(&self) -> Result<(), String> {
         let differs = self.differs().map_err(|error| error.to_string())?;
         let names: Vec<_> = differs.iter().map(|path| path.display().to_string()).collect();
-        if names.is_empty() { Ok(()) } else { Err(format!("the shim misses changes of {}", names.join(", "))) }
+        if names.is_empty() { Ok(()) } else { Err(format!("{BLIND} {}", names.join(", "))) }
     }
 
     /// A process was killed and another goes on: the one change that it had made and not yet written down is added.
@@ -295,7 +298,7 @@ impl Disk {
     pub fn catch_up(&mut self) -> Result<(), String> {
         let differs = self.differs().map_err(|error| error.to_string())?;
         if differs.len() > 2 {
-            return Err(format!("the shim misses changes of {differs:?}"));
+            return Err(format!("{BLIND} {differs:?}"));
         }
         self.step += 1;
         self.begun.clear();

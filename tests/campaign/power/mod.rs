@@ -13,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use disk::BLIND;
 use disk::Disk;
 
 use super::{

@@ -17,6 +17,7 @@ use std::{
 const MAY_USE: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("clock", &[]),
+    ("folders", &[]),
     ("systemd", &[]),
     ("config", &["domain"]),
     // Messages carry a batch's room in the byte budget, which belongs to the way in.
@@ -25,8 +26,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("supervise", &["config", "protocol", "systemd"]),
     ("event", &["buffer", "domain"]),
     // Frames are what the drain hands to the store.
-    ("store", &["buffer", "clock", "config", "domain"]),
-    ("sinks", &["config", "ingest"]),
+    ("store", &["buffer", "clock", "config", "domain", "folders"]),
+    ("sinks", &["config", "domain", "ingest"]),
     ("ingest", &["clock", "config", "domain", "event", "protocol", "supervise"]),
     ("buffer", &["clock", "config", "domain", "event", "protocol", "supervise"]),
     ("alert", &["clock", "config", "domain", "event", "protocol", "sinks", "store", "supervise"]),
@@ -66,6 +67,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "config",
             "domain",
             "event",
+            "folders",
             "ingest",
             "logging",
             "monitor",
@@ -80,8 +82,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     // A backup reads what the others keep, and a restore holds the directory's lock.
-    ("backup", &["buffer", "config", "daemon", "domain", "store"]),
-    ("cli", &["backup", "buffer", "clock", "config", "daemon", "domain", "ingest", "logging", "monitor", "sim", "store"]),
+    ("backup", &["buffer", "config", "daemon", "domain", "folders", "store"]),
+    ("cli", &["backup", "buffer", "clock", "config", "daemon", "domain", "ingest", "logging", "monitor", "sim", "sinks", "store"]),
 ];
 
 /// Nobody reads a longer file to its end.

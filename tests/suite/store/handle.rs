@@ -110,7 +110,7 @@ fn a_read_transaction_refuses_nothing_it_should_serve(store: &TestStore) {
 
 fn an_ordinary_database_needs_no_warning(store: &TestStore) {
     let warnings = store.with(durability).expect("an answer");
-    assert!(warnings.iter().all(|warning| warning.contains(" = off: ")), "{warnings:?}");
+    assert!(warnings.iter().all(|warning| warning.words.contains(" = off: ")), "{warnings:?}");
     if store.backend() == Backend::Sqlite {
         assert!(warnings.is_empty(), "{warnings:?}");
     }

@@ -5,12 +5,15 @@ mod deliveries;
 mod draining;
 mod failures;
 mod handle;
+mod instances;
 mod integrity;
+mod leases;
 mod ledger;
 mod migrations;
 mod outage;
 mod poison;
 mod queries;
+mod relay;
 #[cfg(feature = "postgres-tls")]
 mod tls;
 mod writers;
@@ -66,6 +69,7 @@ pub(crate) fn config(url: &str) -> StoreConfig {
         pool_size: 4,
         connect_timeout: Duration::from_secs(5),
         statement_timeout: Duration::from_secs(30),
+        breaker: belayd::domain::breaker::BreakerSettings::STORE,
     }
 }
 

@@ -155,7 +155,8 @@ fn settings_that_give_durability_up_are_announced() {
     let store = open(&server);
     let warnings = store.with(durability).expect("an answer");
     assert_eq!(warnings.len(), 2, "{warnings:?}");
-    assert!(warnings[0].contains("fsync") && warnings[1].contains("synchronous_commit"), "{warnings:?}");
+    assert!(warnings[0].words.contains("fsync") && warnings[1].words.contains("synchronous_commit"), "{warnings:?}");
+    assert!(warnings.iter().all(|lack| lack.loses_commits), "{warnings:?}");
 }
 
 #[test]

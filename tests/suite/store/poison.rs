@@ -26,6 +26,7 @@ on_both!(
     a_bad_row_beside_duplicates_and_conflicts_is_told_apart,
     a_dead_letter_is_stored_once_its_cause_is_gone,
     a_trigger_that_refuses_one_row_in_its_own_words_kills_that_row_alone,
+    a_row_that_a_trigger_leaves_out_silently_is_dead_and_names_the_trigger,
     a_rule_that_refuses_everything_because_of_the_database_buries_nothing,
 );
 
@@ -171,4 +172,54 @@ fn a_rule_that_refuses_everything_because_of_the_database_buries_nothing(store: 
     store.with(|conn| run(conn, "ALTER TABLE readings RENAME COLUMN revolutions TO rpm")).expect("mended");
     let outcome = store.with(|conn| store_frames(conn, stream, &[frame(1, &hundred("a", &[]))], 1)).expect("stored");
     assert_eq!(outcome.stored, 100);
+}
+
+/// A trigger of somebody's own that drops rows without a word.
+fn leave_out(conn: &mut Conn) -> StoreResult<()> {
+    match conn.backend() {
+        Backend::Postgres => run(
+            conn,
+            "CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS
+             'BEGIN IF new.rpm = 666 THEN RETURN NULL; END IF; RETURN new; END';
+             CREATE TRIGGER swallower BEFORE INSERT ON readings FOR EACH ROW EXECUTE FUNCTION swallow()",
+        ),
+        Backend::Sqlite => {
+            run(conn, "CREATE TRIGGER swallower BEFORE INSERT ON readings WHEN new.rpm = 666 BEGIN SELECT RAISE(IGNORE); END")
+        }
+    }
+}
+
+fn a_row_that_a_trigger_leaves_out_silently_is_dead_and_names_the_trigger(store: &TestStore) {
+    let stream = new_stream(store);
+    store.with(|conn| store_frames(conn, stream, &[frame(1, &hundred("before", &[]))], 1)).expect("stored");
+    store.with(leave_out).expect("a trigger");
+    // All new (COPY on PostgreSQL), then beside duplicates, then nothing but what is left out.
+    let outcome = store.with(|conn| store_frames(conn, stream, &[frame(101, &hundred("new", &[3, 50, 99]))], 2)).expect("goes on");
+    assert_eq!((outcome.stored, outcome.dead, outcome.duplicate), (97, 3, 0));
+    let mut mixed = hundred("before", &[]);
+    mixed.truncate(10);
+    mixed.extend(hundred("mixed", &[0, 1]));
+    let outcome = store.with(|conn| store_frames(conn, stream, &[frame(201, &mixed)], 3)).expect("goes on");
+    assert_eq!((outcome.stored, outcome.dead, outcome.duplicate), (98, 2, 10));
+    let all: Vec<_> = (0..100).collect();
+    let outcome = store.with(|conn| store_frames(conn, stream, &[frame(311, &hundred("none", &all))], 4)).expect("goes on");
+    assert_eq!((outcome.stored, outcome.dead), (0, 100));
+
+    let failures = open_failures(store);
+    assert!(failures.iter().all(|failure| failure.message.contains("trigger") && failure.error_code.is_none()), "{failures:?}");
+    assert_eq!(store.with(readings::count).expect("a count"), 100 + 97 + 98);
+    let totals = store.with(ledger::totals).expect("totals");
+    assert_eq!((totals.stored, totals.dead, totals.duplicate), (295, 105, 10));
+
+    // Tried again while the trigger is there it stays; without the trigger it is stored.
+    let id = failures[0].id.clone();
+    let again = store.with(|conn| failures::retry(conn, &id, "try", "me", 5)).expect("tried");
+    assert!(!again.settled && again.failure.message.contains("trigger"), "{again:?}");
+    store
+        .with(|conn| match conn.backend() {
+            Backend::Postgres => run(conn, "DROP TRIGGER swallower ON readings"),
+            Backend::Sqlite => run(conn, "DROP TRIGGER swallower"),
+        })
+        .expect("dropped");
+    assert!(store.with(|conn| failures::retry(conn, &id, "gone", "me", 6)).expect("tried").settled);
 }

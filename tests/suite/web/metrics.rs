@@ -130,7 +130,7 @@ fn an_outage_of_the_database_opens_its_circuit_and_its_end_is_timed() {
     std::fs::write(&folder, "").expect("a file");
     let setup = Setup::with("[buffer]\nflush_interval = \"100ms\"\n");
     let daemon = setup.store(&format!("sqlite://{}/belayd.db", folder.display())).start();
-    reaches(&daemon, "belayd_circuit_state{party=\"store\"}", 2.0);
+    reaches(&daemon, "belayd_circuit_state{party=\"database\"}", 2.0);
     assert_eq!(daemon.get("/readyz").json()["state"], "buffering");
     assert_eq!(daemon.post("/api/readings", r#"{"engineId":"e","rpm":1}"#).status, 202, "senders are let in");
     let query = daemon.get("/api/readings");
@@ -150,6 +150,6 @@ fn an_outage_of_the_database_opens_its_circuit_and_its_end_is_timed() {
     std::fs::create_dir(&folder).expect("a folder");
     reaches(&daemon, "belayd_readings_stored_total", 1.0);
     reaches(&daemon, "belayd_recovery_seconds", 0.000_001);
-    assert_eq!(daemon.metric("belayd_circuit_state{party=\"store\"}"), 0.0);
+    assert_eq!(daemon.metric("belayd_circuit_state{party=\"database\"}"), 0.0);
     assert_eq!(daemon.get("/readyz").json()["state"], "ready");
 }

@@ -2,6 +2,7 @@
 
 mod audit;
 mod metrics;
+mod refused;
 mod requests;
 mod roles;
 mod sessions;

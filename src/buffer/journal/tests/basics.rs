@@ -154,6 +154,90 @@ fn a_fork_renumbers_what_is_not_settled_and_is_remembered() {
     assert_eq!((shared.renumbered(old, 12), shared.renumbered(old, 31), shared.renumbered(new, 1)), (None, None, None));
 }
 
+/// A log with some frames in its last group, closed in order or not; its first file.
+fn ended(dir: &std::path::Path, closed: bool) -> std::path::PathBuf {
+    let (mut log, _) = open_dir(dir, 1);
+    for turn in 0..4 {
+        log.append(0, 1, 2, &[payload(0, turn, 1_500)]).expect("room");
+        log.sync().expect("synced");
+    }
+    if closed {
+        log.close().expect("room");
+        log.close().expect("nothing to do");
+    }
+    dir.join("0000000001.seg")
+}
+
+/// The sector in the middle of the last frame's payload, gone.
+fn without_a_sector(file: &std::path::Path) {
+    let mut bytes = fs::read(file).expect("read");
+    let at = (8192 + 3 * 1_632 + 700) / 512 * 512;
+    bytes[at..at + 512].fill(0);
+    fs::write(file, &bytes).expect("written");
+}
+
+#[test]
+fn an_orderly_end_tells_a_sector_that_was_lost_from_one_that_was_never_written() {
+    let dir = tempfile::tempdir().expect("a directory");
+    without_a_sector(&ended(dir.path(), false));
+    let (_, recovered) = open_dir(dir.path(), 1);
+    assert!(recovered.damage.is_empty() && recovered.torn_bytes > 0 && recovered.lanes[0].next == 7, "{recovered:?}");
+
+    let dir = tempfile::tempdir().expect("a directory");
+    without_a_sector(&ended(dir.path(), true));
+    let (log, recovered) = open_dir(dir.path(), 1);
+    assert_eq!((recovered.torn_bytes, recovered.lanes[0].next, recovered.forked.len()), (0, 9, 0), "{recovered:?}");
+    let items = read_all(&log, 0);
+    let told = log.shared().take_damage();
+    assert_eq!(told.iter().map(|damage| damage.readings).collect::<Vec<_>>(), [Some((0, 7, 8))]);
+    assert!(matches!(items[3], Item::Gap { first_seq: 7, last_seq: 8, kind: GapKind::Quarantined, .. }), "{items:?}");
+}
+
+#[test]
+fn an_orderly_end_gives_room_back_and_is_written_once() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let first = ended(dir.path(), true);
+    assert_eq!(fs::metadata(&first).expect("there").len(), 8192 + 4 * 1_632);
+    let mark = || fs::metadata(dir.path().join("0000000002.seg")).expect("there").len();
+    assert_eq!(mark(), 8192);
+    let (mut log, recovered) = open_dir(dir.path(), 1);
+    assert!(recovered.damage.is_empty() && recovered.tail_scanned_bytes == 0, "{recovered:?}");
+    assert_eq!(log.bytes(), 8192 + 4 * 1_632 + 8192);
+    log.close().expect("nothing was written since");
+    assert_eq!(recovered.segments, 2);
+    assert!(!dir.path().join("0000000003.seg").exists());
+    log.trim(&[8]).expect("nothing to do");
+    assert_eq!(log.shared().segments(), [1, 2], "what a database that is put back may lack stays");
+    // It goes on behind the mark, and both go when they are settled.
+    let appended = log.append(0, 1, 1, &[payload(0, 9, 100)]).expect("room");
+    assert_eq!(appended.first_seq, 9);
+    log.sync().expect("synced");
+    log.trim(&[8]).expect("trimmed");
+    assert_eq!(log.shared().segments(), [3]);
+    assert!(!first.exists());
+}
+
+#[test]
+fn a_file_that_was_cut_is_told_with_the_last_number_that_is_known() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = ended(dir.path(), false);
+    let before = {
+        let (log, _) = open_dir(dir.path(), 1);
+        log.lanes()[0].stream
+    };
+    fs::OpenOptions::new().write(true).open(&file).expect("there").set_len(8192 + 2 * 1_632 + 9).expect("cut");
+    let (log, recovered) = open_dir(dir.path(), 1);
+    let lost = recovered.forked.first().expect("its end is lost");
+    assert_eq!((lost.lane, lost.stream, lost.last_seq), (0, before, 4), "{recovered:?}");
+    assert_eq!(lost.cut_bytes, 64 * 1024 - (8192 + 2 * 1_632 + 9));
+    assert!(recovered.damage.iter().any(|damage| damage.what.contains("cut")));
+    drop(log);
+    // A later opening remembers.
+    let (log, recovered) = open_dir(dir.path(), 1);
+    assert!(recovered.forked.is_empty() && recovered.damage.is_empty(), "{recovered:?}");
+    assert_eq!(log.shared().lost_ends(), [(0, before, 4)]);
+}
+
 #[test]
 fn at_its_bound_it_refuses_and_takes_again_when_a_segment_was_dropped() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -6,7 +6,8 @@
 use std::{
     collections::BTreeMap,
     io,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard, OnceLock},
+    time::{Duration, Instant},
 };
 
 use crate::buffer::journal::disk::{Disk, DiskFile, Entry, QUARANTINE};
@@ -83,6 +84,14 @@ pub(super) struct Inner {
     pub(super) room: u64,
     /// Counts up at a power cut: what was open before is dead.
     life: u64,
+    /// Names that cannot be opened, and how many times more.
+    pub(super) shut: BTreeMap<String, u32>,
+    /// Reads of this name fail so many times more.
+    pub(super) silent: BTreeMap<String, u32>,
+    /// Syncs of files do not come back while this is set.
+    pub(super) hangs: bool,
+    /// How far its clock has been moved by those who waited.
+    pub(super) waited: Duration,
 }
 
 /// See the module. Clones are the same disk.
@@ -266,7 +275,11 @@ impl Disk for ModelDisk {
     }
 
     fn open(&self, name: &str) -> io::Result<ModelFile> {
-        let inner = self.inner();
+        let mut inner = self.inner();
+        if let Some(left) = inner.shut.get_mut(name).filter(|left| **left > 0) {
+            *left -= 1;
+            return Err(eio());
+        }
         let file = *inner.names.get(name).ok_or(io::ErrorKind::NotFound)?;
         Ok(ModelFile { disk: self.clone(), file, life: inner.life })
     }
@@ -311,6 +324,15 @@ impl Disk for ModelDisk {
         let inner = self.inner();
         let used = inner.files.values().map(|content| content.now.len() as u64).sum();
         Ok(inner.room.saturating_sub(used))
+    }
+
+    fn now(&self) -> Instant {
+        static BEGAN: OnceLock<Instant> = OnceLock::new();
+        *BEGAN.get_or_init(Instant::now) + self.inner().waited
+    }
+
+    fn wait(&self, pause: Duration) {
+        self.inner().waited += pause;
     }
 }
 
@@ -360,6 +382,16 @@ impl DiskFile for ModelFile {
     }
 
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.with(|inner| {
+            let name = inner.names.iter().find(|(_, file)| **file == self.file).map(|(name, _)| name.clone());
+            match name.and_then(|name| inner.silent.get_mut(&name)) {
+                Some(left) if *left > 0 => {
+                    *left -= 1;
+                    Err(eio())
+                }
+                _ => Ok(()),
+            }
+        })?;
         self.content(|content| {
             let from = (offset as usize).min(content.now.len());
             let len = bytes.len().min(content.now.len() - from);
@@ -373,6 +405,9 @@ impl DiskFile for ModelFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        while self.disk.inner().hangs {
+            std::thread::yield_now();
+        }
         self.with(|inner| {
             inner.alive()?;
             let faults = &mut inner.faults;

@@ -1,17 +1,16 @@
 //! One random history, and the oracle that knows what must come of it. See [`super::model`].
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
-use uuid::Uuid;
 
 use super::{
     counterfeit,
     disk::{Faults, ModelDisk, Random},
-    model::{Known, Mutant, Said},
-    new_history_settings,
+    model::{Known, Mutant, Said, Verdict, hold},
+    new_history_settings, uuid,
 };
-use crate::buffer::journal::{AppendError, GapKind, Item, LaneReader, Log, Recovered, open};
+use crate::buffer::journal::{AppendError, GapKind, Item, LaneReader, Log, Recovered, disk::Disk, open};
 
 struct History {
     random: Random,
@@ -28,18 +27,10 @@ struct History {
     damages: bool,
     /// Bits flipped, and whether anything worse was done.
     flips: u64,
+    /// Those of them in the headers of segments.
+    header_flips: u64,
     worse: bool,
     mutant: Mutant,
-}
-
-pub(super) type Verdict = Result<(), String>;
-
-macro_rules! hold {
-    ($condition:expr, $($what:tt)+) => {
-        if !$condition {
-            return Err(format!($($what)+));
-        }
-    };
 }
 
 impl History {
@@ -65,6 +56,7 @@ impl History {
             next_id: 1,
             damages,
             flips: 0,
+            header_flips: 0,
             worse: false,
             mutant,
         }
@@ -127,6 +119,7 @@ impl History {
                 self.heal();
                 Ok(())
             }
+            19 if self.random.one_in(2) => self.close(),
             19 => {
                 let Some(log) = &mut self.log else { return Ok(()) };
                 let _ = log.prepare();
@@ -238,6 +231,17 @@ impl History {
         Ok(())
     }
 
+    /// An orderly stop, or one that fails on the way; then another start.
+    fn close(&mut self) -> Verdict {
+        self.sync()?;
+        self.disk.inner().faults.sync = u32::from(self.random.one_in(4));
+        let Some(log) = &mut self.log else { return Ok(()) };
+        let _ = log.close();
+        self.heal();
+        self.sync()?;
+        self.crash(false)
+    }
+
     fn trim(&mut self) -> Verdict {
         let mut settled = Vec::new();
         let Some(log) = &mut self.log else { return Ok(()) };
@@ -291,6 +295,7 @@ impl History {
                 } else {
                     self.random.below(used)
                 };
+                self.header_flips += u64::from(at < 8192);
                 self.disk.flip(name, at as usize, self.random.below(8) as u8);
             }
         }
@@ -329,7 +334,7 @@ impl History {
         hold!(harmed || recovered.damage.is_empty(), "damage on a disk that is not damaged: {:?}", recovered.damage);
         if recovered.fresh {
             let told = self.known.iter().flat_map(BTreeMap::values).any(|known| known.said == Said::Acknowledged);
-            hold!(self.worse || self.flips > 1 || !told, "the whole log is gone");
+            hold!(self.worse || self.header_flips > 1 || !told, "the whole log is gone");
             // Other streams: numbers begin again, and belong to nobody else.
             self.known.iter_mut().for_each(BTreeMap::clear);
             self.floor.fill(0);
@@ -348,7 +353,16 @@ impl History {
             let mut reader = LaneReader::new(shared.clone(), lane);
             let mut at = None;
             let (mut missing, mut there) = (Vec::new(), Vec::new());
-            while let Some(item) = reader.next().map_err(|error| format!("cannot be read: {error}"))? {
+            let mut tries = 0;
+            let mut next = || loop {
+                match reader.next() {
+                    // Asked again until it counts as damage.
+                    Err(_) if self.worse && tries < 1_000 => self.disk.wait(Duration::from_secs(1)),
+                    other => return other,
+                }
+                tries += 1;
+            };
+            while let Some(item) = next().map_err(|error| format!("cannot be read: {error}"))? {
                 let (first, last) = match &item {
                     Item::Frame { first_seq, rows, .. } => (state.base + first_seq, state.base + first_seq + u64::from(*rows) - 1),
                     Item::Gap { first_seq, last_seq, .. } => (state.base + first_seq, state.base + last_seq),
@@ -405,7 +419,7 @@ impl History {
             let beyond = self.known[lane].range(state.next..).find(|(first, known)| {
                 **first > self.floor[lane] && matches!(known.said, Said::Acknowledged | Said::GivenUp { recorded: true })
             });
-            let forked = recovered.is_some_and(|recovered| recovered.forked.iter().any(|(of, _)| *of == lane));
+            let forked = recovered.is_some_and(|recovered| recovered.forked.iter().any(|lost| lost.lane == lane));
             hold!(
                 beyond.is_none() || forked,
                 "lane {lane}: {:?} is gone from the end ({})",
@@ -428,10 +442,6 @@ impl History {
         hold!(self.worse || lost_frames <= self.flips, "{} flipped bits cost {lost_frames} frames", self.flips);
         Ok(())
     }
-}
-
-fn uuid(random: &mut Random) -> Uuid {
-    Uuid::from_u64_pair(random.next(), random.next())
 }
 
 pub(super) fn run(seed: u64, mutant: Mutant) -> Verdict {

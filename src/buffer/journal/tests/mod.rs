@@ -3,9 +3,12 @@
 mod basics;
 mod disk;
 mod exhaustive;
+mod flat;
+mod forks;
 mod history;
 mod model;
 mod tier;
+mod unreadable;
 
 use std::path::Path;
 
@@ -76,4 +79,8 @@ fn counterfeit(lane: usize, state: &LaneState) -> Vec<u8> {
     frame.foot(7, &mut edge);
     bytes.extend_from_slice(&edge);
     bytes
+}
+
+fn uuid(random: &mut disk::Random) -> StreamId {
+    Uuid::from_u64_pair(random.next(), random.next())
 }

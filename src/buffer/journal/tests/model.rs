@@ -5,6 +5,16 @@
 //! out once, in order, with the same bytes; a gap is reported only where numbers were given up or the disk was damaged; what was
 //! acknowledged or given up for good is never given out again.
 //!
+//! On a disk that is not damaged the oracle allows nothing. On one that is, it allows what follows, and no more:
+//!
+//! - damage is told, and told again: where it lies it is found at every opening;
+//! - gaps, at most one frame for each flipped bit. A cut or an unreadable block may take all of a segment;
+//! - another stream after any damage. One flipped bit alone does not bring it about, but one in the header of a frame that power cut
+//!   short as well does: of that frame nothing is left that could be trusted, and a new stream is the safe side;
+//! - a frame that was cut short and nobody was told of may come out after all: a flipped bit in what is missing of it makes it look
+//!   whole and damaged, and what stands behind it is kept;
+//! - the whole log gone: only where the headers themselves were hit twice, or a file was cut or cannot be read.
+//!
 //! `BELAYD_MODEL_HISTORIES=1000000 cargo test --release --lib journal::tests::model` is the long run.
 
 use bytes::Bytes;
@@ -14,6 +24,17 @@ use crate::buffer::journal::mutant;
 
 /// Histories in a plain `cargo test`.
 const SHORT: u64 = 4000;
+
+pub(super) type Verdict = Result<(), String>;
+
+macro_rules! hold {
+    ($condition:expr, $($what:tt)+) => {
+        if !$condition {
+            return Err(format!($($what)+));
+        }
+    };
+}
+pub(super) use hold;
 
 /// What was said about a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -30,13 +30,13 @@ use crate::{
 };
 
 #[derive(Default)]
-struct Seen {
+pub(super) struct Seen {
     rooms: Mutex<Vec<Room>>,
     damaged: AtomicU64,
 }
 
 impl JournalObserver for Seen {
-    fn alive(&self) {}
+    fn alive(&self, _: u64) {}
     fn room(&self, room: Room) {
         self.rooms.lock().expect("no panic").push(room);
     }
@@ -46,7 +46,7 @@ impl JournalObserver for Seen {
     }
 }
 
-fn settings(journal_bytes: u64, streams: usize) -> JournalSettings {
+pub(super) fn settings(journal_bytes: u64, streams: usize) -> JournalSettings {
     JournalSettings { journal_bytes, queue_bytes: 10_000_000, streams }
 }
 
@@ -61,7 +61,7 @@ fn open(dir: &Path) -> JournalBuffer<RealDisk> {
     open_with(dir, settings(64 << 20, 1)).0
 }
 
-fn batch(rows: u32, from: i64) -> Batch {
+pub(super) fn batch(rows: u32, from: i64) -> Batch {
     let mut builder = BatchBuilder::default();
     for n in 0..rows {
         builder.push(&ReadingRef {
@@ -78,25 +78,25 @@ fn batch(rows: u32, from: i64) -> Batch {
     builder.finish(from)
 }
 
-fn submit(buffer: &dyn Buffer, rows: u32, from: i64, ack: AckLevel) -> Result<Accepted, Refusal> {
+pub(super) fn submit(buffer: &dyn Buffer, rows: u32, from: i64, ack: AckLevel) -> Result<Accepted, Refusal> {
     let (reply, answer) = oneshot::channel();
     buffer.submit(batch(rows, from), ack, None, reply);
     answer.blocking_recv().expect("answered")
 }
 
-fn push(buffer: &dyn Buffer, rows: u32, from: i64) -> Receipt {
+pub(super) fn push(buffer: &dyn Buffer, rows: u32, from: i64) -> Receipt {
     submit(buffer, rows, from, AckLevel::Journal).expect("there is room").receipt
 }
 
 /// A database for one lane, as far as the buffer can tell.
 #[derive(Clone, Default)]
-struct Database {
-    position: Position,
-    times: Vec<i64>,
+pub(super) struct Database {
+    pub(super) position: Position,
+    pub(super) times: Vec<i64>,
 }
 
 impl Database {
-    fn attach(&self, buffer: &dyn Buffer) -> Attached {
+    pub(super) fn attach(&self, buffer: &dyn Buffer) -> Attached {
         buffer.attach(0, &self.position).expect("the log can be read")
     }
 
@@ -114,7 +114,7 @@ impl Database {
     }
 
     /// Takes everything; gaps as well, whose kinds and lengths are returned.
-    fn drain(&mut self, buffer: &dyn Buffer) -> Vec<(crate::buffer::GapKind, u64)> {
+    pub(super) fn drain(&mut self, buffer: &dyn Buffer) -> Vec<(crate::buffer::GapKind, u64)> {
         let mut gaps = Vec::new();
         loop {
             let outcome = match buffer.next(0, 1_000).expect("the log can be read") {
@@ -134,7 +134,7 @@ impl Database {
     }
 }
 
-fn balanced(buffer: &dyn Buffer) -> bool {
+pub(super) fn balanced(buffer: &dyn Buffer) -> bool {
     buffer.stats().difference == 0
 }
 

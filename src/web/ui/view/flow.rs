@@ -36,6 +36,59 @@ pub(super) fn sinks(snapshot: &Value, say: Say) -> Vec<Row> {
         .collect()
 }
 
+/// The circuit breakers of the outside parties.
+pub(super) fn circuits(snapshot: &Value, say: Say) -> Vec<Row> {
+    let detail = |circuit| say.fill("breaker.since", &[("time", &say.since(text(circuit, "/since")))]);
+    let row = |circuit| party(text(circuit, "/party"), text(circuit, "/state"), "breaker", detail(circuit), say);
+    items(snapshot, "/circuits").iter().map(row).collect()
+}
+
+/// How recovery stands to its service levels.
+pub(super) fn recovery(snapshot: &Value, say: Say) -> Vec<Row> {
+    let of = |key: &str| number(snapshot, &format!("/recovery/{key}")).unwrap_or_default();
+    let seconds = |s: f64| say.span(s.max(1.0) * 1_000.0);
+    let percent = |n: f64| format!("{} %", fixed(n, 2));
+    let level = |n: String, bound: String| say.fill("recovery.level", &[("n", &n), ("bound", &bound)]);
+    let late = |value: f64, bound: f64| if value > bound { "warn" } else { "" };
+    let timed = |key: &'static str, value: f64, bound: f64| {
+        fact(key, say.text(&format!("recovery.{key}")), level(seconds(value), seconds(bound)), late(value, bound))
+    };
+    let last = number(snapshot, "/recovery/lastS").map_or_else(|| say.text("unknown"), seconds);
+    let (success, wanted) = (of("successPercent"), of("successLevel"));
+    vec![
+        timed("outbox", of("outboxS"), of("outboxWithinS")),
+        timed("buffer", of("bufferS"), of("bufferWithinS")),
+        timed("running", of("runningS"), of("withinS")),
+        fact("last", say.text("recovery.last"), last, ""),
+        fact("success", say.text("recovery.success"), level(percent(success), percent(wanted)), late(wanted, success)),
+    ]
+}
+
+/// The instances that use the same database; one alone is no news.
+pub(super) fn instances(snapshot: &Value, say: Say) -> Vec<Row> {
+    let list = items(snapshot, "/instances");
+    if list.len() < 2 {
+        return Vec::new();
+    }
+    list.iter()
+        .map(|instance| {
+            let this = instance.pointer("/this").and_then(Value::as_bool).unwrap_or_default();
+            let seen = if this {
+                say.text("instance.this")
+            } else {
+                say.fill("instance.seen", &[("time", &say.ago(text(instance, "/lastSeenAt")))])
+            };
+            let holds = items(instance, "/holds").iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", ");
+            let detail = if holds.is_empty() { seen } else { format!("{seen}: {holds}") };
+            let pid = number(instance, "/pid").map_or_else(String::new, |pid| fixed(pid, 0));
+            let name = format!("{} {pid}", text(instance, "/host"));
+            let mut row = party(&name, text(instance, "/state"), "instance", detail, say);
+            row[0].1 = text(instance, "/instance").to_owned();
+            row
+        })
+        .collect()
+}
+
 fn party(name: &str, state: &str, words: &str, detail: String, say: Say) -> Row {
     let tone = tone_of(state);
     vec![
@@ -95,7 +148,11 @@ pub(super) fn buffer(snapshot: &Value, say: Say) -> Vec<Row> {
         fact("tier", say.text("buffer.tier"), tier.to_owned(), ""),
         fact("oldest", say.text("buffer.oldest"), age(number(snapshot, "/buffer/oldestAgeMs"), say), ""),
     ];
-    if tier == "journal" {
+    let redis = text(snapshot, "/redis/state");
+    if !redis.is_empty() {
+        facts.push(fact("redis", say.text("buffer.redis"), say.word("redis", redis), if redis == "up" { "good" } else { "warn" }));
+    }
+    if tier != "memory" {
         let full = number(snapshot, "/buffer/fullInMs");
         let written = full.map_or_else(|| say.text("buffer.notFilling"), |ms| say.span(ms));
         let gone =
@@ -117,11 +174,24 @@ pub(super) fn store(snapshot: &Value, say: Say) -> Vec<Row> {
     } else {
         say.text("store.up")
     };
-    vec![
+    let weak = text(snapshot, "/store/weak");
+    let mut facts = vec![
         fact("backend", say.text("store.backend"), text(snapshot, "/store/backend").to_owned(), ""),
         fact("state", say.text("store.state"), state, if down { "bad" } else { "good" }),
         fact("size", say.text("store.size"), say.bytes(number(snapshot, "/store/sizeBytes")), ""),
-    ]
+    ];
+    let ended = text(snapshot, "/store/integrity/endedAt");
+    let (rows, faults) = (number(snapshot, "/store/integrity/rows"), number(snapshot, "/store/integrity/faults"));
+    let checked = match faults {
+        None => say.text("store.unchecked"),
+        Some(0.0) => say.fill("store.sound", &[("n", &say.count(rows)), ("time", &say.since(ended))]),
+        Some(_) => say.fill("store.unsound", &[("n", &say.count(faults)), ("time", &say.since(ended))]),
+    };
+    facts.push(fact("integrity", say.text("store.integrity"), checked, alarmed(faults, "bad")));
+    if !weak.is_empty() {
+        facts.push(fact("weak", say.text("store.weak"), weak.to_owned(), "bad"));
+    }
+    facts
 }
 
 /// The deliveries by state.

@@ -48,6 +48,7 @@ impl View {
                 ("bufferBars", flow::buffer_bars(snapshot, say)),
                 ("buffer", flow::buffer(snapshot, say)),
                 ("store", flow::store(snapshot, say)),
+                ("instances", flow::instances(snapshot, say)),
                 ("sinks", flow::sinks(snapshot, say)),
                 ("outbox", flow::outbox(snapshot, say)),
                 ("account", flow::account(snapshot, say)),
@@ -55,6 +56,8 @@ impl View {
                 ("failureCounts", flow::failure_counts(snapshot, say)),
                 ("system", host::system(snapshot, say)),
                 ("process", host::process(snapshot, say)),
+                ("circuits", flow::circuits(snapshot, say)),
+                ("recovery", flow::recovery(snapshot, say)),
                 ("actors", host::actors(snapshot, say)),
             ],
         }
@@ -74,9 +77,9 @@ impl View {
 /// The tone of a state: how it is coloured, and which shape stands before it. `good`, `wait`, `warn` or `bad`.
 fn tone_of(state: &str) -> &'static str {
     match state {
-        "ready" | "ok" | "closed" | "running" => "good",
+        "ready" | "ok" | "closed" | "running" | "alive" => "good",
         "buffering" | "stopping" | "half-open" | "backoff" => "warn",
-        "full" | "failing" | "open" | "stalled" | "stopped" => "bad",
+        "full" | "failing" | "open" | "stalled" | "stopped" | "dead" => "bad",
         _ => "wait",
     }
 }

@@ -1,7 +1,9 @@
 //! A network in between that can be made bad: it cuts, refuses, delays, throttles, swallows and half-closes.
 //!
 //! In: TCP connections. Out: the same bytes in the same order to the other side, as the mood allows. Two threads a connection; a mood
-//! holds for the connections that are there and for new ones, until the next.
+//! holds for the connections that are there and for new ones, until the next. Apart from it those that are there can be made deaf for good.
+
+#![allow(unreachable_pub, dead_code, reason = "not every test binary uses all of it")]
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -39,6 +41,9 @@ struct Shared {
     mood: Mutex<Mood>,
     /// Connections of an earlier age are cut.
     age: AtomicU64,
+    /// Connections made so far, and how many of them, from the first on, are deaf.
+    made: AtomicU64,
+    deaf: AtomicU64,
     end: AtomicBool,
 }
 
@@ -72,11 +77,11 @@ impl Proxy {
                     continue;
                 }
                 let Ok(other) = TcpStream::connect(&upstream) else { continue };
-                let age = mine.age.load(Ordering::Relaxed);
+                let born = Born { age: mine.age.load(Ordering::Relaxed), number: mine.made.fetch_add(1, Ordering::Relaxed) };
                 for (from, to, back) in [(&socket, &other, false), (&other, &socket, true)] {
                     let (Ok(from), Ok(to)) = (from.try_clone(), to.try_clone()) else { continue };
                     let mine = mine.clone();
-                    thread::spawn(move || pump(&mine, age, from, to, back));
+                    thread::spawn(move || pump(&mine, born, from, to, back));
                 }
             }
         });
@@ -89,6 +94,12 @@ impl Proxy {
         if mood == Mood::Refuse {
             self.cut();
         }
+    }
+
+    /// From now on nothing passes over the connections that are there, in either direction, and nobody is told: neither are they closed,
+    /// nor does one side hear of the other's end. New ones are as good as the mood.
+    pub fn deafen(&self) {
+        self.shared.deaf.store(self.shared.made.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
     /// Cuts every connection in the middle of whatever it carries; new ones are as good as the mood.
@@ -106,14 +117,22 @@ impl Drop for Proxy {
     }
 }
 
-fn pump(shared: &Shared, age: u64, mut from: TcpStream, mut to: TcpStream, back: bool) {
+/// When a connection was made.
+#[derive(Clone, Copy, Debug)]
+struct Born {
+    age: u64,
+    number: u64,
+}
+
+fn pump(shared: &Shared, born: Born, mut from: TcpStream, mut to: TcpStream, back: bool) {
     let _ = from.set_read_timeout(Some(Duration::from_millis(10)));
     let _ = from.set_nodelay(true);
     // A side that does not read must not hold this thread for ever.
     let _ = to.set_write_timeout(Some(Duration::from_secs(5)));
     let mut piece = vec![0; 16 * 1024];
-    while shared.age.load(Ordering::Relaxed) == age {
-        let mood = shared.mood();
+    while shared.age.load(Ordering::Relaxed) == born.age {
+        let deaf = born.number < shared.deaf.load(Ordering::Relaxed);
+        let mood = if deaf { Mood::Swallow } else { shared.mood() };
         let most = match mood {
             Mood::Swallow => {
                 thread::sleep(Duration::from_millis(5));
@@ -132,8 +151,11 @@ fn pump(shared: &Shared, age: u64, mut from: TcpStream, mut to: TcpStream, back:
                     Mood::Throttle(_) => thread::sleep(Duration::from_millis(20)),
                     _ => {}
                 }
+                if born.number < shared.deaf.load(Ordering::Relaxed) {
+                    continue;
+                }
                 // A cut while it waited takes the piece along.
-                if shared.age.load(Ordering::Relaxed) != age || to.write_all(&piece[..read]).is_err() {
+                if shared.age.load(Ordering::Relaxed) != born.age || to.write_all(&piece[..read]).is_err() {
                     break;
                 }
             }

@@ -1,0 +1,1 @@
+"""Scores the readings of the Kafka topic that belayd relays to, with an online model."""

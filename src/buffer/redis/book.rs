@@ -1,0 +1,253 @@
+//! The book of one stream in Redis. See [`super::books`].
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::oneshot;
+
+use super::books::Reached;
+use crate::{
+    buffer::{Account, DrainOutcome, Position, Totals},
+    domain::{
+        ack::AckLevel,
+        receipt::{ReceiptState, StreamId},
+    },
+};
+
+/// Bytes that are trimmed together.
+const CHUNK_BYTES: u64 = 1024 * 1024;
+/// Longest time that one chunk spans.
+const CHUNK_SPAN: Duration = Duration::from_secs(30);
+/// Chunks of one stream; beyond, two become one.
+const CHUNKS_MAX: usize = 4_096;
+/// Marks that tell how old what waits is; more are thinned out.
+const MARKS_MAX: usize = 1_024;
+/// Least time between two marks.
+const MARK_EVERY: Duration = Duration::from_millis(50);
+/// Waiters among whom those who have gone are not looked for.
+const WAITERS_LOOK: usize = 1_024;
+
+/// A stream that is settled to its end and still in Redis.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Kept {
+    pub(super) stream: StreamId,
+    pub(super) bytes: u64,
+    /// When its last batch was taken.
+    pub(super) since: Instant,
+}
+
+/// Entries that were taken together.
+#[derive(Clone, Copy, Debug)]
+struct Chunk {
+    end: u64,
+    bytes: u64,
+    began: Instant,
+    last: Instant,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Book {
+    pub(super) stream: StreamId,
+    /// Numbered by this instance: it is part of its account.
+    pub(super) own: bool,
+    /// The instance that did, where it is another one.
+    pub(super) of: Option<String>,
+    /// Begun in this life of the process.
+    pub(super) begun_here: bool,
+    /// Takes what comes.
+    pub(super) writing: bool,
+    /// Last number that was acknowledged. What lies behind is no part of the stream.
+    pub(super) end: u64,
+    /// The chain at the end.
+    pub(super) chain: u64,
+    settled: u64,
+    totals: Totals,
+    /// Whether the database has been asked.
+    attached: bool,
+    waiters: VecDeque<(u64, oneshot::Sender<AckLevel>)>,
+    waiters_looked_at: usize,
+    marks: VecDeque<(u64, Instant)>,
+    chunks: VecDeque<Chunk>,
+}
+
+impl Book {
+    /// A stream that begins now.
+    pub(super) fn begun(stream: StreamId) -> Self {
+        Self { writing: true, begun_here: true, ..Self::found(stream, None, 0, 0) }
+    }
+
+    /// A stream that is there: it ends at `end` and takes `bytes`. `of`: another instance that wrote it.
+    pub(super) fn found(stream: StreamId, of: Option<&str>, end: u64, bytes: u64) -> Self {
+        let now = Instant::now();
+        let chunk = Chunk { end, bytes, began: now, last: now };
+        Self {
+            stream,
+            own: of.is_none(),
+            of: of.map(str::to_owned),
+            begun_here: false,
+            writing: false,
+            end,
+            chain: 0,
+            settled: 0,
+            totals: Totals::default(),
+            attached: false,
+            waiters: VecDeque::new(),
+            waiters_looked_at: WAITERS_LOOK,
+            marks: VecDeque::new(),
+            chunks: if end > 0 { VecDeque::from([chunk]) } else { VecDeque::new() },
+        }
+    }
+
+    /// Nothing of it is left to do.
+    pub(super) fn is_done(&self) -> bool {
+        !self.writing && self.settled >= self.end && (self.attached || (self.begun_here && self.end == 0))
+    }
+
+    /// What its group says was settled, until the database is asked.
+    pub(super) fn settled_at_least(mut self, settled: u64) -> Self {
+        self.settled = settled.min(self.end);
+        self
+    }
+
+    pub(super) fn waiting(&self) -> u64 {
+        self.end - self.settled.min(self.end)
+    }
+
+    pub(super) fn waiters(&self) -> usize {
+        self.waiters.len()
+    }
+
+    pub(super) fn oldest(&self) -> Option<Instant> {
+        self.marks.front().map(|(_, since)| *since)
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.chunks.iter().map(|chunk| chunk.bytes).sum()
+    }
+
+    pub(super) fn last_taken(&self) -> Instant {
+        self.chunks.back().map_or_else(Instant::now, |chunk| chunk.last)
+    }
+
+    pub(super) fn taken(&mut self, last_seq: u64, chain: u64, bytes: u64) {
+        let now = Instant::now();
+        self.end = last_seq;
+        self.chain = chain;
+        match self.chunks.back_mut() {
+            Some(chunk) if chunk.bytes + bytes <= CHUNK_BYTES && now - chunk.began <= CHUNK_SPAN => {
+                (chunk.end, chunk.bytes, chunk.last) = (last_seq, chunk.bytes + bytes, now);
+            }
+            _ => self.chunks.push_back(Chunk { end: last_seq, bytes, began: now, last: now }),
+        }
+        if self.chunks.len() > CHUNKS_MAX {
+            let chunks = self.chunks.make_contiguous();
+            let join = |pair: &[Chunk]| {
+                let (first, last) = (pair.first()?, pair.last()?);
+                Some(Chunk { bytes: pair.iter().map(|chunk| chunk.bytes).sum(), began: first.began, ..*last })
+            };
+            self.chunks = chunks.chunks(2).filter_map(join).collect();
+        }
+        self.mark(now);
+    }
+
+    fn mark(&mut self, now: Instant) {
+        if let Some((end, at)) = self.marks.back_mut()
+            && now - *at < MARK_EVERY
+        {
+            // Belongs to the mark before: its readings are at most that much younger.
+            *end = self.end;
+            return;
+        }
+        if self.marks.len() >= MARKS_MAX {
+            // Two become one: as old as the first, as far as the second.
+            let marks = self.marks.make_contiguous();
+            self.marks = marks.chunks(2).filter_map(|pair| Some((pair.last()?.0, pair.first()?.1))).collect();
+        }
+        self.marks.push_back((self.end, now));
+    }
+
+    pub(super) fn wait_for_store(&mut self, last_seq: u64, waiter: oneshot::Sender<AckLevel>) {
+        // In a long outage senders give up one after the other, and would be remembered until the database is back.
+        if self.waiters.len() >= self.waiters_looked_at {
+            self.waiters.retain(|(_, waiter)| !waiter.is_closed());
+            self.waiters_looked_at = (self.waiters.len() * 2).max(WAITERS_LOOK);
+        }
+        self.waiters.push_back((last_seq, waiter));
+    }
+
+    pub(super) fn attach(&mut self, position: &Position) -> Reached {
+        self.attached = true;
+        self.totals = position.totals;
+        // Redis may have been put back to where it stood before the database took what followed.
+        self.end = self.end.max(position.cursor_seq);
+        // A database that was replaced by an older one stands behind what was settled.
+        self.settled = position.cursor_seq;
+        if self.waiting() > 0 && self.marks.is_empty() {
+            self.mark(Instant::now());
+        }
+        self.reached(position.cursor_seq)
+    }
+
+    pub(super) fn settle(&mut self, outcome: &DrainOutcome) -> Reached {
+        self.totals.settle(outcome);
+        if outcome.quarantined + outcome.lost > 0 {
+            // Who waits for what is lost waits in vain.
+            self.waiters.retain(|(waits_for, _)| !(outcome.first_seq..=outcome.last_seq).contains(waits_for));
+        }
+        self.reached(outcome.last_seq)
+    }
+
+    fn reached(&mut self, last_seq: u64) -> Reached {
+        self.settled = self.settled.max(last_seq);
+        while self.marks.front().is_some_and(|(end, _)| *end <= last_seq) {
+            self.marks.pop_front();
+        }
+        let mut reached = Vec::new();
+        while self.waiters.front().is_some_and(|(waits_for, _)| *waits_for <= last_seq) {
+            reached.extend(self.waiters.pop_front().map(|(_, waiter)| waiter));
+        }
+        reached
+    }
+
+    /// See [`super::books::Books::trim`].
+    pub(super) fn trim(&mut self, now: Instant, keep: Duration, too_many: &mut u64) -> Option<u64> {
+        let mut first = None;
+        while let Some(chunk) = self.chunks.front().copied() {
+            let old = now.saturating_duration_since(chunk.last) >= keep;
+            if chunk.end > self.settled || !self.attached || (!old && *too_many == 0) {
+                break;
+            }
+            *too_many = too_many.saturating_sub(chunk.bytes);
+            self.chunks.pop_front();
+            first = Some(chunk.end + 1);
+        }
+        first
+    }
+
+    pub(super) fn state_of(&self, seq: u64) -> Option<ReceiptState> {
+        if !self.attached && !self.begun_here {
+            // Only the database knows how far it is.
+            return None;
+        }
+        if seq == 0 || seq > self.end {
+            Some(ReceiptState::Unknown)
+        } else if seq > self.settled {
+            Some(ReceiptState::Buffered)
+        } else {
+            None
+        }
+    }
+
+    pub(super) fn account(&self) -> Account {
+        if !self.attached && !self.begun_here {
+            // What the database settled earlier is taken for granted.
+            return Account { accepted: self.waiting(), buffered: self.waiting(), ..Account::default() };
+        }
+        let mut account = Account { accepted: self.end, buffered: self.waiting(), ..Account::default() };
+        account.set_totals(&self.totals);
+        account
+    }
+}

@@ -1,0 +1,233 @@
+//! The books of the streams in Redis: which of them each lane drains, where it stands, who waits, and the account.
+//!
+//! In: acknowledgements from the commit thread, outcomes and positions from the drains, streams of earlier lives from the keeper. Out: the
+//! account that has to add up: `accepted` is the last number that was acknowledged, the rest is what the database reports, `buffered` lies
+//! between. A crash loses these books; the streams themselves and the database's sums make them again.
+//!
+//! A lane is a queue of streams: the front is drained; the last one of a lane that is written takes what comes. Only the commit thread
+//! begins and ends what is written; only the lane's drain takes a stream from the front, by settling it to its end.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::oneshot;
+
+use super::book::{Book, Kept};
+use crate::{
+    buffer::{Account, DrainOutcome, Position},
+    domain::{
+        ack::AckLevel,
+        receipt::{ReceiptState, StreamId},
+    },
+};
+
+/// Streams of this process that are remembered after they were settled to their end; older ones are left to the database's sums.
+const RETIRED_MAX: usize = 4_096;
+
+/// Who waited for the database, to be told.
+pub(super) type Reached = Vec<oneshot::Sender<AckLevel>>;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Books {
+    lanes: Vec<VecDeque<Book>>,
+    /// The account of the streams that this process has settled to their end.
+    retired: Account,
+    retired_streams: VecDeque<StreamId>,
+    /// Settled to their end since the last look: the database closes them.
+    pub(super) finished: VecDeque<StreamId>,
+    /// Settled to their end and still in Redis, oldest first.
+    pub(super) kept: VecDeque<Kept>,
+}
+
+impl Books {
+    pub(super) fn new(lanes: usize) -> Self {
+        let lanes = (0..lanes).map(|_| VecDeque::new()).collect();
+        Self {
+            lanes,
+            retired: Account::default(),
+            retired_streams: VecDeque::new(),
+            finished: VecDeque::new(),
+            kept: VecDeque::new(),
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Book> {
+        self.lanes.iter().flatten()
+    }
+
+    fn front_mut(&mut self, lane: usize) -> Option<&mut Book> {
+        self.lanes.get_mut(lane)?.front_mut()
+    }
+
+    fn find_mut(&mut self, stream: StreamId) -> Option<&mut Book> {
+        self.lanes.iter_mut().flatten().find(|book| book.stream == stream)
+    }
+
+    /// The stream that a lane drains now; nil where it has none.
+    pub(super) fn stream(&self, lane: usize) -> StreamId {
+        self.front(lane).map_or_else(StreamId::nil, |book| book.stream)
+    }
+
+    /// The same with its books.
+    pub(super) fn front(&self, lane: usize) -> Option<&Book> {
+        self.lanes.get(lane)?.front()
+    }
+
+    /// A lane drains this stream, or will, or has done so in this life.
+    pub(super) fn knows(&self, stream: StreamId) -> bool {
+        self.all().any(|book| book.stream == stream)
+            || self.retired_streams.contains(&stream)
+            || self.kept.iter().any(|kept| kept.stream == stream)
+    }
+
+    /// Whether streams of another instance are still drained here.
+    pub(super) fn drains_for(&self, instance: &str) -> bool {
+        self.all().any(|book| book.of.as_deref() == Some(instance))
+    }
+
+    /// Whether the account of `stream` is counted here and not among the database's earlier ones.
+    pub(super) fn counts(&self, stream: StreamId) -> bool {
+        let front = |lane: &VecDeque<Book>| {
+            lane.iter().enumerate().any(|(at, book)| book.stream == stream && book.own && (at == 0 || book.begun_here))
+        };
+        self.lanes.iter().any(front) || self.retired_streams.contains(&stream)
+    }
+
+    /// A new stream takes what comes in `lane`.
+    pub(super) fn begin(&mut self, lane: usize, stream: StreamId) {
+        if let Some(queue) = self.lanes.get_mut(lane) {
+            queue.push_back(Book::begun(stream));
+        }
+    }
+
+    /// A stream of an earlier life, or of another instance, is drained in `lane` after those that are there.
+    pub(super) fn inherit(&mut self, lane: usize, book: Book) {
+        if let Some(queue) = self.lanes.get_mut(lane) {
+            queue.push_back(book);
+        }
+    }
+
+    /// Where the next batch of `lane` goes: stream, its first number, the chain before. `None` where nothing is written.
+    pub(super) fn target(&self, lane: usize) -> Option<(StreamId, u64, u64)> {
+        let book = self.lanes.get(lane)?.back().filter(|book| book.writing)?;
+        Some((book.stream, book.end + 1, book.chain))
+    }
+
+    /// Redis has taken everything up to `last_seq`. `false`: the stream was given up meanwhile, nothing may be acknowledged.
+    pub(super) fn taken(&mut self, lane: usize, stream: StreamId, last_seq: u64, chain: u64, bytes: u64) -> bool {
+        let Some(book) = self.lanes.get_mut(lane).and_then(VecDeque::back_mut) else { return false };
+        if !book.writing || book.stream != stream {
+            return false;
+        }
+        book.taken(last_seq, chain, bytes);
+        true
+    }
+
+    /// Nothing is written any more; what was not acknowledged is behind the end of its stream.
+    pub(super) fn end_all(&mut self) {
+        self.lanes.iter_mut().flatten().for_each(|book| book.writing = false);
+    }
+
+    pub(super) fn wait_for_store(&mut self, stream: StreamId, last_seq: u64, waiter: oneshot::Sender<AckLevel>) {
+        if let Some(book) = self.find_mut(stream) {
+            book.wait_for_store(last_seq, waiter);
+        }
+    }
+
+    /// The database stands at `position` in the stream that `lane` drains.
+    pub(super) fn attach(&mut self, lane: usize, position: &Position) -> Reached {
+        let Some(book) = self.front_mut(lane) else { return Vec::new() };
+        let reached = book.attach(position);
+        self.advance(lane);
+        reached
+    }
+
+    /// The database has committed these numbers.
+    pub(super) fn settle(&mut self, lane: usize, outcome: &DrainOutcome) -> Reached {
+        let Some(book) = self.front_mut(lane) else { return Vec::new() };
+        let reached = book.settle(outcome);
+        self.advance(lane);
+        reached
+    }
+
+    /// Takes what is settled to its end from the front of a lane. Only the lane's drain comes here, so that no position of one stream is
+    /// taken for another's.
+    pub(super) fn advance(&mut self, lane: usize) {
+        let Some(queue) = self.lanes.get_mut(lane) else { return };
+        while queue.front().is_some_and(Book::is_done) {
+            let Some(book) = queue.pop_front() else { return };
+            self.finished.push_back(book.stream);
+            if self.finished.len() > RETIRED_MAX {
+                self.finished.pop_front();
+            }
+            if book.own {
+                self.retired = self.retired.plus(&book.account());
+                self.retired_streams.push_back(book.stream);
+                if self.retired_streams.len() > RETIRED_MAX {
+                    self.retired_streams.pop_front();
+                }
+            }
+            self.kept.push_back(Kept { stream: book.stream, bytes: book.bytes(), since: book.last_taken() });
+        }
+    }
+
+    /// Readings that wait in `lane` in its front stream.
+    pub(super) fn waiting(&self, lane: usize) -> u64 {
+        self.front(lane).map_or(0, Book::waiting)
+    }
+
+    pub(super) fn waiting_total(&self) -> u64 {
+        self.all().map(Book::waiting).sum()
+    }
+
+    pub(super) fn waiters(&self) -> usize {
+        self.all().map(Book::waiters).sum()
+    }
+
+    pub(super) fn oldest_age(&self) -> Option<Duration> {
+        self.all().filter_map(Book::oldest).map(|since| since.elapsed()).max()
+    }
+
+    /// Bytes in Redis, about.
+    pub(super) fn bytes(&self) -> u64 {
+        self.all().map(Book::bytes).sum::<u64>() + self.kept.iter().map(|kept| kept.bytes).sum::<u64>()
+    }
+
+    /// The streams that are drained or written.
+    pub(super) fn streams(&self) -> Vec<StreamId> {
+        self.all().map(|book| book.stream).collect()
+    }
+
+    /// Streams whose entries behind their first may go: those settled, and older than `keep` or, where `bytes` are too many, as far as
+    /// needed. Returns the stream and the first number to keep.
+    pub(super) fn trim(&mut self, now: Instant, keep: Duration, mut too_many: u64) -> Vec<(StreamId, u64)> {
+        let mut cuts = Vec::new();
+        for book in self.lanes.iter_mut().flatten() {
+            if let Some(first) = book.trim(now, keep, &mut too_many) {
+                cuts.push((book.stream, first));
+            }
+        }
+        cuts
+    }
+
+    pub(super) fn state_of(&self, stream: StreamId, seq: u64) -> Option<ReceiptState> {
+        self.all().find(|book| book.stream == stream)?.state_of(seq)
+    }
+
+    /// The account of this instance, and the difference over all streams, also those taken over from others.
+    pub(super) fn account(&self) -> (Account, i128) {
+        let mut account = self.retired;
+        let mut foreign = 0;
+        for book in self.all() {
+            if book.own {
+                account = account.plus(&book.account());
+            } else {
+                foreign += book.account().difference();
+            }
+        }
+        (account, account.difference() + foreign)
+    }
+}

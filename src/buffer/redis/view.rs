@@ -1,0 +1,33 @@
+//! Redis as it is shown: to the page, to `GET /admin/buffer`, to `belayd status`.
+
+use serde::Serialize;
+
+use super::facts::Facts;
+
+/// Redis as it is shown.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RedisView {
+    /// Without user and password.
+    pub address: String,
+    /// `up`; `down`: batches go to the journal; `full`: up, and batches go to the journal until room was made.
+    pub state: &'static str,
+    /// Its circuit breaker: `closed`, `open` or `half-open`.
+    pub circuit: &'static str,
+    /// Why it is down.
+    pub cause: Option<String>,
+    /// How long it has been down, milliseconds.
+    pub down_ms: Option<u64>,
+    /// What it says of itself.
+    pub facts: Option<Facts>,
+    /// Bytes of entries in it, about, those that are kept included.
+    pub bytes: u64,
+    /// Most of them.
+    pub bytes_bound: u64,
+    /// Streams that are written or drained.
+    pub streams: usize,
+    /// Readings in them that wait for the database.
+    pub rows: u64,
+    /// Whether streams of earlier runs have been looked for: until then they are not among the above.
+    pub looked_back: bool,
+}

@@ -1,0 +1,43 @@
+//! What a buffer looks like: a plain value for page, metrics and readiness.
+
+use serde::Serialize;
+
+use super::Account;
+use crate::domain::{ack::AckLevel, receipt::StreamId};
+
+/// What the buffer looks like now.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BufferStats {
+    /// The medium.
+    pub tier: &'static str,
+    /// The level that the medium itself reaches.
+    pub ack: AckLevel,
+    /// What a crash may lose, in words.
+    pub may_lose: &'static str,
+    /// The streams being written, one a lane.
+    pub streams: Vec<StreamId>,
+    /// Readings waiting.
+    pub rows: u64,
+    /// Most readings that may wait; `None` where only bytes count.
+    pub rows_bound: Option<u64>,
+    /// Bytes waiting.
+    pub bytes: u64,
+    /// Most bytes that may wait.
+    pub bytes_bound: u64,
+    /// Age of the oldest waiting reading, milliseconds.
+    pub oldest_age_ms: u64,
+    /// Senders that wait for `store`.
+    pub waiters: usize,
+    /// Whether the next batch would be refused for want of room.
+    pub refuses: bool,
+    /// Streams behind whose last known number readings may be gone, nobody knows how many: the medium's end was cut off.
+    pub lost_ends: u64,
+    /// The account of these streams.
+    pub account: Account,
+    /// Of the account's lost readings, those that went with the process ([`Buffer::abandon`]).
+    #[serde(skip)]
+    pub abandoned: u64,
+    /// See [`Account::difference`].
+    pub difference: i64,
+}

@@ -1,0 +1,213 @@
+//! Runs: which lanes have something to relay, what goes next, and the end of what was sent.
+
+use diesel::{
+    prelude::*,
+    sql_types::{BigInt, Nullable, Text},
+};
+
+use super::{Body, BodyDamaged, SINK};
+use crate::{
+    domain::delivery::{DeliveryState, Event},
+    on_backend,
+    store::{Conn, StoreResult, deliveries::literals, schema::delivery_bodies},
+};
+
+/// Deliveries looked at for one run.
+const LOOK_ROWS: i64 = 256;
+
+/// Deliveries of one lane that go in one transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// The stream.
+    pub lane: String,
+    /// Its mark.
+    pub mark: String,
+    /// In their order; never empty.
+    pub deliveries: Vec<RunDelivery>,
+}
+
+impl Run {
+    /// How many readings it holds.
+    pub fn readings(&self) -> u64 {
+        self.deliveries.iter().map(|one| one.readings).sum()
+    }
+
+    /// The highest number in it.
+    pub fn last_seq(&self) -> u64 {
+        self.deliveries.iter().map(|one| one.last_seq).max().unwrap_or(0)
+    }
+}
+
+/// One delivery of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunDelivery {
+    /// Order within the lane.
+    pub seq: i64,
+    /// A UUID.
+    pub id: String,
+    /// Which attempt this is, from 1.
+    pub attempt: u32,
+    /// When it was enqueued, microseconds since the epoch.
+    pub created_at_us: i64,
+    /// How many readings it holds.
+    pub readings: u64,
+    /// The highest number in it.
+    pub last_seq: u64,
+}
+
+#[derive(QueryableByName)]
+struct Candidate {
+    #[diesel(sql_type = BigInt)]
+    seq: i64,
+    #[diesel(sql_type = Text)]
+    id: String,
+    #[diesel(sql_type = Text)]
+    state: String,
+    #[diesel(sql_type = diesel::sql_types::Integer)]
+    attempt: i32,
+    #[diesel(sql_type = BigInt)]
+    created_at_us: i64,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    readings: Option<i64>,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    last_seq: Option<i64>,
+}
+
+#[derive(QueryableByName)]
+struct Lane {
+    #[diesel(sql_type = Nullable<Text>)]
+    lane: Option<String>,
+}
+
+/// Lanes with deliveries that are not settled, at most `limit`.
+///
+/// # Errors
+/// Those of the store.
+pub fn lanes(conn: &mut Conn, limit: usize) -> StoreResult<Vec<String>> {
+    // One step of the index for each lane, however many deliveries wait in it.
+    let text = format!(
+        "SELECT MIN(lane) AS lane FROM deliveries WHERE sink = '{SINK}' AND lane > $1 AND state IN ({})",
+        literals(&DeliveryState::BLOCKING)
+    );
+    let mut found: Vec<String> = Vec::new();
+    while found.len() < limit {
+        let after = found.last().cloned().unwrap_or_default();
+        let next: Lane = on_backend!(conn, |c| diesel::sql_query(text.as_str()).bind::<Text, _>(after).get_result(c))?;
+        match next.lane {
+            Some(lane) => found.push(lane),
+            None => break,
+        }
+    }
+    Ok(found)
+}
+
+/// Claims what goes next in `lane` and notes that it is being sent: about `max_readings`, at least one delivery where there is any.
+/// Moves them by `Due`, `Claim` and `BeginSend` in one statement. Nothing is claimed while a run of the lane is unresolved. Call it in
+/// the transaction that has looked at the lane's lease.
+///
+/// # Errors
+/// Those of the store.
+pub fn claim_run(conn: &mut Conn, lane: &str, mark: &str, max_readings: u64, now_us: i64) -> StoreResult<Option<Run>> {
+    let text = format!(
+        "SELECT d.seq, d.id, d.state, d.attempt, d.created_at_us, b.readings, b.last_seq FROM deliveries AS d \
+         LEFT JOIN delivery_bodies AS b ON b.delivery_id = d.id WHERE d.sink = '{SINK}' AND d.lane = $1 AND d.state IN ({}) \
+         ORDER BY d.seq LIMIT {LOOK_ROWS}",
+        literals(&DeliveryState::BLOCKING)
+    );
+    let candidates: Vec<Candidate> = on_backend!(conn, |c| diesel::sql_query(text).bind::<Text, _>(lane).load(c))?;
+    let waits = |state: &str| state == DeliveryState::Ready.as_str() || state == DeliveryState::Retry.as_str();
+    if candidates.iter().any(|row| !waits(&row.state)) {
+        return Ok(None);
+    }
+    let (mut deliveries, mut readings) = (Vec::new(), 0);
+    for row in candidates {
+        // A delivery whose readings are gone is claimed alone, to be rejected.
+        let count = row.readings.unwrap_or(0).unsigned_abs();
+        if !deliveries.is_empty() && readings + count > max_readings {
+            break;
+        }
+        readings += count;
+        deliveries.push(RunDelivery {
+            seq: row.seq,
+            id: row.id,
+            attempt: row.attempt.unsigned_abs() + 1,
+            created_at_us: row.created_at_us,
+            readings: count,
+            last_seq: row.last_seq.unwrap_or(0).unsigned_abs(),
+        });
+    }
+    let (Some(first), Some(last)) = (deliveries.first(), deliveries.last()) else { return Ok(None) };
+    let text = format!(
+        "UPDATE deliveries SET state = '{}', attempt = attempt + 1, epoch = epoch + 1, claimed_by = $1, updated_at_us = $2 \
+         WHERE sink = '{SINK}' AND lane = $3 AND seq BETWEEN $4 AND $5 AND state IN ('ready', 'retry')",
+        Event::BeginSend.target()
+    );
+    let claimed = on_backend!(conn, |c| diesel::sql_query(text)
+        .bind::<Text, _>(mark)
+        .bind::<BigInt, _>(now_us)
+        .bind::<Text, _>(lane)
+        .bind::<BigInt, _>(first.seq)
+        .bind::<BigInt, _>(last.seq)
+        .execute(c))?;
+    if claimed != deliveries.len() {
+        return Err(crate::store::StoreError::conflict("deliveries were moved by someone else while they were claimed"));
+    }
+    Ok(Some(Run { lane: lane.to_owned(), mark: mark.to_owned(), deliveries }))
+}
+
+/// The readings of one delivery; `None` where they are not there.
+///
+/// # Errors
+/// Those of the store; the inner one where the bytes are damaged.
+pub fn body(conn: &mut Conn, id: &str) -> StoreResult<Option<Result<Body, BodyDamaged>>> {
+    let bytes: Option<Vec<u8>> = delivery_bodies::table.find(id).select(delivery_bodies::body).first(conn).optional()?;
+    Ok(bytes.map(Body::decode))
+}
+
+/// Kafka has committed the run: its deliveries are sent and their readings are let go. Returns how many deliveries were still this
+/// run's; fewer than it has: another worker has settled them. Call it in a writing transaction.
+///
+/// # Errors
+/// Those of the store.
+pub fn settle_run(conn: &mut Conn, lane: &str, mark: &str, now_us: i64) -> StoreResult<usize> {
+    let ours = format!("sink = '{SINK}' AND lane = $1 AND claimed_by = $2 AND state IN ({})", sending());
+    let text = format!("DELETE FROM delivery_bodies WHERE delivery_id IN (SELECT id FROM deliveries WHERE {ours})");
+    on_backend!(conn, |c| diesel::sql_query(text).bind::<Text, _>(lane).bind::<Text, _>(mark).execute(c))?;
+    let text = format!(
+        "UPDATE deliveries SET state = '{}', settled_at_us = $1, updated_at_us = $2, claimed_by = NULL, last_error = NULL, \
+         last_error_type = NULL WHERE sink = '{SINK}' AND lane = $3 AND claimed_by = $4 AND state IN ({})",
+        Event::SentOk.target(),
+        sending()
+    );
+    Ok(on_backend!(conn, |c| diesel::sql_query(text)
+        .bind::<BigInt, _>(now_us)
+        .bind::<BigInt, _>(now_us)
+        .bind::<Text, _>(lane)
+        .bind::<Text, _>(mark)
+        .execute(c))?)
+}
+
+/// One delivery of a run can never be sent; a person decides. Call it in a writing transaction.
+///
+/// # Errors
+/// Those of the store.
+pub fn reject(conn: &mut Conn, id: &str, (word, message): (&str, &str), now_us: i64) -> StoreResult<()> {
+    let text = format!(
+        "UPDATE deliveries SET state = '{}', updated_at_us = $1, claimed_by = NULL, last_error_type = $2, last_error = $3 \
+         WHERE id = $4 AND sink = '{SINK}' AND state IN ({})",
+        Event::Reject.target(),
+        sending()
+    );
+    on_backend!(conn, |c| diesel::sql_query(text)
+        .bind::<BigInt, _>(now_us)
+        .bind::<Text, _>(word)
+        .bind::<Text, _>(message)
+        .bind::<Text, _>(id)
+        .execute(c))?;
+    Ok(())
+}
+
+/// States of a run that is under way, as SQL literals.
+pub(super) fn sending() -> String {
+    literals(Event::SentOk.sources())
+}

@@ -1,0 +1,122 @@
+//! What became of a run whose end nobody saw, of a number that somebody asks about, and of a delivery that a person decides.
+
+use diesel::{
+    prelude::*,
+    sql_types::{BigInt, Text},
+};
+
+use super::{
+    Number, SINK,
+    run::{sending, settle_run},
+};
+use crate::{
+    domain::{delivery::Event, receipt::StreamId},
+    on_backend,
+    store::{
+        Conn, StoreResult,
+        deliveries::DeliveryRow,
+        schema::{batches, delivery_bodies},
+    },
+};
+
+/// What was found of runs that were under way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Resolved {
+    /// Deliveries that Kafka had committed.
+    pub sent: usize,
+    /// Deliveries that it had not: they go again.
+    pub again: usize,
+    /// Deliveries of which Kafka knows nothing any more: a person decides.
+    pub uncertain: usize,
+}
+
+/// How many deliveries of `lane` were being sent when their worker ended.
+///
+/// # Errors
+/// Those of the store.
+pub fn unresolved(conn: &mut Conn, lane: &str) -> StoreResult<u64> {
+    let text =
+        format!("SELECT COUNT(*) AS number FROM deliveries WHERE sink = '{SINK}' AND lane = $1 AND state IN ({})", sending());
+    let count: Number = on_backend!(conn, |c| diesel::sql_query(text).bind::<Text, _>(lane).get_result(c))?;
+    Ok(count.number.unsigned_abs())
+}
+
+/// Settles what was being sent in `lane`, after Kafka has ended whatever was under way there: `committed` is the mark of the last run
+/// that it committed, `None` where it has none. Call it in the transaction that has looked at the lane's lease.
+///
+/// # Errors
+/// Those of the store.
+pub fn resolve(conn: &mut Conn, lane: &str, committed: Option<&str>, now_us: i64) -> StoreResult<Resolved> {
+    let mut resolved = Resolved::default();
+    if let Some(mark) = committed {
+        resolved.sent = settle_run(conn, lane, mark, now_us)?;
+        resolved.again =
+            free(conn, lane, Event::Retry, ("not_committed", "the transaction was not committed; sent again"), now_us)?;
+    } else {
+        let message = "Kafka has forgotten what it last committed for this stream; whether these readings arrived is not known";
+        resolved.uncertain = free(conn, lane, Event::OutcomeUnknown, ("outcome_forgotten", message), now_us)?;
+    }
+    Ok(resolved)
+}
+
+fn free(conn: &mut Conn, lane: &str, event: Event, (word, message): (&str, &str), now_us: i64) -> StoreResult<usize> {
+    let text = format!(
+        "UPDATE deliveries SET state = '{}', updated_at_us = $1, claimed_by = NULL, last_error_type = $2, last_error = $3 \
+         WHERE sink = '{SINK}' AND lane = $4 AND state IN ({})",
+        event.target(),
+        sending()
+    );
+    Ok(on_backend!(conn, |c| diesel::sql_query(text)
+        .bind::<BigInt, _>(now_us)
+        .bind::<Text, _>(word)
+        .bind::<Text, _>(message)
+        .bind::<Text, _>(lane)
+        .execute(c))?)
+}
+
+/// Whether a stored reading is in Kafka: its batch had a delivery, and no delivery that still waits holds it. Ask only of numbers that
+/// are stored.
+///
+/// # Errors
+/// Those of the store.
+pub fn is_relayed(conn: &mut Conn, stream: StreamId, seq: u64) -> StoreResult<bool> {
+    let (stream, seq) = (stream.to_string(), seq.cast_signed());
+    let batch: Option<(i64, i32)> = batches::table
+        .filter(batches::stream.eq(&stream))
+        .filter(batches::first_seq.le(seq))
+        .order(batches::first_seq.desc())
+        .select((batches::last_seq, batches::relay))
+        .first(conn)
+        .optional()?;
+    if !batch.is_some_and(|(last, relay)| seq <= last && relay != 0) {
+        return Ok(false);
+    }
+    let waits: i64 = delivery_bodies::table
+        .filter(delivery_bodies::lane.eq(&stream))
+        .filter(delivery_bodies::last_seq.ge(seq))
+        .filter(delivery_bodies::first_seq.le(seq))
+        .count()
+        .get_result(conn)?;
+    Ok(waits == 0)
+}
+
+/// A person has decided about a delivery: readings that will not be sent any more are let go, and their batch says that they were not.
+///
+/// # Errors
+/// Those of the store.
+pub(in crate::store) fn decided(conn: &mut Conn, row: &DeliveryRow, event: Event) -> StoreResult<()> {
+    if row.sink != SINK || !event.target().is_final() {
+        return Ok(());
+    }
+    if event != Event::MarkSent {
+        let text = "UPDATE batches SET relay = 0 WHERE stream = $1 AND first_seq <= (SELECT last_seq FROM delivery_bodies WHERE delivery_id = $2) \
+                    AND last_seq >= (SELECT first_seq FROM delivery_bodies WHERE delivery_id = $3)";
+        on_backend!(conn, |c| diesel::sql_query(text)
+            .bind::<Text, _>(&row.lane)
+            .bind::<Text, _>(&row.id)
+            .bind::<Text, _>(&row.id)
+            .execute(c))?;
+    }
+    diesel::delete(delivery_bodies::table.find(&row.id)).execute(conn)?;
+    Ok(())
+}

@@ -1,0 +1,77 @@
+//! When each periodic duty of the shared store ran last, whichever instance did it.
+//!
+//! In: the end of a run, written under the duty's lease. Out: when, by whom and what was found, so that no other instance does it again
+//! and each can show it.
+
+use diesel::{
+    prelude::*,
+    sql_types::{BigInt, Nullable, Text},
+};
+
+use super::{
+    Conn, StoreError, StoreResult,
+    leases::{self, Lease},
+};
+use crate::on_backend;
+
+/// The last run.
+#[derive(Clone, Debug, PartialEq, Eq, QueryableByName)]
+pub struct SharedRun {
+    /// Who did it.
+    #[diesel(sql_type = Text)]
+    pub instance: String,
+    /// When it began, microseconds since the epoch, by that instance's clock.
+    #[diesel(sql_type = BigInt)]
+    pub last_run_at_us: i64,
+    /// What it did, in words.
+    #[diesel(sql_type = Text)]
+    pub outcome: String,
+    /// What it found, as JSON, where others show it too.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub result: Option<String>,
+}
+
+/// The last run of a duty.
+///
+/// # Errors
+/// Those of the store.
+pub fn last(conn: &mut Conn, name: &str) -> StoreResult<Option<SharedRun>> {
+    let text = "SELECT instance, last_run_at_us, outcome, result FROM duties WHERE name = $1";
+    Ok(on_backend!(conn, |c| diesel::sql_query(text).bind::<Text, _>(name).get_result(c).optional())?)
+}
+
+/// Writes down a run, in one transaction with the look whether its lease still holds.
+///
+/// # Errors
+/// `Moved` where the lease was lost; those of the store.
+pub fn record(conn: &mut Conn, lease: &Lease, name: &str, run: &SharedRun) -> StoreResult<()> {
+    under(conn, lease, |conn| {
+        let text = "INSERT INTO duties (name, instance, last_run_at_us, outcome, result) VALUES ($1, $2, $3, $4, $5) \
+                    ON CONFLICT (name) DO UPDATE SET instance = excluded.instance, last_run_at_us = excluded.last_run_at_us, \
+                    outcome = excluded.outcome, result = COALESCE(excluded.result, duties.result)";
+        on_backend!(conn, |c| diesel::sql_query(text)
+            .bind::<Text, _>(name)
+            .bind::<Text, _>(&run.instance)
+            .bind::<BigInt, _>(run.last_run_at_us)
+            .bind::<Text, _>(&run.outcome)
+            .bind::<Nullable<Text>, _>(&run.result)
+            .execute(c))?;
+        Ok(())
+    })
+}
+
+/// Runs `f` in a transaction that writes under a lease: nothing of it is written where another holds the lease by now.
+///
+/// # Errors
+/// `Moved` where the lease was lost; those of `f` and of the store.
+pub fn under<T>(conn: &mut Conn, lease: &Lease, f: impl FnOnce(&mut Conn) -> StoreResult<T>) -> StoreResult<T> {
+    conn.write(|conn| {
+        if !leases::still_held(conn, lease)? {
+            return Err(StoreError::moved(format!(
+                "the lease {} was taken over by another instance; nothing was written",
+                lease.name
+            )));
+        }
+        f(conn)
+    })
+}
