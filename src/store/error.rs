@@ -95,6 +95,15 @@ impl StoreError {
         self
     }
 
+    /// Whether a table or column is missing: the schema is older than this build, and its migrations are still to run.
+    pub fn lacks_tables(&self) -> bool {
+        match self.code.as_deref() {
+            Some("42P01" | "42703") => true,
+            Some("SQLITE_ERROR") => self.message.contains("no such table") || self.message.contains("no such column"),
+            _ => false,
+        }
+    }
+
     /// Whether the same call may succeed later without anybody changing the data.
     pub fn is_transient(&self) -> bool {
         self.transient

@@ -296,8 +296,12 @@ impl From<Refusal> for ApiError {
 }
 
 impl From<StoreError> for ApiError {
-    /// Logs what the client need not know. A store that is away is 503; only what should not happen is 500.
+    /// Logs what the client need not know. A store that is away is 503, and so is one whose tables are still to be made: the daemon is up
+    /// before its migrations have run, and again while a database comes back empty. Only what should not happen is 500.
     fn from(error: StoreError) -> Self {
+        if error.lacks_tables() {
+            return Self::new(ErrorCode::StoreUnavailable, "the database's tables are not made yet");
+        }
         match error.kind {
             StoreErrorKind::Unavailable => Self::new(ErrorCode::StoreUnavailable, "the database does not answer"),
             StoreErrorKind::NotFound => Self::new(ErrorCode::NotFound, error.message),
@@ -316,6 +320,18 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+
+    #[test]
+    fn a_database_whose_tables_are_still_to_be_made_is_asked_again_later() {
+        for error in [
+            StoreError::from_code("42P01", "relation \"readings\" does not exist"),
+            StoreError::from_code("SQLITE_ERROR", "no such table: readings"),
+        ] {
+            let told = ApiError::from(error);
+            assert_eq!((told.status.as_u16(), told.code), (503, "store_unavailable"));
+        }
+        assert_eq!(ApiError::from(StoreError::from_code("SQLITE_ERROR", "near \"x\": syntax error")).status.as_u16(), 500);
+    }
 
     #[test]
     fn every_code_is_unique_has_a_real_status_and_says_what_to_do() {

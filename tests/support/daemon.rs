@@ -152,10 +152,15 @@ impl Daemon {
         String::from_utf8(output.stdout).expect("a token is text").trim().to_owned()
     }
 
-    /// Starts the process on the same directory and waits until it answers `/readyz` with 200.
+    /// Starts the process on the same directory and waits until it answers `/readyz` with 200; for a moment also for the database, which
+    /// a daemon that buffers does without.
     pub fn start_again(&mut self) {
         self.spawn();
-        self.wait_for("ready", Duration::from_secs(20), |daemon| daemon.get("/readyz").status == 200);
+        self.wait_for("ready", Duration::from_secs(60), |daemon| daemon.get("/readyz").status == 200);
+        let until = Instant::now() + Duration::from_secs(2);
+        while Instant::now() < until && self.get("/readyz").json()["checks"]["store"] == "away" {
+            thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// Sets one variable of the environment for later starts.
