@@ -43,8 +43,6 @@ const RATE_EVERY: Duration = Duration::from_millis(20);
 const CATCH_UP_ROWS: u64 = 2_000;
 /// How often chores are done: trimming, making the next segment, looking for room again.
 const CHORES_EVERY: Duration = Duration::from_millis(100);
-/// How often one older segment is read through while nothing else is to do.
-const SCRUB_EVERY: Duration = Duration::from_secs(10);
 
 /// What waits for the commit thread.
 #[derive(Default)]
@@ -94,8 +92,6 @@ pub(super) fn start<D: Disk>(log: Log<D>, core: Arc<Core<D>>) -> io::Result<thre
         rate: Rate::new(),
         sync_began: Instant::now(),
         chores_at: Instant::now(),
-        scrub_at: Instant::now() + SCRUB_EVERY,
-        scrubbed: 0,
         syncs: 0,
         freed_for: 0,
     };
@@ -113,8 +109,6 @@ struct Committer<D: Disk> {
     rate: Rate,
     sync_began: Instant,
     chores_at: Instant,
-    scrub_at: Instant,
-    scrubbed: u64,
     /// Syncs that worked.
     syncs: u64,
     freed_for: u64,
@@ -376,26 +370,6 @@ impl<D: Disk> Committer<D> {
             self.set_room(room);
         }
         self.core.bytes.store(self.log.bytes(), Ordering::Release);
-        self.scrub();
-    }
-
-    /// Reads one older segment through, so that damage is found while its readings can still be asked for again.
-    fn scrub(&mut self) {
-        if Instant::now() < self.scrub_at || self.rate.busy() {
-            return;
-        }
-        self.scrub_at = Instant::now() + SCRUB_EVERY;
-        let segments = self.core.shared.segments();
-        let older = segments.split_last().map_or(&[][..], |(_, older)| older);
-        let next = older.iter().copied().find(|number| *number > self.scrubbed);
-        self.scrubbed = next.unwrap_or(0);
-        if let Some(number) = next {
-            self.core.shared.scrub(number);
-            let damage = self.core.shared.take_damage();
-            if !damage.is_empty() {
-                self.core.observer.damaged(&damage);
-            }
-        }
     }
 }
 
@@ -442,9 +416,5 @@ impl Rate {
 
     fn pays_to_gather(&self) -> bool {
         (GATHER_BETWEEN.0..GATHER_BETWEEN.1).contains(&self.per_s)
-    }
-
-    fn busy(&self) -> bool {
-        self.counted > 100
     }
 }

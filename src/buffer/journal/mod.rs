@@ -7,7 +7,7 @@
 //!
 //! [`disk`] is the file system, [`frame`] and [`segment`] the format, [`scan`] walks over damage, [`recover`] opens what [`candidate`] finds, [`patience`] tries again what the
 //! disk does not give at once, [`writer`] writes,
-//! [`reader`] reads, [`shared`] lies between the two, [`quarantine`] keeps what was damaged, [`verify`] only looks, [`dense`] for numbers without a frame.
+//! [`reader`] reads, [`shared`] lies between the two, [`quarantine`] keeps what was damaged, [`scrub`] looks again in time, [`verify`] only looks, [`dense`] for numbers without a frame.
 
 pub mod answer;
 mod books;
@@ -16,6 +16,8 @@ mod close;
 mod commit;
 mod dense;
 pub mod disk;
+#[cfg(any(test, feature = "fault-injection"))]
+pub mod flat;
 pub mod frame;
 mod lane;
 mod mark;
@@ -24,6 +26,7 @@ mod quarantine;
 pub mod reader;
 pub mod recover;
 pub mod scan;
+mod scrub;
 pub mod segment;
 pub mod shared;
 mod staging;

@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeSet,
+    ops::ControlFlow,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -165,11 +166,11 @@ impl<D: Disk> Shared<D> {
 
     /// Reads one segment from its beginning to its durable end and reports what is damaged. Segments that are gone are clean.
     pub fn scrub(&self, number: u64) -> Scrubbed {
-        self.scrub_with(number, &mut |_| {})
+        self.scrub_with(number, &mut |_| ControlFlow::Continue(()))
     }
 
-    /// As [`Shared::scrub`], with a look at each thing that is found.
-    pub(super) fn scrub_with(&self, number: u64, look: &mut dyn FnMut(&Found)) -> Scrubbed {
+    /// As [`Shared::scrub`], with a look at each thing that is found, which may end it there.
+    pub(super) fn scrub_with(&self, number: u64, look: &mut dyn FnMut(&Found) -> ControlFlow<()>) -> Scrubbed {
         let mut result = Scrubbed::default();
         let view = self.lock().segments.iter().find(|segment| segment.number == number).cloned();
         let Some(view) = view else { return result };
@@ -177,7 +178,7 @@ impl<D: Disk> Shared<D> {
         let end = view.end.min(file.len().unwrap_or(view.end));
         let mut scanner = Scanner::new(file, view.seed, FRAMES_AT, end);
         while let Some(found) = scanner.step(None) {
-            look(&found);
+            let further = look(&found);
             match found {
                 Found::Frame { frame, offset, repaired } => {
                     result.frames += 1;
@@ -196,6 +197,9 @@ impl<D: Disk> Shared<D> {
                     result.damaged += 1;
                     self.report(&view, &mut scanner, &bad, "frame");
                 }
+            }
+            if further.is_break() {
+                break;
             }
         }
         result.bytes = scanner.read_bytes;

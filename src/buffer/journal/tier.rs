@@ -29,6 +29,7 @@ use super::{
     disk::Disk,
     lane::{Forking, LaneSide},
     open,
+    scrub::Scrub,
 };
 use crate::{
     buffer::{Account, Attached, Buffer, BufferStats, DrainOutcome, Frame, OnVisible, Position, Work},
@@ -100,6 +101,8 @@ impl Room {
 pub struct JournalBuffer<D: Disk> {
     pub(super) core: Arc<Core<D>>,
     thread: Mutex<Option<thread::JoinHandle<()>>>,
+    /// Ends with the tier.
+    _scrub: Scrub,
     pub(super) order_wait: Duration,
 }
 
@@ -162,8 +165,9 @@ impl<D: Disk> JournalBuffer<D> {
             lanes: (0..lanes.len()).map(|lane| Mutex::new(LaneSide::new(&shared, lane))).collect(),
             shared,
         });
+        let scrub = Scrub::start(core.shared.clone(), core.observer.clone())?;
         let thread = commit::start(log, core.clone())?;
-        Ok((Self { core, thread: Mutex::new(Some(thread)), order_wait: ORDER_WAIT }, recovered))
+        Ok((Self { core, thread: Mutex::new(Some(thread)), _scrub: scrub, order_wait: ORDER_WAIT }, recovered))
     }
 
     fn room(&self) -> Room {

@@ -3,7 +3,7 @@
 //! In: the directory, also while a daemon writes there. Out: segments, lanes, damage. It goes the daemon's own way of opening, over a
 //! disk whose writes go nowhere, so that both judge alike. A crash loses nothing.
 
-use std::{collections::BTreeSet, fs::File, io, os::unix::fs::FileExt, path::Path, time::Duration};
+use std::{collections::BTreeSet, fs::File, io, ops::ControlFlow, os::unix::fs::FileExt, path::Path, time::Duration};
 
 use uuid::Uuid;
 
@@ -88,7 +88,10 @@ fn look_once(dir: &Path, frames: bool) -> io::Result<Report> {
             if let Some(view) = shared.lock().segments.iter().find(|view| view.number == number) {
                 dense.begin(view);
             }
-            let found = shared.scrub_with(number, &mut |found| dense.take(number, found));
+            let found = shared.scrub_with(number, &mut |found| {
+                dense.take(number, found);
+                ControlFlow::Continue(())
+            });
             (segment.frames, segment.readings) = (found.frames, found.readings);
             (segment.damaged, segment.bytes) = (found.damaged, found.bytes);
         }

@@ -15,8 +15,10 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{disk::Random, flat::FlatDisk, new_stream, payload};
-use crate::buffer::journal::{Found, GapKind, Item, LaneReader, LogSettings, Recovered, Shared, frame, open, segment::FRAMES_AT};
+use super::{disk::Random, new_stream, payload};
+use crate::buffer::journal::{
+    Found, GapKind, Item, LaneReader, LogSettings, Recovered, Shared, flat::FlatDisk, frame, open, segment::FRAMES_AT,
+};
 use crate::domain::receipt::StreamId;
 
 const LANES: usize = 2;

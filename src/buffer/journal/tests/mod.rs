@@ -3,7 +3,6 @@
 mod basics;
 mod disk;
 mod exhaustive;
-mod flat;
 mod forks;
 mod history;
 mod model;

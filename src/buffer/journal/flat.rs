@@ -1,6 +1,7 @@
 //! A disk in memory that is put back in no time: every change to it is undone, so that one journal can be damaged millions of times.
 //!
-//! It models no power cut; [`super::disk`] does. Files are as long as they say, and hold memory only up to the last byte that was written.
+//! In: files. Out: what the log does to them. It models no power cut; the tests' own model does. Files are as long as they say, and hold memory
+//! only up to the last byte that was written. Test builds only; a crash loses it.
 
 use std::{
     collections::BTreeMap,
@@ -8,7 +9,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use crate::buffer::journal::disk::{Disk, DiskFile, Entry, QUARANTINE};
+use super::disk::{Disk, DiskFile, Entry, QUARANTINE};
 
 #[derive(Debug, Default)]
 struct Flat {
@@ -32,17 +33,18 @@ struct File {
 
 /// See the module. Clones are the same disk.
 #[derive(Clone, Debug, Default)]
-pub(super) struct FlatDisk(Arc<Mutex<Flat>>);
+pub struct FlatDisk(Arc<Mutex<Flat>>);
 
+/// A file on it.
 #[derive(Debug)]
-pub(super) struct FlatFile {
+pub struct FlatFile {
     disk: FlatDisk,
     file: usize,
 }
 
 impl FlatDisk {
     /// A disk with these files, to which it is put back.
-    pub(super) fn with(files: &BTreeMap<String, Vec<u8>>) -> Self {
+    pub fn with(files: &BTreeMap<String, Vec<u8>>) -> Self {
         let disk = Self::default();
         {
             let mut flat = disk.flat();
@@ -62,7 +64,7 @@ impl FlatDisk {
     }
 
     /// Everything that was changed since is undone.
-    pub(super) fn put_back(&self) {
+    pub fn put_back(&self) {
         let mut flat = self.flat();
         let flat = &mut *flat;
         flat.files.truncate(flat.kept);
@@ -78,7 +80,7 @@ impl FlatDisk {
     }
 
     /// Damages one byte of a kept file.
-    pub(super) fn flip(&self, file: usize, at: usize, mask: u8) {
+    pub fn flip(&self, file: usize, at: usize, mask: u8) {
         let mut flat = self.flat();
         let byte = flat.files[file].bytes[at];
         flat.undo.push((file, at, vec![byte]));
@@ -86,12 +88,12 @@ impl FlatDisk {
     }
 
     /// Cuts a kept file.
-    pub(super) fn cut(&self, file: usize, len: usize) {
+    pub fn cut(&self, file: usize, len: usize) {
         self.flat().resize(file, len);
     }
 
     /// Everything that is on it now.
-    pub(super) fn content(&self) -> BTreeMap<String, Vec<u8>> {
+    pub fn content(&self) -> BTreeMap<String, Vec<u8>> {
         let flat = self.flat();
         let whole = |file: &File| {
             let mut bytes = file.bytes.clone();
