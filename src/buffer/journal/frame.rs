@@ -129,7 +129,7 @@ impl Frame {
             group: u32_at(bytes, 48),
             empty: u16::from_le_bytes([bytes[52], bytes[53]]),
         };
-        let whole = rows > 0 && first > 0 && first.checked_add(u64::from(rows)).is_some() && payload as usize <= MAX_PAYLOAD;
+        let whole = rows > 0 && first > 0 && first < super::segment::LIMIT && payload as usize <= MAX_PAYLOAD;
         (whole && bytes[55] == KIND_READINGS && usize::from(frame.lane) < super::MAX_LANES).then_some(frame)
     }
 

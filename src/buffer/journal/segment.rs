@@ -18,6 +18,8 @@ pub const BLOCK: usize = 4096;
 pub const FRAMES_AT: u64 = 2 * BLOCK as u64;
 /// The format that is written. A newer one is set aside, never read.
 pub const VERSION: u32 = 1;
+/// Positions and numbers of segments stay below this: 2,000 years of a million readings a second. What says more was never written by a log.
+pub const LIMIT: u64 = 1 << 56;
 /// Most earlier streams that a header remembers; the oldest is forgotten first.
 pub const MAX_EARLIER: usize = 16;
 
@@ -193,7 +195,7 @@ impl Header {
         });
         let mut log = [0; 16];
         log.copy_from_slice(&block[16..32]);
-        Block::Good(Box::new(Self {
+        let header = Self {
             number: u64_at(block, 32),
             log: u128::from_le_bytes(log),
             allocated: u64_at(block, 40),
@@ -202,7 +204,20 @@ impl Header {
             lanes: lanes.collect(),
             voids: voids.collect(),
             earlier: earlier.collect(),
-        }))
+        };
+        // A checksum says that nobody damaged it, not that it was a log that wrote it.
+        if header.can_be_true() { Block::Good(Box::new(header)) } else { Block::Bad }
+    }
+
+    fn can_be_true(&self) -> bool {
+        let lane = |lane: &LaneState| lane.base < lane.next && lane.next < LIMIT && lane.accepted < LIMIT && lane.voided < LIMIT;
+        let void = |void: &Void| 0 < void.first && void.first <= void.last && void.last < LIMIT;
+        let earlier = |earlier: &Earlier| earlier.base < earlier.until && earlier.until < LIMIT;
+        self.previous < self.number
+            && self.number < LIMIT
+            && self.lanes.iter().all(lane)
+            && self.voids.iter().all(void)
+            && self.earlier.iter().all(earlier)
     }
 }
 
@@ -225,5 +240,8 @@ pub fn new_name(number: u64) -> String {
 /// The number in a segment file's name.
 pub fn number_of(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".seg")?;
-    (digits.len() >= 10 && digits.bytes().all(|byte| byte.is_ascii_digit())).then(|| digits.parse().ok()).flatten()
+    (digits.len() >= 10 && digits.bytes().all(|byte| byte.is_ascii_digit()))
+        .then(|| digits.parse().ok())
+        .flatten()
+        .filter(|number| *number < LIMIT)
 }

@@ -181,7 +181,7 @@ impl<D: Disk> Log<D> {
         let voided = voids
             .filter(|void| usize::from(void.lane) == lane && void.last >= from)
             .map(|void| void.last + 1 - void.first.max(from))
-            .sum::<u64>();
+            .fold(0, u64::saturating_add);
         *state =
             LaneState { stream, base: from - 1, accepted: state.next - from - voided.min(state.next - from), voided, ..*state };
         drop(held);
