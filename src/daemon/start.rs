@@ -9,7 +9,7 @@ use std::{
 use arc_swap::ArcSwap;
 
 use super::{
-    Daemon, DataDirectory, Options, StartFailed,
+    Daemon, DataDirectory, Options, StartFailed, descriptors,
     drain::{DrainObserver, OnCommitted, StoreWriter},
     heartbeat::{self, Heartbeat},
     journal::{self, open_buffer},
@@ -68,6 +68,7 @@ impl Daemon {
         let clock: SharedClock = Arc::new(SystemClock);
         let started = (clock.now_us(), Instant::now());
         let notifier = Notifier::from_env();
+        descriptors::raise(&config);
         let directory = DataDirectory::open(&config.server.data_dir).map_err(|denied| StartFailed(denied.to_string()))?;
         let left_open = directory.begin_run();
         let config = Arc::new(ArcSwap::from_pointee(config));

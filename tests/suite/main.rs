@@ -6,6 +6,7 @@
 mod support;
 
 mod backup;
+mod causes;
 mod cli;
 mod conservation;
 mod dead_letters;

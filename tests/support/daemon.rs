@@ -7,7 +7,7 @@ use std::{
     fs,
     io::{Read, Write},
     net::{TcpListener, TcpStream},
-    os::unix::process::ExitStatusExt,
+    os::unix::process::{CommandExt, ExitStatusExt},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     thread,
@@ -29,6 +29,8 @@ pub struct Setup {
     pub env: Vec<(String, String)>,
     /// Log level.
     pub log: String,
+    /// How many files the process may open: soft and hard limit.
+    pub open_files: Option<(u64, u64)>,
 }
 
 impl Default for Setup {
@@ -39,6 +41,7 @@ impl Default for Setup {
             more: String::new(),
             env: Vec::new(),
             log: "info".into(),
+            open_files: None,
         }
     }
 }
@@ -175,6 +178,16 @@ impl Daemon {
         let mut command = Command::new(Self::binary());
         command.args(["run", "--config"]).arg(&self.config).stdout(Stdio::null()).stderr(log).env("MALLOC_ARENA_MAX", "2");
         command.envs(self.setup.env.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        if let Some((soft, hard)) = self.setup.open_files {
+            let limit = libc::rlimit { rlim_cur: soft, rlim_max: hard };
+            // SAFETY: between fork and exec only one system call is made, over a value that was copied.
+            unsafe {
+                command.pre_exec(move || match libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) {
+                    0 => Ok(()),
+                    _ => Err(std::io::Error::last_os_error()),
+                });
+            }
+        }
         self.child = Some(command.spawn().expect("the binary runs"));
     }
 
