@@ -3,25 +3,34 @@
 //! In: the payload of a request. Out: plain bytes or typed JSON. A client that pauses longer than `server.client_timeout` within
 //! its body, or sends it in a trickle, is cut off, so that slow clients cannot hold memory.
 
-use std::{borrow::Cow, future::Future, pin::Pin, time::Duration};
+use std::{
+    borrow::Cow,
+    cell::RefCell,
+    fmt,
+    future::Future,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use actix_web::{
-    FromRequest, HttpRequest,
-    dev::Payload,
+    FromRequest, HttpMessage, HttpRequest,
+    dev::{Payload, ServiceRequest},
     error::PayloadError,
     http::{
-        Version,
+        Method, StatusCode, Version,
         header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderName},
     },
 };
 use bytes::{Bytes, BytesMut};
-use futures_util::StreamExt;
+use futures_util::{Stream, StreamExt};
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use super::{
     error::{ApiError, ErrorCode},
-    peer,
+    peer, push,
     state::WebState,
 };
 use crate::ingest::{
@@ -85,6 +94,54 @@ pub async fn read(payload: &mut Payload, announced: Option<usize>, max_bytes: us
         body.extend_from_slice(&part);
     }
     Ok(body.freeze())
+}
+
+/// A request's body that a handler reads and the gate keeps in hand, to see to what is left of it where the request is refused.
+#[derive(Clone)]
+pub struct Shared(Rc<RefCell<Payload>>);
+
+impl Shared {
+    /// Takes the body of a request and leaves a view of it there. `None` where there is none, and for pushes of readings, which see to it
+    /// themselves and are spared the detour.
+    pub fn of(request: &mut ServiceRequest) -> Option<Self> {
+        if request.method() == Method::POST && request.path() == push::PATH {
+            return None;
+        }
+        match request.take_payload() {
+            Payload::None => None,
+            payload => {
+                let shared = Self(Rc::new(RefCell::new(payload)));
+                request.set_payload(Payload::Stream { payload: Box::pin(shared.clone()) });
+                Some(shared)
+            }
+        }
+    }
+
+    /// As [`turn_away`].
+    pub async fn turn_away(self, request: &HttpRequest, pause: Duration) {
+        // The handler is done with it.
+        let mut payload = self.0.replace(Payload::None);
+        turn_away(request, &mut payload, pause).await;
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
+impl Stream for Shared {
+    type Item = Result<Bytes, PayloadError>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.borrow_mut().poll_next_unpin(context)
+    }
+}
+
+/// Whether somebody may still be sending the body that this refuses. One that came too slowly or was cut is not waited for.
+pub fn is_worth_the_wait(status: StatusCode, code: &str) -> bool {
+    status != StatusCode::REQUEST_TIMEOUT && code != Reason::CutBody.as_str()
 }
 
 /// What is done about the body of a request that was refused, so that its sender sees the answer.

@@ -5,12 +5,14 @@
 //! of actix included. It holds no state. What is refused before there is a request at all (a head that cannot be parsed, comes too
 //! slowly, is larger than 128 KB or has more than 96 fields) never comes here: [`super::bare`] gives that its form.
 
+use std::time::Duration;
+
 use actix_web::{
-    Error, HttpRequest, HttpResponse,
+    Error, HttpMessage, HttpRequest, HttpResponse,
     body::{BoxBody, MessageBody},
     dev::{ServiceRequest, ServiceResponse},
     http::{
-        Method, StatusCode,
+        ConnectionType, Method, StatusCode,
         header::{
             ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, REFERRER_POLICY,
             RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
@@ -20,6 +22,7 @@ use actix_web::{
 };
 
 use super::{
+    body,
     error::{ApiError, ErrorCode},
     peer,
     request_id::{self, request_id},
@@ -44,14 +47,40 @@ pub(super) const STANDARD: [(HeaderName, HeaderValue); 4] = [
 ///
 /// # Errors
 /// Those of an inner middleware, of which there is none.
-pub async fn gate(request: ServiceRequest, next: Next<impl MessageBody + 'static>) -> Result<ServiceResponse<BoxBody>, Error> {
+pub async fn gate(mut request: ServiceRequest, next: Next<impl MessageBody + 'static>) -> Result<ServiceResponse<BoxBody>, Error> {
     if let Err(error) = admit(request.request()) {
+        let mut payload = request.take_payload();
+        if let Some(pause) = patience(request.request()) {
+            body::turn_away(request.request(), &mut payload, pause).await;
+        }
         let answer = render(request.request(), &error);
         return Ok(finish(request.into_response(answer)));
     }
+    let unread = body::Shared::of(&mut request);
     // Resources, handlers and extractors turn their failures into answers themselves; the router needs the request for itself, so
     // none can be kept here for an error that bubbles up.
-    next.call(request).await.map(|response| finish(response.map_into_boxed_body()))
+    let mut response = next.call(request).await?.map_into_boxed_body();
+    if let Some(unread) = unread.filter(|_| is_refusal(&response))
+        && let Some(pause) = patience(response.request())
+    {
+        unread.turn_away(response.request(), pause).await;
+        if peer::cutter(response.request()).lingers() {
+            response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
+        }
+    }
+    Ok(finish(response))
+}
+
+/// How long the rest of a refused body is waited for.
+fn patience(request: &HttpRequest) -> Option<Duration> {
+    WebState::of(request).ok().map(|state| state.config.load().server.client_timeout)
+}
+
+/// Whether a body may still be on its way of which nothing more is wanted.
+fn is_refusal(response: &ServiceResponse<BoxBody>) -> bool {
+    let status = response.status();
+    let error = response.response().error().and_then(|error| error.as_error::<ApiError>());
+    (status.is_client_error() || status.is_server_error()) && body::is_worth_the_wait(status, error.map_or("", |error| error.code))
 }
 
 /// Looks at what can be told from the head alone.

@@ -34,12 +34,14 @@ use crate::{
         limits::MAX_BODY_BYTES,
         pace::Claim,
         parse::{BodyKind, ParseContext, Parsed, parse_body},
-        reason::{Reason, Rejection},
+        reason::Rejection,
     },
     protocol::{Accepted, Ingest},
     supervise::SendRefused,
 };
 
+/// Where readings are pushed to.
+pub const PATH: &str = "/api/readings";
 /// Longest wait for the alerts of a batch to be committed. They are committed anyway; the answer only prefers to come after them.
 const ALERTS_WAIT: Duration = Duration::from_secs(1);
 
@@ -53,24 +55,27 @@ const ALERTS_WAIT: Duration = Duration::from_secs(1);
     responses((status = 202, description = "Taken", body = super::openapi::PushAnswer), super::openapi::Failure))]
 pub async fn push(
     request: HttpRequest,
-    _who: Pusher,
+    who: Result<Pusher, ApiError>,
     state: Data<WebState>,
     payload: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
     let mut payload = payload.into_inner();
-    let result = take(&request, &state, &mut payload).await;
+    let result = match who {
+        Ok(Pusher(_)) => take(&request, &state, &mut payload).await,
+        Err(error) => Err(error),
+    };
     if let Err(error) = &result {
         turned_away(&request, &state, &mut payload, error).await;
     }
     result
 }
 
-/// Sees to the metric and to what is left of the body. One that came too slowly or was cut is not waited for.
+/// Sees to the metric and to what is left of the body.
 async fn turned_away(request: &HttpRequest, state: &WebState, payload: &mut Payload, error: &ApiError) {
     if matches!(error.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE | StatusCode::INSUFFICIENT_STORAGE) {
         PushRefused { code: error.code }.emit(&state.metrics);
     }
-    if error.status != StatusCode::REQUEST_TIMEOUT && error.code != Reason::CutBody.as_str() {
+    if body::is_worth_the_wait(error.status, error.code) {
         let pause = state.config.load().server.client_timeout;
         body::turn_away(request, payload, pause).await;
     }
@@ -231,7 +236,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::domain::receipt::Receipt;
+    use crate::{domain::receipt::Receipt, ingest::reason::Reason};
 
     #[test]
     fn the_answer_is_json_of_the_interface() {

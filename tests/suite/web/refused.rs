@@ -210,3 +210,54 @@ fn beyond_the_rate_pushes_get_429_until_the_time_that_retry_after_says() {
     assert_eq!((&admission["readingsPerS"], &admission["bytesBound"]), (&50.into(), &16_000_000.into()), "{admission}");
     assert!(admission["readingsRoom"].as_i64().is_some_and(|room| room < 0), "{admission}");
 }
+
+/// Sends a large body to a route, all of it before it reads. The answer, after an orderly end.
+fn large_body(daemon: &Daemon, method_and_path: &str, token: &str) -> String {
+    const LENGTH: usize = 6_000_000;
+    let mut sender = dial(daemon, Duration::from_secs(60));
+    let bearer = if token.is_empty() { String::new() } else { format!("Authorization: Bearer {token}\r\n") };
+    let head = format!(
+        "{method_and_path} HTTP/1.1\r\nHost: localhost\r\n{bearer}Content-Type: application/json\r\nContent-Length: {LENGTH}\r\n\r\n"
+    );
+    sender.write_all(head.as_bytes()).expect("sent");
+    sender.write_all(" ".repeat(LENGTH).as_bytes()).expect("taken to its end");
+    let mut text = String::new();
+    sender.read_to_string(&mut text).expect("an end, not a reset");
+    assert!(text.to_ascii_lowercase().contains("connection: close"), "{text}");
+    text
+}
+
+#[test]
+fn a_large_body_is_refused_visibly_on_every_route() {
+    let daemon = Setup::default().start();
+    let token = daemon.token.as_str();
+    for (route, token, status, code) in [
+        ("POST /admin/tokens", token, 413, "body_too_large"),
+        ("POST /login", "", 403, "cross_site"),
+        ("POST /admin/tokens", "belayd_nobody", 401, "unauthenticated"),
+        ("POST /api/readings", "belayd_nobody", 401, "unauthenticated"),
+        ("POST /nowhere", token, 404, "not_found"),
+        ("PUT /api/readings", token, 405, "method_not_allowed"),
+    ] {
+        let text = large_body(&daemon, route, token);
+        assert!(text.starts_with(&format!("HTTP/1.1 {status} ")) && text.contains(code), "{route}: {text}");
+    }
+}
+
+#[test]
+fn a_small_refused_body_leaves_the_connection_as_it_was_on_other_routes_too() {
+    let daemon = Setup::default().start();
+    let mut sender = dial(&daemon, Duration::from_secs(20));
+    let body = "{\"name\": 7, \"padding\": \"".to_owned() + &"x".repeat(30_000) + "\"}";
+    let head = format!(
+        "POST /admin/tokens HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        daemon.token,
+        body.len()
+    );
+    for _ in 0..3 {
+        sender.write_all(head.as_bytes()).expect("sent");
+        sender.write_all(body.as_bytes()).expect("sent");
+        let refused = answer(&mut sender);
+        assert!(refused.starts_with("HTTP/1.1 400 ") && !refused.to_ascii_lowercase().contains("connection: close"), "{refused}");
+    }
+}
