@@ -4,7 +4,8 @@
 //! `BELAYD_EVERY_BIT=1 nice cargo test --release --lib journal::tests::exhaustive -- --nocapture --test-threads=1` tries all of them,
 //! on all cores; plain `cargo test` a sample, whose seed is printed and can be given again as `BELAYD_SAMPLE_SEED`.
 //!
-//! A case reads the damaged segment and its neighbours; every 63rd reads all of them and opens the journal once more.
+//! A case reads the damaged segment, from before its first frame to behind its last one; every 63rd reads all of them and opens the journal
+//! once more.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,6 +29,8 @@ const SAMPLE: u64 = 1_500;
 const SHARE: u64 = 4_096;
 /// One case in so many reads everything.
 const THOROUGH: u64 = 63;
+/// Frames before and behind the damaged segment that the others read, of each lane.
+const BESIDE: usize = 3;
 /// What the log is opened with, whatever it was made with: small segments are made quickly.
 const OPENED: LogSettings = LogSettings { segment_bytes: 64 * 1024, total_bytes: 64 << 20 };
 
@@ -162,7 +165,7 @@ impl Journal {
             return if alone && !recovered.damage.is_empty() { Ok(()) } else { Err("all of it is gone".into()) };
         }
         let shared = log.shared();
-        let near = if thorough { 0..self.names.len() } else { file.saturating_sub(1)..(file + 2).min(self.names.len()) };
+        let near = if thorough { 0..self.names.len() } else { file..file + 1 };
         let (mut missing, mut gone) = (0, BTreeSet::new());
         for lane in 0..LANES {
             missing += self.read(&shared, lane, &near, harm, &mut gone, again)?;
@@ -205,7 +208,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Reads a lane from the first of the segments `near` to behind the last one. Returns how many frames are gone.
+    /// Reads a lane from a little before the segments `near` to a little behind them. Returns how many frames are gone.
     fn read(
         &self,
         shared: &std::sync::Arc<Shared<FlatDisk>>,
@@ -218,8 +221,8 @@ impl Journal {
         let mut reader = LaneReader::new(shared.clone(), lane);
         let base = shared.lanes()[lane].base;
         let all = &self.lanes[lane];
-        let mut from = all.partition_point(|index| self.known[*index].file < near.start);
-        let to = all.partition_point(|index| self.known[*index].file < near.end);
+        let mut from = all.partition_point(|index| self.known[*index].file < near.start).saturating_sub(BESIDE);
+        let to = (all.partition_point(|index| self.known[*index].file < near.end) + BESIDE).min(all.len());
         let before = from.checked_sub(1).map_or((0, 0), |index| (self.known[all[index]].last, self.known[all[index]].chain));
         let found = reader.seek_after(before.0 - base.min(before.0), before.1).map_err(|error| error.to_string())?;
         let mut missing = 0;
