@@ -225,7 +225,10 @@ mod tests {
     }
 
     #[derive(Default)]
-    struct Sizes(Mutex<Vec<u64>>);
+    struct Sizes {
+        stored: Mutex<Vec<u64>>,
+        up: AtomicBool,
+    }
 
     impl Observer for Sizes {
         fn alive(&self, _: usize) {}
@@ -234,9 +237,11 @@ mod tests {
         fn medium_works(&self, _: usize) {}
         fn circuit(&self, _: CircuitState) {}
         fn settled(&self, outcome: &DrainOutcome, _: Duration) {
-            self.0.lock().expect("no panic here").push(outcome.stored);
+            self.stored.lock().expect("no panic here").push(outcome.stored);
         }
-        fn health(&self, _: &HealthChange) {}
+        fn health(&self, change: &HealthChange) {
+            self.up.store(matches!(change, HealthChange::Up { .. }), Ordering::Release);
+        }
     }
 
     fn batch(rows: u32) -> Batch {
@@ -274,25 +279,26 @@ mod tests {
     }
 
     async fn until(mut done: impl FnMut() -> bool) {
-        for _ in 0..500 {
+        for _ in 0..6_000 {
             if done() {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        assert!(done(), "not within 5 s");
+        assert!(done(), "not within 60 s");
     }
 
     #[actix::test]
     async fn a_full_batch_is_written_at_once_and_a_small_one_waits() {
         let (addr, buffer, sizes) = set_up(Duration::from_secs(60));
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        // The drain's first look takes whatever is there.
+        until(|| sizes.up.load(Ordering::Acquire)).await;
         append(&addr, 99, AckLevel::Memory).await;
         tokio::time::sleep(Duration::from_millis(50)).await;
         assert_eq!(buffer.stats().rows, 99);
         append(&addr, 1, AckLevel::Memory).await;
         until(|| buffer.stats().rows == 0).await;
-        assert_eq!(sizes.0.lock().expect("no panic").iter().sum::<u64>(), 100);
+        assert_eq!(sizes.stored.lock().expect("no panic").iter().sum::<u64>(), 100);
     }
 
     #[actix::test]

@@ -227,7 +227,7 @@ fn the_first_question_after_a_restart_of_the_database_is_answered() {
         });
         scene.server.restart();
         // The end of the old connections comes through the proxy in its own time.
-        thread::sleep(Duration::from_millis(100));
+        thread::sleep(Duration::from_millis(500));
         for _ in 0..8 {
             let answer = scene.daemon.get("/admin/failures");
             assert_eq!(answer.status, 200, "{answer:?}");

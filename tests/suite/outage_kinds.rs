@@ -36,6 +36,9 @@ fn read_only(server: &mut Postgres) -> Box<dyn FnOnce(&mut Postgres)> {
         let mut conn = admin(server);
         conn.batch_execute(&format!("ALTER SYSTEM SET default_transaction_read_only = {value}")).expect("a setting");
         conn.batch_execute("SELECT pg_reload_conf()").expect("reloaded");
+        // Each backend reads it when it likes: those that are there begin anew.
+        conn.batch_execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()")
+            .expect("ended");
     };
     set(server, "on");
     Box::new(move |server| set(server, "off"))
@@ -66,8 +69,12 @@ fn out_of_connections(server: &mut Postgres) -> Box<dyn FnOnce(&mut Postgres)> {
             conn.batch_execute("SET application_name = 'hog'").expect("a name");
             ours.push(conn);
         }
-        let left: Number = diesel::sql_query(format!("SELECT count(*) AS n {others}")).get_result(&mut ours[0]).expect("a count");
-        if left.n == 0 {
+        // One that is only just being let in takes a place and is not listed yet.
+        let mut left = || -> Number {
+            std::thread::sleep(Duration::from_millis(300));
+            diesel::sql_query(format!("SELECT count(*) AS n {others}")).get_result(&mut ours[0]).expect("a count")
+        };
+        if left().n + left().n == 0 {
             return Box::new(move |_| drop(ours));
         }
     }

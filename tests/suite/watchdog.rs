@@ -9,7 +9,7 @@ use std::{
 use crate::support::daemon::{Daemon, Setup};
 
 /// The limit that the daemon is told.
-const LIMIT: Duration = Duration::from_secs(2);
+const LIMIT: Duration = Duration::from_secs(4);
 
 struct Systemd {
     socket: UnixDatagram,
@@ -48,7 +48,7 @@ fn pings(heard: &[(Instant, String)]) -> Vec<Instant> {
 #[test]
 fn ready_is_told_once_and_the_watchdog_is_fed_in_time() {
     let (systemd, mut daemon) = Systemd::start(Setup::default());
-    let heard = systemd.hear(Duration::from_secs(5));
+    let heard = systemd.hear(Duration::from_secs(10));
     assert_eq!(heard.iter().filter(|(_, text)| text.contains("READY=1")).count(), 1, "{heard:?}");
     let fed = pings(&heard);
     assert!(fed.windows(2).all(|pair| pair[1] - pair[0] < LIMIT) && fed.len() >= 4, "{heard:?}");
@@ -61,13 +61,13 @@ fn ready_is_told_once_and_the_watchdog_is_fed_in_time() {
 fn an_actor_stuck_in_its_thread_makes_the_watchdog_go_silent() {
     for actor in ["IngestActor", "OutboxActor"] {
         let (systemd, daemon) = Systemd::start(Setup::with("[supervision]\nhang_after = \"1s\"\n"));
-        assert!(!pings(&systemd.hear(Duration::from_secs(2))).is_empty());
+        assert!(!pings(&systemd.hear(Duration::from_secs(4))).is_empty());
         let stuck = daemon.post(&format!("/admin/actors/{actor}/fault"), r#"{"kind":"block"}"#);
         assert_eq!(stuck.status, 202, "{stuck:?}");
         let at = Instant::now();
         // One second until it counts as hung, and the look in hand; from then on systemd's limit runs.
-        let last = pings(&systemd.hear(Duration::from_secs(4))).last().copied().unwrap_or(at);
-        assert!(last - at < Duration::from_millis(1_800), "{actor}: still fed {:?} after it got stuck", last - at);
+        let last = pings(&systemd.hear(Duration::from_secs(9))).last().copied().unwrap_or(at);
+        assert!(last - at < Duration::from_secs(4), "{actor}: still fed {:?} after it got stuck", last - at);
     }
 }
 
@@ -79,5 +79,5 @@ fn a_stop_of_a_stuck_daemon_ends_within_its_deadline() {
     thread::sleep(Duration::from_millis(200));
     let began = Instant::now();
     daemon.stop();
-    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
 }

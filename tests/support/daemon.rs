@@ -6,7 +6,7 @@
 use std::{
     fs,
     io::{Read, Write},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     os::unix::process::{CommandExt, ExitStatusExt},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -191,8 +191,10 @@ impl Daemon {
         self.child = Some(command.spawn().expect("the binary runs"));
     }
 
-    /// Waits until `done`, or fails with the log.
+    /// Waits until `done`, or fails with the log. The limit bounds a failure and is no promise of speed: a machine that does much else
+    /// gets a minute in any case.
     pub fn wait_for(&self, what: &str, limit: Duration, mut done: impl FnMut(&Self) -> bool) {
+        let limit = limit.max(Duration::from_secs(60));
         let until = Instant::now() + limit;
         while !done(self) {
             assert!(Instant::now() < until, "not {what} within {limit:?}; the log:\n{}", self.log());
@@ -363,8 +365,7 @@ impl Drop for Daemon {
 
 /// A loopback address that nobody listened on a moment ago.
 pub fn free_address() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("bound").to_string()
+    format!("127.0.0.1:{}", super::ports::free())
 }
 
 fn dechunk(mut body: &[u8]) -> Vec<u8> {

@@ -7,7 +7,7 @@
 
 use std::{
     fs,
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -19,6 +19,8 @@ use rdkafka::{
     client::DefaultClientContext,
 };
 use tempfile::TempDir;
+
+use super::ports;
 
 /// Name of the variable that holds the folder of jars.
 pub const JARS_VARIABLE: &str = "BELAYD_TEST_KAFKA";
@@ -73,7 +75,7 @@ impl Kafka {
     pub fn start_with(settings: &[&str]) -> Option<Self> {
         let jars = jars()?;
         let dir = tempfile::Builder::new().prefix("belayd-kafka-").tempdir().expect("a temporary directory");
-        let (port, controller) = (free_port(), free_port());
+        let (port, controller) = (ports::free(), ports::free());
         let text = format!(
             "process.roles=broker,controller\nnode.id=1\ncontroller.quorum.voters=1@127.0.0.1:{controller}\n\
              listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
@@ -238,10 +240,6 @@ pub fn data_dir(kafka: &Kafka) -> &Path {
 fn send(pid: u32, signal: i32) {
     // SAFETY: kill(2) only reads its arguments; the process is a child of ours and not yet waited for.
     unsafe { libc::kill(pid.cast_signed(), signal) };
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
 }
 
 /// Waits on this thread.

@@ -3,6 +3,7 @@
 pub mod client;
 pub mod daemon;
 pub mod kafka;
+pub mod ports;
 pub mod postgres;
 pub mod proxy;
 pub mod reader;

@@ -8,7 +8,6 @@
 use std::{
     ffi::OsStr,
     fs,
-    net::TcpListener,
     os::unix::{fs::chown, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -16,6 +15,8 @@ use std::{
 };
 
 use tempfile::TempDir;
+
+use super::ports;
 
 /// Name of the variable that holds the URL of a server on which tests may create databases.
 pub const URL_VARIABLE: &str = "BELAYD_TEST_POSTGRES";
@@ -55,7 +56,7 @@ impl Postgres {
             chown(dir.path(), Some(uid), Some(gid)).expect("to own the directory");
         }
         let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
-        let mut server = Self { bin, dir, port: free_port(), user, settings, child: None };
+        let mut server = Self { bin, dir, port: ports::free(), user, settings, child: None };
         let made = server
             .command("initdb")
             .args(["--auth=trust", "--username=belayd", "--encoding=UTF8", "--locale=C", "--no-sync", "-D"])
@@ -223,10 +224,6 @@ pub fn give(path: &Path) {
         let (uid, gid) = find_user().expect("a user postgres or nobody");
         chown(path, Some(uid), Some(gid)).expect("to own the file");
     }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
 }
 
 /// Whether the binaries for a private server are there.

@@ -5,13 +5,14 @@
 
 use std::{
     fs,
-    net::TcpListener,
     path::PathBuf,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
 use tempfile::TempDir;
+
+use super::ports;
 
 /// Whether `redis-server` is there. Says once what is left out without it; in CI that is a failure.
 pub fn is_installed() -> bool {
@@ -49,7 +50,7 @@ impl Redis {
         if !words.iter().any(|word| word == "--appendonly") {
             words.extend(["--appendonly".to_owned(), "yes".to_owned()]);
         }
-        Self { dir, port: free_port(), settings: words, child: None }
+        Self { dir, port: ports::free_where(ports::has_bus), settings: words, child: None }
     }
 
     /// Its URL.
@@ -206,17 +207,4 @@ impl Cluster {
         let urls: Vec<_> = self.nodes.iter().map(|node| format!("\"{}\"", node.url())).collect();
         format!("cluster = [{}]\n", urls.join(", "))
     }
-}
-
-/// A port of which the one 10,000 above (the cluster's bus) is free as well.
-fn free_port() -> u16 {
-    for _ in 0..100 {
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port();
-        let low = 20_000 + port % 30_000;
-        let free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
-        if free(low) && free(low + 10_000) {
-            return low;
-        }
-    }
-    panic!("no free port");
 }

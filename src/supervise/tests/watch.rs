@@ -49,7 +49,7 @@ async fn a_blocked_thread_silences_the_watchdog_until_it_turns_again() {
     let watchdog = Watchdog::new(Duration::from_millis(400));
     let (_overseer, ended) = oversee(&supervisor, watchdog.notifier.clone());
     until("the first pings", || watchdog.pings() > 0).await;
-    puppet.courier().try_send(Do::Block(Duration::from_secs(2))).unwrap();
+    puppet.courier().try_send(Do::Block(Duration::from_secs(6))).unwrap();
     until("it is seen", || supervisor.registry().status("Puppet").unwrap().state == ActorState::Stalled).await;
     watchdog.pings();
     tokio::time::sleep(Duration::from_millis(500)).await;
@@ -65,7 +65,7 @@ async fn without_a_watchdog_a_thread_that_stays_blocked_ends_the_process() {
     let supervisor = Supervisor::new(settings());
     let puppet = start(&supervisor);
     let (_overseer, ended) = oversee(&supervisor, Notifier::default());
-    puppet.courier().try_send(Do::Block(Duration::from_secs(2))).unwrap();
+    puppet.courier().try_send(Do::Block(Duration::from_secs(6))).unwrap();
     until("the end", || !ended.lock().unwrap().is_empty()).await;
     assert_eq!(ended.lock().unwrap()[0], "Puppet");
 }
@@ -96,7 +96,7 @@ async fn an_idle_actor_is_no_hung_one() {
     tokio::time::sleep(settings().hang_after * 4).await;
     assert_eq!(ask(&puppet.courier()).await, (1, 1));
     let status = supervisor.registry().status("Puppet").unwrap();
-    assert!(status.last_progress_ms < 150, "{status:?}");
+    assert!(status.last_progress_ms < 800, "{status:?}");
 }
 
 #[actix::test]

@@ -2,7 +2,6 @@
 
 use std::{
     io::{BufRead, BufReader},
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
@@ -20,7 +19,7 @@ impl Demo {
     /// Starts one that keeps everything under `dir`.
     pub fn start(dir: &Path) -> Self {
         // A free port, fixed so that a second life is found at the same address.
-        let listen = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port").to_string();
+        let listen = crate::support::daemon::free_address();
         Self::on(dir, listen)
     }
 

@@ -275,7 +275,7 @@ fn a_paused_redis_is_left_alone_within_the_time_out() {
         thread::sleep(Duration::from_millis(500));
     });
     assert!(told.at("redis") > 0 && told.at("journal") > 0, "{:?}", told.acks.lock());
-    assert!(*told.slowest.lock().expect("no panic") < Duration::from_secs(4), "{:?}", told.slowest.lock());
+    assert!(*told.slowest.lock().expect("no panic") < Duration::from_secs(15), "{:?}", told.slowest.lock());
     assert_whole(&daemon, &told);
     assert_eq!(account(&daemon)["total"]["accepted"].as_u64(), Some(told.total()));
 }

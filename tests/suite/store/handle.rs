@@ -1,7 +1,6 @@
 //! The handle: lazy, bounded, honest about what is wrong.
 
 use std::{
-    net::TcpListener,
     os::unix::fs::PermissionsExt,
     sync::{Arc, Barrier},
     time::{Duration, Instant},
@@ -186,8 +185,7 @@ fn two_writers_of_sqlite_take_turns_and_none_fails() {
 
 #[test]
 fn an_unreachable_database_says_why_at_once_and_without_its_password() {
-    // A port that was free a moment ago.
-    let port = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port();
+    let port = crate::support::ports::free();
     let url = format!("postgres://me:s3cret@127.0.0.1:{port}/x");
     let store = Store::open(&config(&url)).expect("opening connects to nothing");
     let begin = Instant::now();

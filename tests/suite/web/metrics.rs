@@ -137,14 +137,9 @@ fn an_outage_of_the_database_opens_its_circuit_and_its_end_is_timed() {
     assert_eq!((query.status, query.code()), (503, "store_unavailable".into()), "{query:?}");
     assert!(query.head.contains("retry-after: "), "{query:?}");
     assert_eq!(daemon.get("/api/engines").json()["total"], 1, "the engine table answers");
-    let told = || daemon.get("/api/alerts?state=firing").json()["items"][0]["name"] == "database-down";
-    assert!(
-        (0..100).any(|_| told() || {
-            std::thread::sleep(Duration::from_millis(20));
-            false
-        }),
-        "an alert tells of it"
-    );
+    daemon.wait_for("alarmed", Duration::from_secs(10), |daemon| {
+        daemon.get("/api/alerts?state=firing").body.contains("\"name\":\"database-down\"")
+    });
 
     std::fs::remove_file(&folder).expect("removed");
     std::fs::create_dir(&folder).expect("a folder");
