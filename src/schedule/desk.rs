@@ -122,6 +122,11 @@ impl ScheduleDesk {
             stopping: Arc::new(AtomicBool::new(false)),
         };
         desk.first_due();
+        for duty in &desk.duties {
+            if let Err(error) = duty.recall(&desk.context(None)) {
+                log::warn!(target: "belayd::schedule", duty = duty.name(), error:% = error; "what a duty kept over the restart cannot be read; it begins anew");
+            }
+        }
         Ok(Arc::new(desk))
     }
 

@@ -185,6 +185,14 @@ pub trait Duty: Send + Sync {
         Vec::new()
     }
 
+    /// Takes up, at the start, what it kept over the restart. Blocks.
+    ///
+    /// # Errors
+    /// Those of the control store; the duty begins anew then.
+    fn recall(&self, _context: &DutyContext) -> StoreResult<()> {
+        Ok(())
+    }
+
     /// Does it once. Blocking work goes through [`Store::call`].
     fn run_once<'a>(&'a self, context: &'a DutyContext) -> BoxFuture<'a, Result<DutyReport, StoreError>>;
 }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{
     Conn, Store, StoreError, StoreErrorKind, StoreResult,
-    control_schema::{duty_runs, identity},
+    control_schema::{duty_notes, duty_runs, identity},
 };
 use crate::on_backend;
 
@@ -79,6 +79,34 @@ pub fn record_duty_run(conn: &mut Conn, name: &str, at_us: i64, outcome: &str) -
     on_backend!(conn, |c| diesel::insert_into(duty_runs::table)
         .values(row)
         .on_conflict(duty_runs::name)
+        .do_update()
+        .set(update)
+        .execute(c))?;
+    Ok(())
+}
+
+/// What a duty has kept under this name.
+///
+/// # Errors
+/// Those of the control store.
+pub fn duty_note(conn: &mut Conn, name: &str) -> StoreResult<Option<String>> {
+    Ok(duty_notes::table.find(name).select(duty_notes::note).first(conn).optional()?)
+}
+
+/// Keeps `note` for a duty, or nothing any more.
+///
+/// # Errors
+/// Those of the control store.
+pub fn keep_duty_note(conn: &mut Conn, name: &str, note: Option<&str>, now_us: i64) -> StoreResult<()> {
+    let Some(note) = note else {
+        diesel::delete(duty_notes::table.find(name)).execute(conn)?;
+        return Ok(());
+    };
+    let row = (duty_notes::name.eq(name), duty_notes::note.eq(note), duty_notes::updated_at_us.eq(now_us));
+    let update = (duty_notes::note.eq(note), duty_notes::updated_at_us.eq(now_us));
+    on_backend!(conn, |c| diesel::insert_into(duty_notes::table)
+        .values(row)
+        .on_conflict(duty_notes::name)
         .do_update()
         .set(update)
         .execute(c))?;

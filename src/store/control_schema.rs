@@ -106,6 +106,15 @@ diesel::table! {
 }
 
 diesel::table! {
+    /// What a periodic duty keeps over a restart.
+    duty_notes (name) {
+        name -> Text,
+        note -> Text,
+        updated_at_us -> BigInt,
+    }
+}
+
+diesel::table! {
     /// When each periodic duty ran last.
     duty_runs (name) {
         name -> Text,

@@ -129,3 +129,46 @@ fn a_claim_that_the_database_refuses_is_counted_and_the_delivery_leaves_later() 
         daemon.log().lines().any(|line| line.contains("deliveryId") && line.contains("overheat"))
     });
 }
+
+#[test]
+fn a_pass_that_was_killed_in_the_middle_goes_on_from_its_place_and_its_result_outlives_a_restart() {
+    const PUSHES: i64 = 12;
+    const EACH: i64 = 10_000;
+    let mut daemon = Setup::with("[buffer]\nflush_interval = \"100ms\"\n").start();
+    let limit = Duration::from_secs(120);
+    // The first one, over nothing, is due at once.
+    daemon.wait_for("checked", limit, |daemon| daemon.metric("belayd_integrity_pass_timestamp_seconds") > 0.0);
+    for push in 0..PUSHES {
+        let one = |n: i64| format!(r#"{{"engineId":"e","timestamp":{},"rpm":1}}"#, 1_700_000_000_000_i64 + push * EACH + n);
+        let body = format!("[{}]", (0..EACH).map(one).collect::<Vec<_>>().join(","));
+        assert_eq!(daemon.post("/api/readings", &body).status, 202);
+    }
+    assert_eq!(daemon.drained() as i64, PUSHES * EACH);
+    let control = daemon.dir().join("data/control.db");
+    let place = "FROM duty_notes WHERE name = 'integrity/place'";
+    let noted = || number(&control, &format!("SELECT count(*) AS n {place}")) == 1;
+    let shown = |daemon: &Daemon| daemon.get("/admin/duties").json()["integrity"].clone();
+    // Where the pass is over before the kill comes, it is tried again.
+    for attempt in 0.. {
+        assert!(attempt < 20, "never killed in the middle");
+        let before = shown(&daemon);
+        assert_eq!(daemon.post("/admin/duties/integrity/run", r#"{"reason":"drill"}"#).status, 202);
+        daemon.wait_for("under way", limit, |daemon| noted() || shown(daemon) != before);
+        daemon.kill();
+        if noted() {
+            break;
+        }
+        daemon.start_again();
+    }
+    let compared = number(&control, &format!("SELECT json_extract(note, '$.found.rows') AS n {place}"));
+    assert!((1..PUSHES * EACH).contains(&compared), "{compared}");
+    daemon.start_again();
+    assert!(shown(&daemon)["endedAt"].is_string(), "what the pass before found is still shown");
+    let found = check(&daemon);
+    assert_eq!((&found["rows"], &found["missing"], &found["twice"]), (&(PUSHES * EACH).into(), &0.into(), &0.into()), "{found}");
+    assert_eq!(daemon.metric("belayd_integrity_rows_total") as i64, PUSHES * EACH - compared, "the rest, and no more");
+    assert!(!noted(), "it is at its end");
+    daemon.stop();
+    daemon.start_again();
+    assert_eq!(shown(&daemon), found);
+}

@@ -13,8 +13,9 @@ use crate::{
     domain::alert::{AlertKind, Level, Transition},
     schedule::{Duty, DutyContext, DutyReport, Integrity, Rhythm},
     store::{
-        Conn, StoreError,
+        Conn, StoreError, StoreResult, control,
         integrity::{self, Findings, Pass},
+        shared_duties,
     },
 };
 
@@ -22,6 +23,12 @@ use crate::{
 const RUN_MAX: Duration = Duration::from_secs(60);
 /// Pause between slices, in which readings and alerts are written.
 const PAUSE: Duration = Duration::from_millis(10);
+/// From one note of the place to the next: what a crash costs. The first is made with the first readings that were compared.
+const NOTE_EVERY: Duration = Duration::from_secs(10);
+/// Under this name the place of an unfinished pass is kept.
+const PLACE: &str = "integrity/place";
+/// Under this name what the last whole pass found is kept.
+const RESULT: &str = "integrity/result";
 /// The condition that readings or ledger are not as they should be.
 const INTEGRITY: &str = "integrity";
 
@@ -30,6 +37,45 @@ const INTEGRITY: &str = "integrity";
 pub(in crate::schedule) struct IntegrityCheck {
     /// A pass that is not at its end.
     pass: Mutex<Option<Box<Pass>>>,
+    /// The place of one that an earlier process began.
+    kept: Mutex<Option<String>>,
+}
+
+impl IntegrityCheck {
+    /// The pass to go on with: the one at hand, or that of an earlier process where nobody has finished another since, or a new one.
+    async fn pass(&self, context: &DutyContext) -> Result<Box<Pass>, StoreError> {
+        let unfinished = self.pass.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(pass) = unfinished {
+            return Ok(pass);
+        }
+        let (kept, now_us) = (self.kept.lock().unwrap_or_else(PoisonError::into_inner).take(), context.clock.now_us());
+        let begin = move |conn: &mut Conn| {
+            if let Some(kept) = kept
+                && let Some(pass) = Pass::resume(conn, &kept, now_us)?
+                && ended_last(conn)?.is_none_or(|ended_at_us| ended_at_us < pass.since_us())
+            {
+                log::info!(target: "belayd::schedule", rows = pass.rows(); "the integrity check goes on where an earlier process stopped");
+                return Ok(Box::new(pass));
+            }
+            Pass::begin(conn, now_us).map(Box::new)
+        };
+        context.store.call(begin).await
+    }
+}
+
+/// When the last whole pass of any instance ended.
+fn ended_last(conn: &mut Conn) -> Result<Option<i64>, StoreError> {
+    let last = shared_duties::last(conn, "integrity")?.and_then(|last| last.result);
+    Ok(last.and_then(|result| serde_json::from_str::<Shared>(&result).ok()).map(|shared| shared.ended_at_us))
+}
+
+/// Writes a note down. Where that fails, a restart costs more, and nothing else.
+async fn keep(context: &DutyContext, name: &'static str, note: Option<String>) {
+    let now_us = context.clock.now_us();
+    let kept = context.control.call(move |conn| control::keep_duty_note(conn, name, note.as_deref(), now_us)).await;
+    if let Err(error) = kept {
+        log::warn!(target: "belayd::schedule", note = name, error:% = error; "the integrity check could not write down where it stands");
+    }
 }
 
 impl Duty for IntegrityCheck {
@@ -57,14 +103,21 @@ impl Duty for IntegrityCheck {
         vec![condition]
     }
 
+    fn recall(&self, context: &DutyContext) -> StoreResult<()> {
+        let read = |conn: &mut Conn| Ok((control::duty_note(conn, PLACE)?, control::duty_note(conn, RESULT)?));
+        let (place, result) = context.control.with(read)?;
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = place;
+        if let Some(shared) = result.and_then(|result| serde_json::from_str::<Shared>(&result).ok()) {
+            show(context, Findings::from(&shared), shared.ended_at_us);
+        }
+        Ok(())
+    }
+
     fn run_once<'a>(&'a self, context: &'a DutyContext) -> BoxFuture<'a, Result<DutyReport, StoreError>> {
         Box::pin(async move {
-            let (until, now_us) = (Instant::now() + RUN_MAX, context.clock.now_us());
-            let unfinished = self.pass.lock().unwrap_or_else(PoisonError::into_inner).take();
-            let mut pass = match unfinished {
-                Some(pass) => pass,
-                None => context.store.call(move |conn| Pass::begin(conn, now_us).map(Box::new)).await?,
-            };
+            let until = Instant::now() + RUN_MAX;
+            let mut pass = self.pass(context).await?;
+            let mut noted: Option<Instant> = None;
             loop {
                 let before = pass.rows();
                 // A pass whose step failed is forgotten: the next run begins another.
@@ -76,13 +129,21 @@ impl Duty for IntegrityCheck {
                 pass = match next {
                     Ok(found) => {
                         context.metrics.integrity_rows.inc_by(found.rows.saturating_sub(before));
+                        keep(context, PLACE, None).await;
                         let found = fill(context, found).await?;
-                        return Ok(told(context, found));
+                        let report = told(context, found);
+                        keep(context, RESULT, report.result.clone()).await;
+                        return Ok(report);
                     }
                     Err(pass) => pass,
                 };
                 context.metrics.integrity_rows.inc_by(rows.saturating_sub(before));
-                if context.is_stopping() || Instant::now() >= until {
+                let ends = context.is_stopping() || Instant::now() >= until;
+                if ends || noted.map_or(rows > 0, |noted| noted.elapsed() >= NOTE_EVERY) {
+                    keep(context, PLACE, pass.note()).await;
+                    noted = Some(Instant::now());
+                }
+                if ends {
                     *self.pass.lock().unwrap_or_else(PoisonError::into_inner) = Some(pass);
                     return Ok(DutyReport::of(vec![("rowsSoFar", rows)]));
                 }

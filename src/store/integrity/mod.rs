@@ -30,7 +30,7 @@ pub const PART: i64 = 65_536;
 type Sums = [i64; 6];
 
 /// A stream at the beginning of a pass.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 struct Stream {
     no: i64,
     name: String,

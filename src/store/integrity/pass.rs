@@ -1,9 +1,11 @@
 //! One comparison of everything: the ledger of each stream, then all readings, then what the two say of each range of numbers.
 //!
-//! In: slices, one a [`Pass::step`]. Out: [`Findings`]. What is compared is fixed at the beginning: each stream up to its cursor then. A
-//! crash, or a restart, begins it anew.
+//! In: slices, one a [`Pass::step`]. Out: [`Findings`], and on the way a note of the place, from which [`Pass::resume`] goes on. What is
+//! compared is fixed at the beginning: each stream up to its cursor then. A crash loses what was compared since the last note.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use serde::{Deserialize, Serialize};
 
 use super::{
     Hole, LedgerRow, PART, Stream, Sums, all_streams, decided, ledger_slice, pruned_seq, readings_slice, removed, repair_sums,
@@ -18,7 +20,7 @@ const HOLES_MAX: usize = 64;
 const FAULTS_TOLD: usize = 5;
 
 /// What a whole pass found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Findings {
     /// Streams that were compared.
     pub streams: u64,
@@ -63,7 +65,7 @@ impl Findings {
 }
 
 /// One stream's ledger on its way through.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Walk {
     stream: Stream,
     /// Number of the last ledger row's first and last reading.
@@ -74,7 +76,7 @@ struct Walk {
 }
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Pass {
     since_us: i64,
     todo: Vec<Stream>,
@@ -82,12 +84,15 @@ pub struct Pass {
     /// Streams whose readings are compared: cursor, and the part below which all is compared as one.
     limits: HashMap<i64, (i64, i64)>,
     names: HashMap<String, i64>,
+    #[serde(with = "pairs")]
     expected: BTreeMap<(i64, i64), i64>,
     /// Streams whose first range holds numbers from before deletions were counted.
     old: HashSet<i64>,
     /// Parts that are compared together with the next.
     joined: BTreeSet<(i64, i64)>,
+    #[serde(with = "pairs")]
     actual: HashMap<(i64, i64), i64>,
+    #[serde(with = "pairs")]
     removed: HashMap<(i64, i64), i64>,
     key: Option<(String, i64)>,
     found: Findings,
@@ -117,6 +122,31 @@ impl Pass {
             key: None,
             found: Findings::default(),
         })
+    }
+
+    /// Where it stands, to go on from after a restart: some 50 bytes for each range of [`PART`] numbers.
+    pub fn note(&self) -> Option<String> {
+        serde_json::to_string(self).ok()
+    }
+
+    /// Goes on from a note. `None` where the database is not the one that the pass began on, or an older state of it, or another build
+    /// wrote the note: a new pass sees one state then.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn resume(conn: &mut Conn, note: &str, now_us: i64) -> StoreResult<Option<Self>> {
+        let Some(pass) = serde_json::from_str::<Self>(note).ok().filter(|pass| pass.since_us <= now_us) else { return Ok(None) };
+        let now: HashMap<i64, Stream> = all_streams(conn)?.into_iter().map(|stream| (stream.no, stream)).collect();
+        let ahead = pass.todo.iter().chain(pass.walk.as_ref().map(|walk| &walk.stream)).map(|stream| (stream.no, stream.cursor));
+        let compared = pass.limits.iter().map(|(no, (cursor, _))| (*no, *cursor));
+        let named = pass.names.iter().all(|(name, no)| now.get(no).is_some_and(|stream| stream.name == *name));
+        let reached = ahead.chain(compared).all(|(no, cursor)| now.get(&no).is_some_and(|stream| stream.cursor >= cursor));
+        Ok((named && reached).then_some(pass))
+    }
+
+    /// When it began, microseconds since the epoch.
+    pub fn since_us(&self) -> i64 {
+        self.since_us
     }
 
     /// Readings compared so far.
@@ -298,5 +328,30 @@ impl Pass {
             self.found.twice += (actual - expected).unsigned_abs();
             self.found.tell(format!("{} readings too many are there of stream {no}, numbers {first} to {last}", actual - expected));
         }
+    }
+}
+
+/// Maps whose keys are no text, as lists of pairs.
+mod pairs {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<'a, M, K, V, S>(map: &'a M, serializer: S) -> Result<S::Ok, S::Error>
+    where
+        &'a M: IntoIterator<Item = (&'a K, &'a V)>,
+        K: Serialize + 'a,
+        V: Serialize + 'a,
+        S: Serializer,
+    {
+        serializer.collect_seq(map)
+    }
+
+    pub(super) fn deserialize<'de, M, K, V, D>(deserializer: D) -> Result<M, D::Error>
+    where
+        M: FromIterator<(K, V)> + IntoIterator<Item = (K, V)>,
+        K: Deserialize<'de>,
+        V: Deserialize<'de>,
+        D: Deserializer<'de>,
+    {
+        Ok(Vec::<(K, V)>::deserialize(deserializer)?.into_iter().collect())
     }
 }

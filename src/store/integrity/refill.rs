@@ -31,7 +31,7 @@ pub trait Held: Send + Sync {
 }
 
 /// Numbers of one stream of which readings are missing.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Hole {
     pub(super) stream: String,
     pub(super) stream_no: i64,
