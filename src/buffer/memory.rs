@@ -320,6 +320,7 @@ impl Buffer for MemoryBuffer {
             oldest_age_ms: u64::try_from(oldest_age.as_millis()).unwrap_or(u64::MAX),
             waiters: inner.waiters.len(),
             refuses: inner.account.buffered >= self.rows_bound || inner.bytes >= self.bytes_bound,
+            failing: false,
             lost_ends: 0,
             account: inner.account,
             abandoned: inner.abandoned,

@@ -31,6 +31,8 @@ pub struct BufferStats {
     pub waiters: usize,
     /// Whether the next batch would be refused for want of room.
     pub refuses: bool,
+    /// Whether it is refused because the medium does not take it, room or not.
+    pub failing: bool,
     /// Streams behind whose last known number readings may be gone, nobody knows how many: the medium's end was cut off.
     pub lost_ends: u64,
     /// The account of these streams.

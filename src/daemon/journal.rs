@@ -112,6 +112,16 @@ impl Observer {
         }]);
     }
 
+    /// What an earlier run left open and this one has not seen. Told before the journal is opened, so that nothing newer is undone.
+    fn begun(&self) {
+        self.over("journal-failed", "belayd was started anew");
+        self.over("journal-disk-full", "belayd was started anew");
+    }
+
+    fn over(&self, name: &str, text: &str) {
+        self.transition(name, Level::Critical, false, text.into());
+    }
+
     fn recovered(&self, recovered: &Recovered) {
         log::info!(
             target: "belayd::buffer",
@@ -150,20 +160,31 @@ impl JournalObserver for Observer {
                 let text =
                     "the file system of the journal is full and readings are refused (507): make room; belayd goes on by itself";
                 self.transition("journal-disk-full", Level::Critical, true, text.into());
+                self.over("journal-failed", "the file system of the journal is full");
             }
             Room::Full => {
-                log::warn!(target: "belayd::buffer", "buffer.journal_bytes is reached; readings are refused with 503 until the database has caught up")
+                log::warn!(target: "belayd::buffer", "buffer.journal_bytes is reached; readings are refused with 503 until the database has caught up");
+                self.over("journal-failed", "the disk would take a segment of the journal; buffer.journal_bytes is reached");
             }
             Room::Free => {
-                log::info!(target: "belayd::buffer", "the journal has room again");
-                self.transition(
-                    "journal-disk-full",
-                    Level::Critical,
-                    false,
-                    "the file system of the journal has room again".into(),
-                );
+                log::info!(target: "belayd::buffer", "the journal takes readings again");
+                self.over("journal-disk-full", "the file system of the journal has room again");
+                self.over("journal-failed", "the disk takes segments of the journal again");
             }
+            // Told with its cause.
+            Room::Failing => {}
         }
+    }
+
+    fn failing(&self, cause: &io::Error) {
+        log::error!(target: "belayd::buffer", error:% = cause, errorType = "journal"; "the journal's next segment cannot be made; readings are refused with 503");
+        let text = format!(
+            "no segment of the journal can be made ({cause}) and readings are refused (503): see that journal/ in the data directory \
+             is there, belongs to belayd and is not mounted read-only, and look at the disk and the limit of open files; it is tried \
+             again ten times a second and goes on by itself"
+        );
+        self.transition("journal-failed", Level::Critical, true, text);
+        self.over("journal-disk-full", "the journal is refused for another reason than room");
     }
 
     fn sync_failed(&self, error: &io::Error, refused: u64, lost: u64) {
@@ -226,6 +247,7 @@ pub(super) fn open_buffer(settings: &Config, observer: Observer) -> Result<Arc<d
     let fault = |error: io::Error| format!("{}: {error}; it must be writable and have room for one segment", dir.display());
     let disk = RealDisk::create(&dir).map_err(fault)?;
     let observer = Arc::new(observer);
+    observer.begun();
     let journal =
         JournalSettings { journal_bytes: buffer.journal_bytes, queue_bytes: buffer.memory_bytes, streams: buffer.streams };
     let (journal, recovered) = JournalBuffer::open(disk, journal, observer.clone()).map_err(fault)?;
@@ -272,6 +294,18 @@ mod tests {
         observer.alive(9);
         observer.alive(9);
         assert_eq!(told(&seen), [("journal-sync-failed".into(), false)], "once");
+    }
+
+    #[test]
+    fn where_no_segment_can_be_made_an_alert_says_so_until_one_can() {
+        let (observer, _, seen) = scene();
+        observer.begun();
+        let over = [("journal-failed".to_owned(), false), ("journal-disk-full".to_owned(), false)];
+        assert_eq!(told(&seen), over, "what an earlier run left open");
+        observer.failing(&io::Error::other("read-only"));
+        assert_eq!(told(&seen)[0], ("journal-failed".into(), true));
+        observer.room(Room::Free);
+        assert!(told(&seen).contains(&over[0]));
     }
 
     #[test]

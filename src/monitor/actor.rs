@@ -246,6 +246,7 @@ mod tests {
             rows: 90,
             rows_bound: Some(100),
             refuses: false,
+            failing: false,
             bytes: 1,
             bytes_bound: 100,
             oldest_age_ms: 0,

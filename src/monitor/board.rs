@@ -19,6 +19,8 @@ pub enum Readiness {
     Buffering,
     /// The buffer's bound is reached: pushes get 503.
     Full,
+    /// The buffer's disk does not take readings, for another reason than room: pushes get 503.
+    Failing,
     /// An orderly stop has begun.
     Stopping,
 }
@@ -31,6 +33,7 @@ impl Readiness {
             Self::Ready => "ready",
             Self::Buffering => "buffering",
             Self::Full => "full",
+            Self::Failing => "failing",
             Self::Stopping => "stopping",
         }
     }
@@ -97,10 +100,11 @@ impl Board {
     }
 
     /// The readiness, from the stage and from what the buffer and the database look like.
-    pub fn readiness(&self, store_up: bool, buffer_full: bool) -> Readiness {
+    pub fn readiness(&self, store_up: bool, buffer_full: bool, buffer_failing: bool) -> Readiness {
         match self.stage() {
             Stage::Starting => Readiness::Starting,
             Stage::Stopping => Readiness::Stopping,
+            Stage::Running if buffer_failing => Readiness::Failing,
             Stage::Running if buffer_full => Readiness::Full,
             Stage::Running if store_up => Readiness::Ready,
             Stage::Running => Readiness::Buffering,
@@ -115,13 +119,15 @@ mod tests {
     #[test]
     fn readiness_follows_stage_buffer_and_store() {
         let board = Board::default();
-        assert_eq!(board.readiness(true, false), Readiness::Starting);
+        assert_eq!(board.readiness(true, false, false), Readiness::Starting);
         board.reach(Stage::Running);
-        assert_eq!(board.readiness(true, false), Readiness::Ready);
-        assert_eq!(board.readiness(false, false), Readiness::Buffering);
-        assert_eq!(board.readiness(false, true), Readiness::Full);
+        assert_eq!(board.readiness(true, false, false), Readiness::Ready);
+        assert_eq!(board.readiness(false, false, false), Readiness::Buffering);
+        assert_eq!(board.readiness(false, true, false), Readiness::Full);
+        assert_eq!(board.readiness(true, true, true), Readiness::Failing);
+        assert!(!Readiness::Failing.takes_readings());
         board.reach(Stage::Stopping);
         board.reach(Stage::Running);
-        assert_eq!(board.readiness(true, false), Readiness::Stopping);
+        assert_eq!(board.readiness(true, false, false), Readiness::Stopping);
     }
 }

@@ -19,7 +19,7 @@ pub struct Snapshot {
     pub version: &'static str,
     /// RFC 3339.
     pub started_at: String,
-    /// `ready`, `buffering`, `starting`, `full` or `stopping`.
+    /// `ready`, `buffering`, `starting`, `full`, `failing` or `stopping`.
     pub readiness: &'static str,
     /// The host's name.
     pub instance: String,

@@ -170,7 +170,7 @@ impl Views {
     }
 
     fn readiness_with(&self, stats: &BufferStats) -> Readiness {
-        self.board.readiness(self.health.is_up(), stats.refuses)
+        self.board.readiness(self.health.is_up(), stats.refuses, stats.failing)
     }
 
     /// Sets the metrics that are kept elsewhere. Give it to [`Metrics::on_scrape`].

@@ -34,7 +34,7 @@ pub async fn healthz(state: Data<WebState>) -> Result<HttpResponse, ApiError> {
 /// `GET /readyz`: whether readings are taken.
 #[utoipa::path(get, path = "/readyz", tag = "health", security(()),
     responses((status = 200, description = "Readings are taken", body = super::openapi::Ready),
-        (status = 503, description = "Starting, full or stopping", body = super::openapi::Ready)))]
+        (status = 503, description = "Starting, full, failing or stopping", body = super::openapi::Ready)))]
 pub async fn readyz(state: Data<WebState>) -> HttpResponse {
     let (stats, account) = state.views.account();
     let readiness = state.views.readiness();
@@ -42,7 +42,11 @@ pub async fn readyz(state: Data<WebState>) -> HttpResponse {
     let word = |ok: bool, bad: &'static str| if ok { "ok" } else { bad };
     let running = state.registry.statuses().iter().all(|actor| actor.state == ActorState::Running);
     let mut checks = json!({
-        "buffer": word(readiness != Readiness::Full, "full"),
+        "buffer": match readiness {
+            Readiness::Full => "full",
+            Readiness::Failing => "failing",
+            _ => "ok",
+        },
         "medium": word(state.views.health.buffer_reads(), "unreadable"),
         "store": word(health.up, "away"),
         "durability": health.weak.as_deref().map_or_else(|| "ok".to_owned(), |why| format!("weak: {why}")),

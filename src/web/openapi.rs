@@ -214,7 +214,7 @@ shapes! {
     Alive { status: String, }
     /// Whether readings are taken.
     Ready {
-        /// ready, buffering, starting, full or stopping
+        /// ready, buffering, starting, full, failing or stopping
         state: String,
         /// By part: ok, or what is wrong
         checks: serde_json::Value,

@@ -42,6 +42,8 @@ pub enum AppendError {
     Full,
     /// The file system has no room for another segment; the next append tries again.
     DiskFull,
+    /// No further segment could be made, for another reason than room; nothing has changed, and the next append tries again.
+    NoSegment(io::Error),
     /// Writing failed. [`Log::sync`] must be called: it tells which numbers are given up and begins a new segment.
     Failed(io::Error),
 }
@@ -51,6 +53,7 @@ impl fmt::Display for AppendError {
         match self {
             Self::Full => f.write_str("the journal has reached journal_bytes"),
             Self::DiskFull => f.write_str("no space left for the journal; make room on its file system"),
+            Self::NoSegment(error) => write!(f, "no further segment of the journal can be made: {error}"),
             Self::Failed(error) => write!(f, "the journal cannot be written: {error}"),
         }
     }
@@ -62,7 +65,7 @@ impl From<io::Error> for AppendError {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull,
-            _ => Self::Failed(error),
+            _ => Self::NoSegment(error),
         }
     }
 }
@@ -82,7 +85,7 @@ pub struct SyncFailed {
 impl From<AppendError> for io::Error {
     fn from(error: AppendError) -> Self {
         match error {
-            AppendError::Failed(error) => error,
+            AppendError::Failed(error) | AppendError::NoSegment(error) => error,
             other => Self::new(io::ErrorKind::StorageFull, other.to_string()),
         }
     }

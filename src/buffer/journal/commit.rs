@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 use super::{
     AppendError, Appended, Log, SyncFailed,
     disk::Disk,
+    rate::Rate,
     tier::{Core, Room, lock},
 };
 use crate::{
@@ -34,15 +35,12 @@ const FRAME_ROWS: u32 = 4_096;
 const FRAME_BYTES: usize = 256 * 1024;
 /// From the beginning of one sync to that of the next, where gathering pays: the longest wait for more.
 const GATHER: Duration = Duration::from_millis(1);
-/// Pushes a second between which gathering pays: below, a sync each is cheap; above, groups form while the sync before is under way, and
-/// waiting would hold up senders who wait for their answer before they send again.
-const GATHER_BETWEEN: (f64, f64) = (1_000.0, 8_000.0);
-/// How often the rate of pushes is taken.
-const RATE_EVERY: Duration = Duration::from_millis(20);
 /// Readings that wait for the database above which frames go to all lanes in turn.
 const CATCH_UP_ROWS: u64 = 2_000;
 /// How often chores are done: trimming, making the next segment, looking for room again.
 const CHORES_EVERY: Duration = Duration::from_millis(100);
+/// Once the log has said that the disk does not do a chore: how long until it is said again.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 
 /// What waits for the commit thread.
 #[derive(Default)]
@@ -94,6 +92,7 @@ pub(super) fn start<D: Disk>(log: Log<D>, core: Arc<Core<D>>) -> io::Result<thre
         chores_at: Instant::now(),
         syncs: 0,
         freed_for: 0,
+        complained_at: None,
     };
     thread::Builder::new().name("journal".into()).spawn(move || while committer.turn() {})
 }
@@ -112,6 +111,7 @@ struct Committer<D: Disk> {
     /// Syncs that worked.
     syncs: u64,
     freed_for: u64,
+    complained_at: Option<Instant>,
 }
 
 impl<D: Disk> Committer<D> {
@@ -209,6 +209,8 @@ impl<D: Disk> Committer<D> {
         }
         self.sync_began = Instant::now();
         match self.log.sync() {
+            // Over nothing it says nothing of the disk.
+            Ok(()) if self.frames.is_empty() => {}
             Ok(()) => {
                 self.syncs += 1;
                 self.synced();
@@ -225,15 +227,26 @@ impl<D: Disk> Committer<D> {
         let first = group.first()?;
         self.parts.clear();
         self.parts.extend(group.iter().map(|submitted| submitted.batch.bytes().clone()));
-        let appended = match self.log.append(self.lane, first.batch.received_at_us(), rows, &self.parts) {
+        let at_us = first.batch.received_at_us();
+        let appended = match self.log.append(self.lane, at_us, rows, &self.parts) {
+            Err(AppendError::Full) if self.frames.is_empty() && self.make_way() => {
+                self.log.append(self.lane, at_us, rows, &self.parts)
+            }
+            appended => appended,
+        };
+        let appended = match appended {
             Ok(appended) => appended,
             Err(error) => {
-                let room = match &error {
-                    AppendError::Full => Room::Full,
-                    AppendError::DiskFull => Room::DiskFull,
-                    AppendError::Failed(_) => Room::Free,
+                let (room, cause) = match &error {
+                    AppendError::Full => (Room::Full, None),
+                    AppendError::DiskFull => (Room::DiskFull, None),
+                    AppendError::NoSegment(cause) => (Room::Failing, Some(cause)),
+                    // The sync that comes says what it means.
+                    AppendError::Failed(_) => (Room::Free, None),
                 };
-                self.set_room(room);
+                if room != Room::Free {
+                    self.set_room(room, cause);
+                }
                 let refusal = room.refusal().unwrap_or(Refusal::Failed);
                 refuse(group, refusal);
                 return Some(refusal);
@@ -337,10 +350,28 @@ impl<D: Disk> Committer<D> {
         }
     }
 
-    fn set_room(&self, room: Room) {
+    /// Lets go of what is settled and kept only for a database that is put back a little.
+    fn make_way(&mut self) -> bool {
+        let settled = lock(&self.core.books).all_settled();
+        self.log.make_way(&settled).unwrap_or(false)
+    }
+
+    fn set_room(&self, room: Room, cause: Option<&io::Error>) {
         if self.core.room.swap(room as u8, Ordering::AcqRel) != room as u8 {
-            self.core.observer.room(room);
+            match cause {
+                Some(cause) => self.core.observer.failing(cause),
+                None => self.core.observer.room(room),
+            }
         }
+    }
+
+    /// Whether to log now what the disk goes on not to do.
+    fn complains(&mut self) -> bool {
+        let due = self.complained_at.is_none_or(|at| at.elapsed() >= COMPLAIN_EVERY);
+        if due {
+            self.complained_at = Some(Instant::now());
+        }
+        due
     }
 
     /// Gives room back, makes the next segment before it is needed, and looks whether a full disk has room again.
@@ -352,22 +383,28 @@ impl<D: Disk> Committer<D> {
         if settled_sum != self.freed_for {
             self.freed_for = settled_sum;
             if let Err(error) = self.log.trim(&settled) {
-                log::warn!(target: "belayd::buffer", error:% = error; "a segment of the journal could not be removed; tried again");
+                if self.complains() {
+                    log::warn!(target: "belayd::buffer", error:% = error; "a segment of the journal could not be removed; tried again");
+                }
                 self.freed_for = u64::MAX;
             }
         }
-        let room = match self.log.prepare() {
-            Ok(()) => Some(Room::Free),
+        let room = Room::from_u8(self.core.room.load(Ordering::Acquire));
+        let prepared = if room == Room::Failing { self.log.prepare_now() } else { self.log.prepare() };
+        match prepared {
+            Ok(()) => self.set_room(Room::Free, None),
             // There may be room left in the segment being written, so only a refused push says that there is none.
-            Err(AppendError::Full) => (self.core.room.load(Ordering::Acquire) == Room::DiskFull as u8).then_some(Room::Full),
-            Err(AppendError::DiskFull) => None,
-            Err(AppendError::Failed(error)) => {
-                log::warn!(target: "belayd::buffer", error:% = error; "the journal's next segment could not be made; tried again");
-                None
+            Err(AppendError::Full) if matches!(room, Room::DiskFull | Room::Failing) => self.set_room(Room::Full, None),
+            Err(AppendError::DiskFull) if room == Room::Failing => self.set_room(Room::DiskFull, None),
+            Err(AppendError::Full | AppendError::DiskFull) => {}
+            Err(AppendError::NoSegment(error) | AppendError::Failed(error)) => {
+                if self.complains() {
+                    log::warn!(target: "belayd::buffer", error:% = error; "the journal's next segment could not be made; tried again");
+                }
+                if room != Room::Free || self.log.is_stranded() {
+                    self.set_room(Room::Failing, Some(&error));
+                }
             }
-        };
-        if let Some(room) = room {
-            self.set_room(room);
         }
         self.core.bytes.store(self.log.bytes(), Ordering::Release);
     }
@@ -388,33 +425,4 @@ fn upgrade(books: &mut super::books::Books, numbered: &mut Numbered) -> Option<o
         books.wait_for_store(numbered.lane, numbered.receipt.last_seq, sender);
         receiver
     })
-}
-
-/// How many pushes come, as a decaying mean.
-struct Rate {
-    per_s: f64,
-    counted: usize,
-    since: Instant,
-}
-
-impl Rate {
-    fn new() -> Self {
-        Self { per_s: 0.0, counted: 0, since: Instant::now() }
-    }
-
-    fn count(&mut self, pushes: usize) {
-        self.counted += pushes;
-        let took = self.since.elapsed();
-        if took >= RATE_EVERY {
-            let now = self.counted as f64 / took.as_secs_f64();
-            // Four periods to follow, so that one burst decides nothing.
-            self.per_s += (now - self.per_s) / 4.0;
-            self.counted = 0;
-            self.since = Instant::now();
-        }
-    }
-
-    fn pays_to_gather(&self) -> bool {
-        (GATHER_BETWEEN.0..GATHER_BETWEEN.1).contains(&self.per_s)
-    }
 }

@@ -142,6 +142,13 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     /// # Errors
     /// What the kernel says.
     fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Gives the blocks from `from` to `to` back to the file system; the length stays, and zeros are read there.
+    ///
+    /// # Errors
+    /// What the kernel says; a file system that cannot do it says so, and nothing has changed.
+    fn give_back(&self, _from: u64, _to: u64) -> io::Result<()> {
+        Err(io::Error::from(io::ErrorKind::Unsupported))
+    }
     /// The first offset from `offset` on that may hold anything but zeros; the file's length where there is none. A hint that saves
     /// reading what was never written.
     fn next_data(&self, offset: u64) -> u64 {
@@ -167,6 +174,9 @@ impl<F: DiskFile> DiskFile for &F {
     }
     fn set_len(&self, len: u64) -> io::Result<()> {
         (**self).set_len(len)
+    }
+    fn give_back(&self, from: u64, to: u64) -> io::Result<()> {
+        (**self).give_back(from, to)
     }
     fn next_data(&self, offset: u64) -> u64 {
         (**self).next_data(offset)
@@ -369,6 +379,13 @@ impl DiskFile for RealFile {
         self.0.set_len(len)
     }
 
+    fn give_back(&self, from: u64, to: u64) -> io::Result<()> {
+        let far = |_| io::Error::from(io::ErrorKind::FileTooLarge);
+        let (at, len) = (i64::try_from(from).map_err(far)?, i64::try_from(to.saturating_sub(from)).map_err(far)?);
+        let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+        // SAFETY: plain system call on a descriptor that is open for the whole call.
+        if unsafe { libc::fallocate(self.0.as_raw_fd(), mode, at, len) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
     fn next_data(&self, offset: u64) -> u64 {
         let Ok(signed) = i64::try_from(offset) else { return offset };
         // SAFETY: plain system call on an open descriptor; the common position that it moves is used by nobody.

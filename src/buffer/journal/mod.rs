@@ -7,22 +7,25 @@
 //!
 //! [`disk`] is the file system, [`frame`] and [`segment`] the format, [`scan`] walks over damage, [`recover`] opens what [`candidate`] finds, [`patience`] tries again what the
 //! disk does not give at once, [`writer`] writes,
-//! [`reader`] reads, [`shared`] lies between the two, [`quarantine`] keeps what was damaged, [`scrub`] looks again in time, [`verify`] only looks, [`dense`] for numbers without a frame.
+//! [`reader`] reads, [`fork`] writes down what must be where there is no room, [`shared`] lies between the two, [`quarantine`] keeps what was damaged, [`scrub`] looks again in time, [`verify`] only looks, [`dense`] for numbers without a frame.
 
 pub mod answer;
 mod books;
 mod candidate;
+mod carry;
 mod close;
 mod commit;
 mod dense;
 pub mod disk;
 #[cfg(any(test, feature = "fault-injection"))]
 pub mod flat;
+mod fork;
 pub mod frame;
 mod lane;
 mod mark;
 mod patience;
 mod quarantine;
+mod rate;
 pub mod reader;
 pub mod recover;
 pub mod scan;

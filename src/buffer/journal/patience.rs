@@ -102,6 +102,9 @@ impl<D: Disk> DiskFile for PatientFile<'_, '_, D> {
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.file.set_len(len)
     }
+    fn give_back(&self, from: u64, to: u64) -> io::Result<()> {
+        self.file.give_back(from, to)
+    }
     fn next_data(&self, offset: u64) -> u64 {
         self.file.next_data(offset)
     }

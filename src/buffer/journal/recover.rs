@@ -2,7 +2,8 @@
 //!
 //! In: a directory. Out: a log that can be appended to, and what was found. Headers are read of every segment, frames only of the last
 //! one; damage in the others is found when they are read. What cannot be used is moved to `quarantine/`, never deleted. Only the
-//! environment can make it fail: no permission, no descriptors, a sync that does not succeed, no room for the very first segment. A crash
+//! environment can make it fail: no permission, no descriptors, no room for the very first segment. Where the disk does not take the
+//! proof of the last group, that is carried over ([`super::carry`]), and where it takes nothing the log opens to be drained. A crash
 //! while it runs changes nothing: it writes nothing that the next run would read differently.
 //!
 //! A file that the disk does not give is asked for again ([`patience`]). Then the log goes on without it, because a recorder that stays
@@ -17,6 +18,7 @@ use std::{
 use super::{
     LaneState, LogSettings, MAX_LANES,
     candidate::{Candidate, aside, candidates, choose_log, holds_only, sort_out, whole},
+    carry::Carry,
     disk::{Disk, DiskFile},
     frame::{EDGE, place, segment_seed},
     mark,
@@ -109,9 +111,11 @@ pub fn open<D: Disk>(
         scanned: 0,
         cut_bytes: 0,
         end_unknown: [lost_end; MAX_LANES],
+        carry: None,
     };
     open.scan_tail(&disk, &patience, &mut views, &mut damage)?;
-    disk.sync_dir()?;
+    // Where it fails the next file's name is durable only after a sync that has worked, as is the next removal.
+    let dir_dirty = disk.sync_dir().is_err();
 
     let fresh = views.is_empty();
     let known = open.states.len();
@@ -142,8 +146,9 @@ pub fn open<D: Disk>(
         stage: Vec::new(),
         failed: None,
         leave,
-        dir_dirty: false,
+        dir_dirty,
     };
+    damage.extend(open.carry.as_ref().map(|carry| log.carry(carry)));
     let mut forked = Vec::new();
     for lane in (0..known).filter(|lane| open.end_unknown[*lane] || restored.is_some()) {
         let (state, end_lost) = (log.lanes[lane], open.end_unknown[lane]);
@@ -166,13 +171,14 @@ pub fn open<D: Disk>(
         if log.begin(0).is_ok()
             && let Err(error) = log.sync_current()
         {
-            return Err(error);
+            log.abandon(error);
         }
     }
     if restored.is_some() && log.current.is_some() {
         // The new streams are durable.
-        log.shared.disk.remove(mark::RESTORED)?;
-        log.shared.disk.sync_dir()?;
+        // Where it stays, another opening makes others.
+        let gone = log.shared.disk.remove(mark::RESTORED).and_then(|()| log.shared.disk.sync_dir());
+        log.dir_dirty |= gone.is_err();
     }
     let segments = log.shared.lock().segments.len();
     let recovered = Recovered {
@@ -312,6 +318,8 @@ struct Open {
     /// What the last segment's file lacks.
     cut_bytes: u64,
     end_unknown: [bool; MAX_LANES],
+    /// The last group, where the disk did not take its proof.
+    carry: Option<Carry>,
 }
 
 impl Open {
@@ -330,7 +338,9 @@ impl Open {
         }
         let count = views.len();
         for (index, view) in views.iter_mut().enumerate().skip(from) {
-            let file = PatientFile { file: patience.ask(|| disk.open(&view.name))?, patience };
+            // One that may only be read is read.
+            let file = patience.ask(|| disk.open(&view.name)).or_else(|error| disk.open_read(&view.name).map_err(|_| error))?;
+            let file = PatientFile { file, patience };
             let last = index + 1 == count;
             let allocated = view.header.as_ref().map_or(view.len, |header| header.allocated);
             let cut = view.len < allocated;
@@ -357,7 +367,9 @@ impl Open {
             for (unknown, tail) in self.end_unknown.iter_mut().zip(tail.end_unknown) {
                 *unknown |= tail;
             }
-            prove(&file, view.seed, &tail)?;
+            if prove(&file, view.seed, &tail).is_err() {
+                self.carry = Some(Carry::read(&file, view.number, &tail, view.header.as_ref()));
+            }
         }
         Ok(())
     }

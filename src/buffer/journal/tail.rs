@@ -21,6 +21,8 @@ pub(super) struct Tail {
     pub(super) end: u64,
     /// From here on it is not proved that what stands there is on the disk and not only in the kernel's memory.
     pub(super) unproved: u64,
+    /// Where the lanes stood there.
+    pub(super) before: Vec<LaneState>,
     /// Bytes of a write that was cut short.
     pub(super) torn_bytes: u64,
     /// Damaged stretches, and what is damaged about them.
@@ -63,6 +65,7 @@ pub(super) fn scan<F: DiskFile>(scanner: &mut Scanner<F>, ending: Ending, lanes:
         // Its first group: the header may not be proved either.
         tail.unproved = 0;
     }
+    tail.before = lanes.to_vec();
     for (index, found) in group.iter().enumerate() {
         if !ending.sealed
             && let Found::Bad(bad) = found

@@ -61,6 +61,8 @@ pub trait JournalObserver: Send + Sync {
     fn alive(&self, syncs: u64);
     /// The room for readings changed: a full disk, the bound, or neither.
     fn room(&self, room: Room);
+    /// No segment can be made for another reason than room, and readings are refused. [`JournalObserver::room`] says when it is over.
+    fn failing(&self, _cause: &io::Error) {}
     /// A sync failed: readings were refused, or lost where they had been acknowledged at level `memory`.
     fn sync_failed(&self, error: &io::Error, refused: u64, lost: u64);
     /// Stretches of the log are damaged.
@@ -77,14 +79,17 @@ pub enum Room {
     Full = 1,
     /// The file system is full.
     DiskFull = 2,
+    /// The disk does not take another segment, for another reason.
+    Failing = 3,
 }
 
 impl Room {
-    fn from_u8(value: u8) -> Self {
+    pub(super) fn from_u8(value: u8) -> Self {
         match value {
             0 => Self::Free,
             1 => Self::Full,
-            _ => Self::DiskFull,
+            2 => Self::DiskFull,
+            _ => Self::Failing,
         }
     }
 
@@ -93,6 +98,7 @@ impl Room {
             Self::Free => None,
             Self::Full => Some(Refusal::Full),
             Self::DiskFull => Some(Refusal::DiskFull),
+            Self::Failing => Some(Refusal::Failed),
         }
     }
 }
@@ -382,6 +388,7 @@ impl<D: Disk> Buffer for JournalBuffer<D> {
             oldest_age_ms: u64::try_from(books.oldest_age().unwrap_or(Duration::ZERO).as_millis()).unwrap_or(u64::MAX),
             waiters: books.waiters(),
             refuses: self.room() != Room::Free,
+            failing: self.room() == Room::Failing,
             lost_ends: self.core.shared.lost_ends().len() as u64,
             account,
             abandoned: 0,

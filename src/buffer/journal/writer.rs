@@ -145,29 +145,12 @@ impl<D: Disk> Log<D> {
     /// No segment could be made; nothing else has changed.
     pub fn prepare(&mut self) -> Result<(), AppendError> {
         let due = self.current.as_ref().is_none_or(|current| current.at > current.allocated / 2);
-        if due && self.prepared.is_none() { self.make(0) } else { Ok(()) }
+        if due { self.prepare_now() } else { Ok(()) }
     }
 
-    /// Gives a lane a new stream that numbers everything from `from_seq` (of the current stream) on with 1, 2, …; what lies before
-    /// counts as settled. Durable when this returns.
-    ///
-    /// # Errors
-    /// Nothing has changed, but frames that were not synced may be given up as [`Log::sync`] says.
-    pub fn fork(&mut self, lane: usize, from_seq: u64, stream: StreamId) -> io::Result<()> {
-        self.sync().map_err(|failed| failed.cause)?;
-        let Some(before) = self.lanes.get(lane).copied() else { return Err(io::Error::from(io::ErrorKind::InvalidInput)) };
-        let earlier = self.earlier.clone();
-        self.renumber(lane, from_seq, stream, false);
-        let begun = self.begin(0).map_err(io::Error::from).and_then(|()| self.sync_current());
-        if let Err(error) = begun {
-            // A lane's fork stands in the header of its segment; that one is given up.
-            self.lanes[lane] = before;
-            self.earlier = earlier;
-            self.durable.clone_from(&self.lanes);
-            self.abandon(copy_of(&error));
-            return Err(error);
-        }
-        Ok(())
+    /// As [`Log::prepare`], however much room the current one has.
+    pub(super) fn prepare_now(&mut self) -> Result<(), AppendError> {
+        if self.prepared.is_none() { self.make(0) } else { Ok(()) }
     }
 
     pub(super) fn renumber(&mut self, lane: usize, from_seq: u64, stream: StreamId, end_unknown: bool) {
@@ -188,12 +171,16 @@ impl<D: Disk> Log<D> {
         self.durable[lane] = self.lanes[lane];
     }
 
-    /// Drops the oldest segments in which every lane's readings are settled; never the last. `settled` is the last settled number of
+    /// Drops the oldest segments in which every lane's readings are settled; never the last with frames. `settled` is the last settled number of
     /// each lane, in its current stream. A mark ([`Log::close`]) does not count. Returns the bytes that were given back.
     ///
     /// # Errors
     /// What the disk says; what was dropped before is dropped.
     pub fn trim(&mut self, settled: &[u64]) -> io::Result<u64> {
+        self.drop_settled(settled, true)
+    }
+
+    pub(super) fn drop_settled(&mut self, settled: &[u64], keeps_one: bool) -> io::Result<u64> {
         let mut freed = 0;
         loop {
             if self.dir_dirty {
@@ -205,7 +192,7 @@ impl<D: Disk> Log<D> {
                 let state = self.shared.lock();
                 let Some((first, rest)) = state.segments.split_first() else { return Ok(freed) };
                 // The last one with frames stays, for a database that is put back a little. A mark holds none.
-                if rest.iter().all(|view| view.allocated <= FRAMES_AT && view.end <= FRAMES_AT) {
+                if keeps_one && rest.iter().all(|view| view.allocated <= FRAMES_AT && view.end <= FRAMES_AT) {
                     return Ok(freed);
                 }
                 let Some(end) = rest.iter().find_map(|next| next.start.as_ref()) else { return Ok(freed) };
@@ -272,7 +259,7 @@ impl<D: Disk> Log<D> {
     }
 
     /// Makes sure that a prepared segment has room for a frame of `extent` bytes.
-    fn make(&mut self, extent: u64) -> Result<(), AppendError> {
+    pub(super) fn make(&mut self, extent: u64) -> Result<(), AppendError> {
         let allocated = self.settings.segment_bytes.max((FRAMES_AT + extent).next_multiple_of(BLOCK as u64));
         if allocated > u64::from(u32::MAX) {
             return Err(AppendError::Failed(io::Error::from(io::ErrorKind::FileTooLarge)));
@@ -331,10 +318,13 @@ impl<D: Disk> Log<D> {
         made
     }
 
-    /// Begins the prepared segment. Everything before must be durable. Its header is durable with the next sync.
+    /// Begins the prepared segment. Everything before must be durable. Its header is durable with the next sync. Where no room for
+    /// frames is asked for, a header alone will do.
     pub(super) fn begin(&mut self, extent: u64) -> Result<(), AppendError> {
-        if extent > 0 || self.prepared.is_none() {
+        if extent > 0 {
             self.make(extent)?;
+        } else if self.prepare_now().is_err() {
+            self.make_mark()?;
         }
         let Some(prepared) = self.prepared.take() else { return Err(AppendError::DiskFull) };
         if let Some(current) = self.current.take() {
@@ -406,7 +396,7 @@ impl<D: Disk> Log<D> {
     }
 
     /// The current segment cannot be trusted beyond its last sync. What it holds beyond is given up, and a new one says so.
-    fn abandon(&mut self, cause: io::Error) -> SyncFailed {
+    pub(super) fn abandon(&mut self, cause: io::Error) -> SyncFailed {
         self.failed = None;
         self.stage.clear();
         if let Some(current) = self.current.take() {

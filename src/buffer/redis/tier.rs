@@ -388,6 +388,7 @@ impl Buffer for RedisBuffer {
             oldest_age_ms: inner.oldest_age_ms.max(u64::try_from(oldest.as_millis()).unwrap_or(u64::MAX)),
             waiters: waiters + inner.waiters,
             refuses: inner.refuses && facts.is_none(),
+            failing: inner.failing && facts.is_none(),
             lost_ends: inner.lost_ends,
             account: account.plus(&inner.account),
             abandoned: inner.abandoned,

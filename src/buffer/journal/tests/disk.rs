@@ -10,31 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub(super) use super::random::Random;
 use crate::buffer::journal::disk::{Disk, DiskFile, Entry, QUARANTINE};
 
 const SECTOR: usize = 512;
-
-/// Numbers from a seed: the same history every time.
-#[derive(Clone, Debug)]
-pub(super) struct Random(pub(super) u64);
-
-impl Random {
-    pub(super) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub(super) fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound.max(1)
-    }
-
-    pub(super) fn one_in(&mut self, of: u64) -> bool {
-        self.below(of) == 0
-    }
-}
 
 /// A file's content.
 #[derive(Clone, Debug, Default)]
@@ -43,6 +22,8 @@ pub(super) struct Content {
     durable: Vec<u8>,
     /// Ranges of sectors that were written since the last sync.
     dirty: Vec<(usize, usize)>,
+    /// Bytes whose blocks were given back.
+    given_back: u64,
     /// Pages whose write-back failed: the kernel believes that they are clean.
     unreadable: Vec<u64>,
 }
@@ -90,6 +71,8 @@ pub(super) struct Inner {
     pub(super) silent: BTreeMap<String, u32>,
     /// Syncs of files do not come back while this is set.
     pub(super) hangs: bool,
+    /// Files cannot be created: what a read-only file system says.
+    pub(super) read_only: bool,
     /// How far its clock has been moved by those who waited.
     pub(super) waited: Duration,
 }
@@ -110,6 +93,12 @@ fn eio() -> io::Error {
 }
 
 impl Inner {
+    pub(super) fn used(&self) -> u64 {
+        let named = |file: &u64| self.names.values().any(|named| named == file);
+        let held = self.files.iter().filter(|(file, _)| named(file));
+        held.map(|(_, content)| (content.now.len() as u64).saturating_sub(content.given_back)).sum()
+    }
+
     /// Before each change: whether the process still lives.
     fn alive(&mut self) -> io::Result<()> {
         match &mut self.faults.dies_after {
@@ -263,6 +252,9 @@ impl Disk for ModelDisk {
     fn create_new(&self, name: &str) -> io::Result<ModelFile> {
         let mut inner = self.inner();
         inner.alive()?;
+        if inner.read_only {
+            return Err(io::Error::from_raw_os_error(libc::EROFS));
+        }
         if inner.names.contains_key(name) {
             return Err(io::Error::from(io::ErrorKind::AlreadyExists));
         }
@@ -322,8 +314,7 @@ impl Disk for ModelDisk {
 
     fn free_bytes(&self) -> io::Result<u64> {
         let inner = self.inner();
-        let used = inner.files.values().map(|content| content.now.len() as u64).sum();
-        Ok(inner.room.saturating_sub(used))
+        Ok(inner.room.saturating_sub(inner.used()))
     }
 
     fn now(&self) -> Instant {
@@ -352,7 +343,7 @@ impl DiskFile for ModelFile {
     fn allocate(&self, len: u64) -> io::Result<()> {
         self.with(|inner| {
             inner.alive()?;
-            let used: u64 = inner.files.values().map(|content| content.now.len() as u64).sum();
+            let used = inner.used();
             let content = inner.files.get_mut(&self.file).ok_or_else(eio)?;
             if used + len - content.now.len() as u64 > inner.room {
                 return Err(io::Error::from_raw_os_error(libc::ENOSPC));
@@ -426,6 +417,17 @@ impl DiskFile for ModelFile {
         })
     }
 
+    fn give_back(&self, from: u64, to: u64) -> io::Result<()> {
+        self.with(|inner| {
+            inner.alive()?;
+            let content = inner.files.get_mut(&self.file).ok_or_else(eio)?;
+            content.now[from as usize..to as usize].fill(0);
+            content.dirty.push((from as usize / SECTOR, (to as usize).div_ceil(SECTOR)));
+            content.given_back += to - from;
+            Ok(())
+        })
+    }
+
     fn len(&self) -> io::Result<u64> {
         self.content(|content| Ok(content.now.len() as u64))
     }
@@ -435,6 +437,7 @@ impl DiskFile for ModelFile {
             inner.alive()?;
             let content = inner.files.get_mut(&self.file).ok_or_else(eio)?;
             content.now.resize(len as usize, 0);
+            content.given_back = 0;
             content.dirty.retain(|(_, end)| end * SECTOR <= len as usize);
             Ok(())
         })

@@ -5,10 +5,12 @@ use std::{collections::BTreeMap, time::Duration};
 use bytes::Bytes;
 
 use super::{
-    counterfeit,
     disk::{Faults, ModelDisk, Random},
     model::{Known, Mutant, Said, Verdict, hold},
-    new_history_settings, uuid,
+    new_history_settings,
+    random::some_payload,
+    shaky::{is_healthy, reopen},
+    uuid,
 };
 use crate::buffer::journal::{AppendError, GapKind, Item, LaneReader, Log, Recovered, disk::Disk, open};
 
@@ -115,6 +117,10 @@ impl History {
                 self.disk.inner().room = 0;
                 self.append()?;
                 self.append()?;
+                if self.random.one_in(4) {
+                    self.fork()?;
+                    self.append()?;
+                }
                 self.sync()?;
                 self.heal();
                 Ok(())
@@ -164,7 +170,7 @@ impl History {
                 Ok(())
             }
             Err(AppendError::Failed(_)) => self.sync(),
-            Err(AppendError::Full | AppendError::DiskFull) => Ok(()),
+            Err(AppendError::Full | AppendError::DiskFull | AppendError::NoSegment(_)) => Ok(()),
         }
     }
 
@@ -179,26 +185,10 @@ impl History {
         }
     }
 
-    /// Sometimes empty, sometimes with runs of zeros, sometimes with what would pass for a frame if checksums knew no place.
     fn payload(&mut self, lane: usize) -> Bytes {
         self.next_id += 1;
-        let mut bytes = self.next_id.to_le_bytes().to_vec();
-        match self.random.below(8) {
-            0 => bytes.resize(8 + self.random.below(2000) as usize, 0),
-            1 | 2 => {
-                if let Some(log) = &self.log {
-                    let state = log.lanes()[lane];
-                    bytes.extend_from_slice(&counterfeit(lane, &state));
-                }
-            }
-            _ => {
-                for _ in 0..self.random.below(90) {
-                    bytes.extend_from_slice(&self.random.next().to_le_bytes());
-                }
-                bytes.truncate(bytes.len() - self.random.below(8) as usize);
-            }
-        }
-        bytes.into()
+        let state = self.log.as_ref().map(|log| log.lanes()[lane]);
+        some_payload(&mut self.random, self.next_id, lane, state)
     }
 
     fn sync(&mut self) -> Verdict {
@@ -265,7 +255,11 @@ impl History {
         let from = self.known[lane].keys().filter(|first| **first > self.floor[lane]).nth(self.random.below(3) as usize).copied();
         let from = from.unwrap_or(log.lanes()[lane].next);
         let stream = uuid(&mut self.random);
-        if from > base && log.fork(lane, from - base, stream).is_ok() {
+        let forked = (from > base).then(|| log.fork(lane, from - base, stream));
+        if let Some(Err(error)) = &forked {
+            hold!(!is_healthy(&self.disk) || self.damages, "a disk that is whole does not take a fork: {error}");
+        }
+        if matches!(forked, Some(Ok(()))) {
             hold!(log.lanes()[lane].stream == stream && log.lanes()[lane].base == from - 1, "not forked at {from}");
         }
         // Also where it failed: it may have happened, and what was before counts as settled then.
@@ -326,12 +320,12 @@ impl History {
 
     fn reopen(&mut self) -> Verdict {
         let mut random = self.random.clone();
-        let opened = open(self.disk.clone(), new_history_settings(), &mut || uuid(&mut random), self.lanes);
+        let (shaky, opened) = reopen(&self.disk, &mut random, self.lanes);
         self.random = random;
         let (log, recovered) = opened.map_err(|error| format!("does not open: {error}"))?;
         self.log = Some(log);
         let harmed = self.flips > 0 || self.worse;
-        hold!(harmed || recovered.damage.is_empty(), "damage on a disk that is not damaged: {:?}", recovered.damage);
+        hold!(harmed || shaky || recovered.damage.is_empty(), "damage on a disk that is not damaged: {:?}", recovered.damage);
         if recovered.fresh {
             let told = self.known.iter().flat_map(BTreeMap::values).any(|known| known.said == Said::Acknowledged);
             hold!(self.worse || self.header_flips > 1 || !told, "the whole log is gone");

@@ -6,6 +6,10 @@ mod exhaustive;
 mod forks;
 mod history;
 mod model;
+mod proof;
+mod random;
+mod room;
+mod shaky;
 mod tier;
 mod unreadable;
 

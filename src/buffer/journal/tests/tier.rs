@@ -33,10 +33,39 @@ use crate::{
 pub(super) struct Seen {
     rooms: Mutex<Vec<Room>>,
     damaged: AtomicU64,
+    cause: Mutex<String>,
+    /// Turns of the commit thread that were told, and syncs as of the last.
+    turns: AtomicU64,
+    syncs: AtomicU64,
+}
+
+impl Seen {
+    pub(super) fn rooms(&self) -> Vec<Room> {
+        self.rooms.lock().expect("no panic").clone()
+    }
+
+    pub(super) fn cause(&self) -> String {
+        self.cause.lock().expect("no panic").clone()
+    }
+
+    pub(super) fn turns(&self) -> u64 {
+        self.turns.load(Ordering::Acquire)
+    }
+
+    pub(super) fn syncs(&self) -> u64 {
+        self.syncs.load(Ordering::Acquire)
+    }
 }
 
 impl JournalObserver for Seen {
-    fn alive(&self, _: u64) {}
+    fn alive(&self, syncs: u64) {
+        self.syncs.store(syncs, Ordering::Release);
+        self.turns.fetch_add(1, Ordering::AcqRel);
+    }
+    fn failing(&self, cause: &io::Error) {
+        self.room(Room::Failing);
+        *self.cause.lock().expect("no panic") = cause.to_string();
+    }
     fn room(&self, room: Room) {
         self.rooms.lock().expect("no panic").push(room);
     }
