@@ -1,7 +1,8 @@
 //! The scrub: older segments are read through one by one, so that damage is found while its readings can still be asked for again.
 //!
 //! In: the segments that are held. Out: damage, told as readers tell it. It runs on a thread of its own and in steps with pauses, because
-//! one segment takes tens of milliseconds, on a slow disk seconds, and no push may wait behind it. A crash loses the place: the next life
+//! one segment takes tens of milliseconds, on a slow disk seconds, and no push may wait behind it. What the disk does not give is asked
+//! for again, [`TRIES`] times in all, before it counts as damage: it may be away for a moment. A crash loses the place: the next life
 //! begins with the oldest segment.
 
 use std::{
@@ -21,6 +22,18 @@ const STEP_BYTES: u64 = 256 * 1024;
 /// The pause: at most 50 MB/s are read, which leaves a disk to its syncs.
 const PAUSE: Duration = Duration::from_millis(5);
 
+/// How often a segment that cannot be read whole is begun with before its gaps are told as damage: for a minute.
+const TRIES: u32 = 6;
+
+/// How far it has come.
+#[derive(Debug, Default)]
+pub(super) struct Place {
+    /// Number of the last segment that was read through.
+    done: u64,
+    /// How often the next one was not given whole.
+    tries: u32,
+}
+
 /// The thread. Dropped, it ends after the step at hand.
 pub(super) struct Scrub {
     end: Arc<End>,
@@ -29,7 +42,7 @@ pub(super) struct Scrub {
 
 /// The wish that it ends.
 #[derive(Default)]
-struct End {
+pub(super) struct End {
     wished: Mutex<bool>,
     wake: Condvar,
 }
@@ -56,9 +69,9 @@ impl Scrub {
         let end = Arc::new(End::default());
         let wished = end.clone();
         let run = move || {
-            let mut done = 0;
+            let mut place = Place::default();
             while !wished.within(every) {
-                done = next(&shared, done, &wished);
+                next(&shared, &mut place, &wished);
                 let damage = shared.take_damage();
                 if !damage.is_empty() {
                     observer.damaged(&damage);
@@ -80,13 +93,16 @@ impl Drop for Scrub {
     }
 }
 
-/// Reads the oldest segment behind `done` that is not being written. Returns its number; 0 where there was none, to begin again.
-fn next<D: Disk>(shared: &Shared<D>, done: u64, end: &End) -> u64 {
+/// Reads the oldest segment behind the place that is not being written; where there is none it begins again.
+pub(super) fn next<D: Disk>(shared: &Shared<D>, place: &mut Place, end: &End) {
     let segments = shared.segments();
     let older = segments.split_last().map_or(&[][..], |(_, older)| older);
-    let Some(number) = older.iter().copied().find(|number| *number > done) else { return 0 };
+    let Some(number) = older.iter().copied().find(|number| *number > place.done) else {
+        *place = Place::default();
+        return;
+    };
     let mut paused_at = 0;
-    shared.scrub_with(number, &mut |found| {
+    let seen = shared.look_through(number, place.tries + 1 < TRIES, &mut |found| {
         let at = match found {
             Found::Frame { offset, frame, .. } => offset + frame.extent(),
             Found::Bad(bad) => bad.offset + bad.bytes,
@@ -97,7 +113,11 @@ fn next<D: Disk>(shared: &Shared<D>, done: u64, end: &End) -> u64 {
         paused_at = at;
         if end.within(PAUSE) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
-    number
+    if seen.left {
+        place.tries += 1;
+    } else {
+        *place = Place { done: number, tries: 0 };
+    }
 }
 
 #[cfg(test)]
@@ -165,13 +185,16 @@ mod tests {
         let mut seen = 0;
         let shared = log.shared();
         // The same walk as in `next`, with the wish there from the beginning: it goes no further than a step and the frame that ends it.
-        assert_eq!(next(&shared, 0, &end), 1);
+        let mut place = Place::default();
+        next(&shared, &mut place, &end);
+        assert_eq!(place.done, 1);
         shared.scrub_with(1, &mut |_| {
             seen += 1;
             if seen == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         assert_eq!(seen, 3, "it ends where it is told to");
-        assert_eq!(next(&shared, 1, &end), 2);
+        next(&shared, &mut place, &end);
+        assert_eq!(place.done, 2);
         assert!(shared.take_damage().is_empty(), "the damage lies behind the first step");
     }
 }

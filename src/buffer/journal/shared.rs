@@ -90,6 +90,8 @@ pub struct Scrubbed {
     pub damaged: u64,
     /// Bytes read.
     pub bytes: u64,
+    /// The disk did not give a part of it, and the rest was left for another time.
+    pub left: bool,
 }
 
 impl<D: Disk> Shared<D> {
@@ -171,6 +173,11 @@ impl<D: Disk> Shared<D> {
 
     /// As [`Shared::scrub`], with a look at each thing that is found, which may end it there.
     pub(super) fn scrub_with(&self, number: u64, look: &mut dyn FnMut(&Found) -> ControlFlow<()>) -> Scrubbed {
+        self.look_through(number, false, look)
+    }
+
+    /// As [`Shared::scrub_with`]. Where it is `patient`, what the disk does not give is not told as damage: the segment is left there.
+    pub(super) fn look_through(&self, number: u64, patient: bool, look: &mut dyn FnMut(&Found) -> ControlFlow<()>) -> Scrubbed {
         let mut result = Scrubbed::default();
         let view = self.lock().segments.iter().find(|segment| segment.number == number).cloned();
         let Some(view) = view else { return result };
@@ -178,6 +185,11 @@ impl<D: Disk> Shared<D> {
         let end = view.end.min(file.len().unwrap_or(view.end));
         let mut scanner = Scanner::new(file, view.seed, FRAMES_AT, end);
         while let Some(found) = scanner.step(None) {
+            if patient && scanner.unreadable > 0 {
+                // From here on filler stands in for what was not given.
+                result.left = true;
+                break;
+            }
             let further = look(&found);
             match found {
                 Found::Frame { frame, offset, repaired } => {

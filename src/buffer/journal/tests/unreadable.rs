@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{disk::ModelDisk, *};
-use crate::buffer::journal::{GapKind, quarantine};
+use crate::buffer::journal::{GapKind, quarantine, scrub};
 
 fn opened(disk: &ModelDisk) -> (Log<ModelDisk>, Recovered) {
     open(disk.clone(), small(), &mut new_stream, 1).expect("it opens")
@@ -187,4 +187,24 @@ fn the_folder_for_what_was_damaged_has_a_bound() {
         .and_then(|file| file.set_len(quarantine::BYTES_MAX - 500))
         .expect("made");
     assert!(quarantine::has_room(&disk, 500) && !quarantine::has_room(&disk, 501));
+}
+
+#[test]
+fn what_the_disk_does_not_give_a_scrub_for_a_moment_is_not_told_as_damage() {
+    for (fails, told) in [(3, false), (u32::MAX, true)] {
+        let disk = ModelDisk::new();
+        filled(&disk);
+        let (log, _) = opened(&disk);
+        let older = disk.segments()[1].clone();
+        disk.inner().silent.insert(older, fails);
+        let (shared, mut place) = (log.shared(), scrub::Place::default());
+        let mut damage = Vec::new();
+        for _ in 0..30 {
+            scrub::next(&shared, &mut place, &scrub::End::default());
+            damage.extend(shared.take_damage());
+        }
+        assert_eq!(!damage.is_empty(), told, "{damage:?}");
+        let set_aside = disk.inner().names.keys().any(|name| name.starts_with("quarantine"));
+        assert!(told || !set_aside, "nothing is set aside that is whole");
+    }
 }
