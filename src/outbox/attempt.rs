@@ -134,18 +134,19 @@ impl Outbox {
 
     /// Moves the circuit. A rejection says that the sink is well: it is the delivery that is not.
     fn count(&self, sink: &str, result: &Result<Sent, SendError>) {
-        let (turn, state) = {
+        let (turn, news, state) = {
             let mut sinks = lock(&self.sinks);
             let Some(way) = sinks.get_mut(sink) else { return };
             way.in_flight = way.in_flight.saturating_sub(1);
-            let turn = match result.as_ref().map_err(|error| error.class) {
-                Ok(_) | Err(ErrorClass::Reject) => way.breaker.succeeded(),
-                Err(_) => way.breaker.failed(Instant::now()),
-            };
-            (turn, way.breaker.state(Instant::now()))
+            let well = matches!(result.as_ref().map_err(|error| error.class), Ok(_) | Err(ErrorClass::Reject));
+            let turn = if well { way.breaker.succeeded() } else { way.breaker.failed(Instant::now()) };
+            // The first success of a run is told too: an earlier run may have left the alert open, and ending what is not open does nothing.
+            let news = turn != Turn::None || (well && !way.told);
+            way.told |= news;
+            (turn, news, way.breaker.state(Instant::now()))
         };
         self.show_circuit(sink, state, result.as_ref().err().map_or("", |error| error.message.as_str()));
-        if turn == Turn::None {
+        if !news {
             return;
         }
         let firing = turn == Turn::Opened;

@@ -80,6 +80,8 @@ pub(super) struct Way {
     pub(super) sink: Arc<dyn Sink>,
     pub(super) breaker: Breaker,
     pub(super) in_flight: usize,
+    /// Whether people know how it is: before the first word of this run, an earlier one may have left its alert open.
+    pub(super) told: bool,
 }
 
 /// One of the two stores, from the outbox's view.
@@ -176,10 +178,10 @@ impl Outbox {
             let old = before.remove(sink.name());
             let of_config = config.webhooks.iter().find(|webhook| webhook.name == sink.name()).map(|webhook| webhook.breaker);
             let settings = of_config.unwrap_or(BreakerSettings::SINK);
-            let fresh = || (Breaker::new(settings), Default::default());
-            let (mut breaker, in_flight) = old.map_or_else(fresh, |way| (way.breaker, way.in_flight));
+            let fresh = || (Breaker::new(settings), Default::default(), false);
+            let (mut breaker, in_flight, told) = old.map_or_else(fresh, |way| (way.breaker, way.in_flight, way.told));
             breaker.set(settings);
-            ways.insert(sink.name().to_owned(), Way { sink, breaker, in_flight });
+            ways.insert(sink.name().to_owned(), Way { sink, breaker, in_flight, told });
         }
         drop(ways);
         before.keys().for_each(|gone| self.metrics.forget_circuit(gone));

@@ -215,6 +215,18 @@ async fn a_sink_that_fails_in_a_row_is_paused_and_others_are_told() {
 }
 
 #[actix::test]
+async fn the_first_success_of_a_run_ends_what_an_earlier_run_told_of_a_sink() {
+    let bench = bench(vec![NoopSink::named("hook")]);
+    let _actor = OutboxActor::new(bench.outbox.clone()).start();
+    enqueue(&bench.store, &[new("a", "hook", "l"), new("b", "hook", "m")]);
+    until_state(&bench.store, "a", DeliveryState::Sent).await;
+    until_state(&bench.store, "b", DeliveryState::Sent).await;
+    let raised = bench.raised.lock().expect("no panic");
+    let told: Vec<_> = raised.iter().filter(|t| t.name == "sink-down").map(|t| (t.subject.as_str(), t.firing)).collect();
+    assert_eq!(told, [("hook", false)], "once");
+}
+
+#[actix::test]
 async fn an_attempt_and_its_end_survive_the_actor() {
     let sink = GateSink::closed();
     let bench = bench(vec![sink.clone()]);

@@ -85,6 +85,8 @@ struct Slot {
     /// After a failure: not before.
     retry_us: Option<i64>,
     asked: bool,
+    /// Whether it has been done since the start: before, an earlier run may have left its alert open.
+    done: bool,
     status: DutyStatus,
 }
 
@@ -236,7 +238,10 @@ impl ScheduleDesk {
     fn adopt(&self, index: usize, last: &SharedRun) {
         let duty = &self.duties[index];
         let (now_us, config) = (self.parts.clock.now_us(), self.parts.config.load_full());
+        let (mut failures, mut first) = (0, false);
         self.update(duty.name(), |slot| {
+            (failures, first) = (slot.status.failures, !slot.done);
+            slot.done = true;
             slot.last_us = Some(last.last_run_at_us);
             slot.retry_us = None;
             slot.status.running = false;
@@ -245,6 +250,7 @@ impl ScheduleDesk {
             slot.status.outcome = Some(format!("{} (by instance {})", last.outcome, last.instance));
             slot.status.next_run_at_us = Some(duty.rhythm(&config).due_us(slot.last_us, now_us).saturating_add(GRACE_US));
         });
+        self.tell(duty.name(), failures, (true, first), &last.outcome);
         if let Some(result) = &last.result {
             let conditions = duty.adopt(&self.context(None), result);
             if !conditions.is_empty() {
@@ -288,9 +294,11 @@ impl ScheduleDesk {
             }
         };
         let (now_us, config) = (self.parts.clock.now_us(), self.parts.config.load_full());
-        let mut failures = 0;
+        let (mut failures, mut first) = (0, false);
         self.update(name, |slot| {
             failures = slot.status.failures;
+            first = !slot.done;
+            slot.done |= result.is_ok();
             slot.status.running = false;
             slot.status.outcome = Some(outcome.clone());
             if result.is_ok() {
@@ -305,7 +313,7 @@ impl ScheduleDesk {
                 slot.status.next_run_at_us = slot.retry_us;
             }
         });
-        self.tell(name, failures, result.is_ok(), &outcome);
+        self.tell(name, failures, (result.is_ok(), first), &outcome);
         if let Ok(report) = result
             && !report.conditions.is_empty()
         {
@@ -320,9 +328,10 @@ impl ScheduleDesk {
         }
     }
 
-    fn tell(&self, name: &str, failures_before: u32, done: bool, outcome: &str) {
+    /// `first`: it had not been done since the start.
+    fn tell(&self, name: &str, failures_before: u32, (done, first): (bool, bool), outcome: &str) {
         let firing = !done && failures_before + 1 == FAILURES_TOLD;
-        let over = done && failures_before >= FAILURES_TOLD;
+        let over = done && (first || failures_before >= FAILURES_TOLD);
         if !firing && !over {
             return;
         }
@@ -330,7 +339,7 @@ impl ScheduleDesk {
         let text = if firing {
             format!("the periodic duty {name} failed {FAILURES_TOLD} times in a row: {outcome}")
         } else {
-            format!("the periodic duty {name} works again")
+            format!("the periodic duty {name} works")
         };
         (self.parts.raise)(vec![Transition {
             kind: AlertKind::System,

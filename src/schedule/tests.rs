@@ -175,6 +175,20 @@ async fn a_duty_that_fails_is_tried_again_and_told_after_three_times() {
 }
 
 #[actix::test]
+async fn the_first_success_of_a_run_ends_what_an_earlier_run_told_of_a_duty() {
+    let bench = bench();
+    let (duty, runs, _) = probe(false);
+    let desk = bench.desk(vec![duty]);
+    for _ in 0..2 {
+        bench.settle(&desk).await;
+        bench.clock.advance_us(3_600 * 1_000_000);
+    }
+    assert_eq!(runs.load(SeqCst), 2);
+    let raised = bench.raised.lock().expect("no panic");
+    assert_eq!(raised.iter().map(|t| (t.name.as_str(), t.firing)).collect::<Vec<_>>(), [("duty-failed", false)], "once");
+}
+
+#[actix::test]
 async fn a_duty_can_be_asked_for_by_name() {
     let bench = bench();
     let (duty, runs, _) = probe(false);

@@ -21,6 +21,8 @@ struct State {
     trying: bool,
     fatal_until: Option<Instant>,
     told: bool,
+    /// Nothing has come of it in this run: an earlier one may have left its alert open.
+    fresh: bool,
 }
 
 /// What an end of a try means for people.
@@ -36,7 +38,8 @@ pub(super) enum News {
 
 impl Default for Circuit {
     fn default() -> Self {
-        Self(Mutex::new(State { breaker: Breaker::new(BreakerSettings::RELAY), trying: false, fatal_until: None, told: false }))
+        let breaker = Breaker::new(BreakerSettings::RELAY);
+        Self(Mutex::new(State { breaker, trying: false, fatal_until: None, told: false, fresh: true }))
     }
 }
 
@@ -81,7 +84,8 @@ impl Circuit {
         state.trying = false;
         state.fatal_until = None;
         state.breaker.succeeded();
-        if std::mem::take(&mut state.told) { News::Up } else { News::None }
+        let fresh = std::mem::take(&mut state.fresh);
+        if std::mem::take(&mut state.told) || fresh { News::Up } else { News::None }
     }
 
     /// A link failed; `fatal` where only a person can change that.
@@ -120,6 +124,12 @@ mod tests {
         assert_eq!(circuit.failed(false), News::None);
         assert_eq!(circuit.succeeded(), News::Up);
         assert_eq!((circuit.state(), circuit.succeeded()), (CircuitState::Closed, News::None));
+    }
+
+    #[test]
+    fn the_first_success_of_a_run_is_told_because_an_earlier_run_may_have_left_the_alert_open() {
+        let circuit = Circuit::default();
+        assert_eq!((circuit.succeeded(), circuit.succeeded()), (News::Up, News::None));
     }
 
     #[test]

@@ -174,7 +174,7 @@ impl Lane {
     /// A link that opens says little: only one that has sent what waits, or has nothing to send, works.
     fn works(&self) {
         if self.shared.circuit.succeeded() == News::Up {
-            self.tell(false, "Kafka takes readings again".to_owned());
+            self.tell(false, "Kafka takes readings".to_owned());
         }
     }
 
