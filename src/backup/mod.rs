@@ -16,7 +16,8 @@
 //! database had it before step 2. So it is in at least one copy, usually in both: putting it back settles it once, because the
 //! database's cursor says how far it got. The cursor as of step 2 points at a frame that was written before step 2, so step 3 has the
 //! journal up to it and beyond: after a restore of both the database's cursor stands in the log. The streams change all the same: numbers
-//! behind the journal's end were acknowledged after the backup for readings that the restore does not have, and must not be given to others
+//! behind the journal's end were acknowledged after the backup for readings that the restore does not have, and must not be given to others;
+//! so they do where the directory alone is put back, since the database's cursor may still stand in the log
 //! ([`RESTORED`](crate::buffer::journal::RESTORED)).
 //! Were the database copied first, a reading could be drained and its segment dropped in between, and be in neither copy. Numbers of
 //! segments rise by one: should one come and go between steps 1 and 3, its number is missing, and the backup begins anew.

@@ -18,7 +18,7 @@ use super::{
     archive::{self, Visit},
 };
 use crate::{
-    buffer::journal::RESTORED,
+    buffer::journal::{DIRECTORY_ONLY, RESTORED},
     config::Config,
     daemon::{DataDirectory, RESTORING},
     folders::{self, sync},
@@ -111,8 +111,9 @@ pub fn restore(
     } else {
         unpack(file, &mut |name, _, content| staging.take(name, content), progress)?;
     }
-    // The database stands in its place by then.
-    let settled = || (directory && database).then(|| settled_numbers(&store));
+    // The database stands in its place by then. Where it is not put back it knows what was drained after the backup.
+    let settled =
+        || directory.then(|| if database { String::new() } else { format!("{DIRECTORY_ONLY}\n") } + &settled_numbers(&store));
     let aside = staging.finish(settled).map_err(|error| {
         format!("{}: {error}; the restore is half done: mend that and run it again, with --replace", data_dir.display())
     })?;

@@ -41,7 +41,7 @@ pub mod writer;
 use crate::domain::receipt::StreamId;
 
 pub use answer::{AppendError, Appended, LogSettings, SyncFailed};
-pub use mark::RESTORED;
+pub use mark::{DIRECTORY_ONLY, RESTORED};
 pub use reader::{Found, GapKind, Item, LaneReader};
 pub use recover::{Forked, Recovered, open};
 pub use shared::{Damage, Shared};
