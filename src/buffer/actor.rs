@@ -232,8 +232,9 @@ mod tests {
 
     impl Observer for Sizes {
         fn alive(&self, _: usize) {}
-        fn attached(&self, _: &Attached) {}
-        fn medium_failed(&self, _: usize, _: u32, _: &std::io::Error) {}
+        fn attached(&self, _: usize, _: StreamId, _: &Attached) {}
+        fn medium_failed(&self, _: usize, _: u32, _: Duration, _: &std::io::Error) {}
+        fn medium_silent(&self, _: usize, _: Duration) {}
         fn medium_works(&self, _: usize) {}
         fn circuit(&self, _: CircuitState) {}
         fn settled(&self, outcome: &DrainOutcome, _: Duration) {

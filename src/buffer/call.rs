@@ -1,17 +1,16 @@
-//! The call to the database that the drain is in, seen from outside: a call that has no end is an outage of the database, not a
-//! hang of ours, and nobody else could tell, because the drain's own thread is inside it.
+//! The call to the database or to the medium that the drain is in, seen from outside: a call that has no end is an outage of the database
+//! or of the disk, not a hang of ours, and nobody else could tell, because the drain's own thread is inside it.
 //!
-//! In: begin and end of each call. Out: word of an outage when a call takes too long, and signs of life meanwhile. A crash loses
-//! nothing here.
+//! In: begin and end of each call. Out: word of it when a call takes too long, and signs of life meanwhile. A crash loses nothing
+//! here.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use super::drain::{Verdict, WriteFailed};
-
-/// A database that has not answered for this long counts as away. Longer than SQLite's wait for a lock and any healthy batch.
+/// A database that has not answered for this long counts as away, a disk as one that does not give what waits. Longer than SQLite's wait
+/// for a lock and any healthy batch.
 pub(super) const SILENCE: Duration = Duration::from_secs(10);
 
 /// See the module.
@@ -23,7 +22,7 @@ struct State {
     since: Option<Instant>,
     /// When the last one began, also after its end.
     began: Option<Instant>,
-    /// Whether this call was told of as an outage.
+    /// Whether it was told of this call that it takes too long.
     told: bool,
 }
 
@@ -52,16 +51,15 @@ impl Call {
         self.lock().began.unwrap_or_else(Instant::now)
     }
 
-    /// One look at the call in flight, if there is one: it is a sign of life, and once it has been silent for `silence` an outage. The
-    /// lock is held while that is told, so that what the end of the call tells comes after.
-    pub(super) fn look(&self, silence: Duration, alive: impl FnOnce(), outage: impl FnOnce(Instant, WriteFailed)) {
+    /// One look at the call in flight, if there is one: it is a sign of life, and once it has been silent for `silence` that is told, with
+    /// its beginning. The lock is held meanwhile, so that what the end of the call tells comes after.
+    pub(super) fn look(&self, silence: Duration, alive: impl FnOnce(), silent: impl FnOnce(Instant)) {
         let mut state = self.lock();
         let Some(since) = state.since else { return };
         alive();
         if !state.told && since.elapsed() >= silence {
             state.told = true;
-            let message = format!("no answer for {} s; it may be stopped or stuck", silence.as_secs());
-            outage(since, WriteFailed { verdict: Verdict::Outage, code: None, message });
+            silent(since);
         }
     }
 }
@@ -73,7 +71,7 @@ mod tests {
     #[test]
     fn a_call_without_an_end_is_an_outage_told_once_and_no_hang() {
         let (call, mut alive, mut outages) = (Call::default(), 0, 0);
-        let mut look = |call: &Call, silence| call.look(silence, || alive += 1, |_, _| outages += 1);
+        let mut look = |call: &Call, silence| call.look(silence, || alive += 1, |_| outages += 1);
         look(&call, Duration::ZERO);
         call.watched(|| {
             look(&call, Duration::from_secs(60));

@@ -2,6 +2,7 @@
 //! metrics.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -9,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::domain::breaker::CircuitState;
+use crate::domain::{breaker::CircuitState, receipt::StreamId};
 
 /// Shared; the drain's observer writes, everyone reads.
 #[derive(Debug, Default)]
@@ -17,6 +18,8 @@ pub struct StoreHealth {
     view: Mutex<HealthView>,
     /// Lanes of the buffer that cannot be read, a bit each.
     unreadable: AtomicU64,
+    /// The stream of each lane whose sums the database has told, by lane.
+    attached: Mutex<BTreeMap<usize, StreamId>>,
 }
 
 /// What is known of the database now.
@@ -92,6 +95,16 @@ impl StoreHealth {
             self.unreadable.fetch_and(!bit, Ordering::AcqRel)
         };
         before & bit != 0
+    }
+
+    /// A lane has compared its stream with the database.
+    pub fn attached(&self, lane: usize, stream: StreamId) {
+        self.attached.lock().unwrap_or_else(PoisonError::into_inner).insert(lane, stream);
+    }
+
+    /// Whether this stream of a lane has been compared with the database since the start.
+    pub fn is_attached(&self, lane: usize, stream: StreamId) -> bool {
+        self.attached.lock().unwrap_or_else(PoisonError::into_inner).get(&lane) == Some(&stream)
     }
 
     /// The drain speaks to it.

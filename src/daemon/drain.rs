@@ -1,7 +1,10 @@
 //! What the drain thread is given: the store as its writer, and an observer that tells the rest of the daemon what it sees.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -151,6 +154,8 @@ pub(super) struct DrainObserver {
     pub(super) stamps: Vec<LoopStamp>,
     pub(super) recovery: Mutex<Option<Recovery>>,
     pub(super) waiting: Box<dyn Fn() -> u64 + Send + Sync>,
+    /// Lanes whose alert `buffer-unreadable` an earlier run left open, a bit each.
+    pub(super) left_unreadable: AtomicU64,
 }
 
 /// The database is back, and what piled up is being written.
@@ -159,10 +164,21 @@ pub(super) struct Recovery {
 }
 
 impl DrainObserver {
-    /// An alert of the daemon's own that a person has to look at; it stays open until the daemon is started again.
+    /// An alert of the daemon's own that a person has to look at; it stays open until the daemon is started again (`left_open.rs`).
     fn tell(&self, name: &str, subject: &str, text: String) {
         log::error!(target: "belayd::buffer", "{text}");
         self.transition((name, subject), true, text);
+    }
+
+    fn unreadable(&self, lane: usize, why: &str) {
+        if self.health.medium_failed(lane, true) {
+            return;
+        }
+        let text = format!(
+            "what waits in lane {lane} of the buffer cannot be read ({why}): the other lanes go on, this one is tried again; look at the \
+             disk. Of tier journal, what cannot be read for 30 s is passed over, counted, and kept in journal/quarantine"
+        );
+        self.transition((BUFFER_UNREADABLE, &lane.to_string()), true, text);
     }
 
     fn show_circuit(&self, state: CircuitState, cause: &str) {
@@ -191,9 +207,12 @@ impl DrainObserver {
 const DATABASE_DOWN: (&str, &str) = ("database-down", "database");
 
 /// Name of the alert about a lane of the buffer that cannot be read; its subject is the lane.
-const BUFFER_UNREADABLE: &str = "buffer-unreadable";
-/// Failures in a row, five a second, before a person is told.
-const MEDIUM_TOLD_AFTER: u32 = 5;
+pub(super) const BUFFER_UNREADABLE: &str = "buffer-unreadable";
+/// A person is told of these once; nothing but another start ends them.
+pub(super) const STORE_RESTORED: &str = "store-restored";
+pub(super) const DIRECTORY_RESTORED: &str = "directory-restored";
+/// How long a lane has failed to be read when a person is told.
+const MEDIUM_TOLD_AFTER: Duration = Duration::from_secs(1);
 /// Of so many failures in a row one is logged.
 const MEDIUM_LOG_EVERY: u32 = 150;
 
@@ -204,11 +223,14 @@ impl Observer for DrainObserver {
         }
     }
 
-    fn attached(&self, attached: &Attached) {
+    fn attached(&self, lane: usize, stream: StreamId, attached: &Attached) {
+        if !matches!(attached, Attached::DirectoryRestored { .. }) {
+            self.health.attached(lane, stream);
+        }
         match attached {
             Attached::Resumed => {}
             Attached::StoreRestored { missing } => self.tell(
-                "store-restored",
+                STORE_RESTORED,
                 "database",
                 format!(
                     "the database stands behind what this directory has stored: an older one was put in its place; \
@@ -216,7 +238,7 @@ impl Observer for DrainObserver {
                 ),
             ),
             Attached::DirectoryRestored { from, to } => self.tell(
-                "directory-restored",
+                DIRECTORY_RESTORED,
                 "daemon",
                 format!(
                     "the database knows another history of stream {from}: an older data directory was put in place, or a copy of it runs \
@@ -226,21 +248,24 @@ impl Observer for DrainObserver {
         }
     }
 
-    fn medium_failed(&self, lane: usize, times: u32, error: &std::io::Error) {
+    fn medium_failed(&self, lane: usize, times: u32, lasting: Duration, error: &std::io::Error) {
         if times == 1 || times.is_multiple_of(MEDIUM_LOG_EVERY) {
-            log::error!(target: "belayd::buffer", lane = lane as u64, times = times, error:% = error, errorType = "medium"; "what waits in the buffer could not be read; tried again");
+            log::error!(target: "belayd::buffer", lane = lane as u64, times = times, durationMs = lasting.as_millis() as u64, error:% = error, errorType = "medium"; "what waits in the buffer could not be read; tried again");
         }
-        if times == MEDIUM_TOLD_AFTER {
-            self.health.medium_failed(lane, true);
-            let text = format!(
-                "what waits in lane {lane} of the buffer cannot be read ({error}): the other lanes go on, this one is tried again; look at the disk.                  Of tier journal, what cannot be read for 30 s is passed over, counted, and kept in journal/quarantine"
-            );
-            self.transition((BUFFER_UNREADABLE, &lane.to_string()), true, text);
+        if lasting >= MEDIUM_TOLD_AFTER {
+            self.unreadable(lane, &error.to_string());
         }
     }
 
+    fn medium_silent(&self, lane: usize, lasting: Duration) {
+        log::error!(target: "belayd::buffer", lane = lane as u64, durationMs = lasting.as_millis() as u64, errorType = "medium"; "what waits in the buffer was asked for, and the disk does not answer");
+        self.unreadable(lane, &format!("no answer for {} s", lasting.as_secs()));
+    }
+
     fn medium_works(&self, lane: usize) {
-        if self.health.medium_failed(lane, false) {
+        let bit = 1 << (lane % 64);
+        let left = self.left_unreadable.fetch_and(!bit, Ordering::AcqRel) & bit != 0;
+        if self.health.medium_failed(lane, false) || left {
             log::info!(target: "belayd::buffer", lane = lane as u64; "what waits in the buffer can be read again");
             self.transition((BUFFER_UNREADABLE, &lane.to_string()), false, format!("lane {lane} of the buffer can be read again"));
         }
@@ -308,5 +333,43 @@ impl Observer for DrainObserver {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{clock::ManualClock, protocol::Raise, supervise::Courier};
+
+    #[actix::test]
+    async fn a_lane_that_cannot_be_read_is_told_of_by_time_once_and_its_end_also_where_an_earlier_run_told_of_it() {
+        let (alerts, mut probe) = Courier::<Raise>::probe(4);
+        let observer = DrainObserver {
+            metrics: Arc::new(Metrics::new().expect("the catalogue is sound")),
+            health: Arc::default(),
+            raiser: Raiser::start(alerts),
+            clock: ManualClock::at(1),
+            stamps: Vec::new(),
+            recovery: Mutex::new(None),
+            waiting: Box::new(|| 0),
+            left_unreadable: AtomicU64::new(0b100),
+        };
+        let error = std::io::Error::from_raw_os_error(libc::EIO);
+        let told = |lane: usize, seconds| observer.medium_failed(lane, 1, Duration::from_secs(seconds), &error);
+        told(0, 0);
+        observer.medium_works(0);
+        // One try that took 8 s says more than five that took a moment.
+        told(1, 8);
+        told(1, 16);
+        observer.medium_silent(1, Duration::from_secs(10));
+        observer.medium_works(1);
+        observer.medium_silent(0, Duration::from_secs(10));
+        for _ in 0..2 {
+            observer.medium_works(2);
+        }
+        let raised = probe.recv().await.expect("raised").transitions;
+        let seen: Vec<_> = raised.iter().map(|one| (one.name.as_str(), one.subject.as_str(), one.firing)).collect();
+        let unreadable = |lane, firing| (BUFFER_UNREADABLE, lane, firing);
+        assert_eq!(seen, [unreadable("1", true), unreadable("1", false), unreadable("0", true), unreadable("2", false)]);
     }
 }

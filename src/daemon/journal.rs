@@ -5,7 +5,7 @@
 //! with it ends what an earlier run left open.
 
 use std::{
-    io,
+    fs, io,
     sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
@@ -13,7 +13,7 @@ use crate::{
     buffer::{
         Buffer,
         journal::{
-            Damage, Forked, Recovered,
+            DIRECTORY_ONLY, Damage, Forked, RESTORED, Recovered,
             disk::RealDisk,
             tier::{JournalBuffer, JournalObserver, JournalSettings, Room},
         },
@@ -25,6 +25,8 @@ use crate::{
     ingest::raiser::Raiser,
     supervise::LoopStamp,
 };
+
+use super::drain::DIRECTORY_RESTORED;
 
 /// The folder in the data directory.
 const FOLDER: &str = "journal";
@@ -97,11 +99,15 @@ impl Observer {
     }
 
     fn transition(&self, name: &str, level: Level, firing: bool, text: String) {
+        self.transition_of((name, "journal"), level, firing, text);
+    }
+
+    fn transition_of(&self, (name, subject): (&str, &str), level: Level, firing: bool, text: String) {
         let now_us = self.clock.now_us();
         (self.raise)(vec![Transition {
             kind: AlertKind::System,
             name: name.into(),
-            subject: "journal".into(),
+            subject: subject.into(),
             level,
             firing,
             observed_at_us: now_us,
@@ -120,6 +126,15 @@ impl Observer {
 
     fn over(&self, name: &str, text: &str) {
         self.transition(name, Level::Critical, false, text.into());
+    }
+
+    /// Streams that end here may have numbers behind the backup; which readings had them, only their senders know.
+    fn put_back_alone(&self) {
+        let text = "the data directory was put back from a backup, the database was not: what waited goes on under new streams, and what the \
+                    database has already is counted as duplicate; readings that were acknowledged after the backup and were not in the \
+                    database are lost, and their receipts say so; how many is not known";
+        log::error!(target: "belayd::buffer", "{text}");
+        self.transition_of((DIRECTORY_RESTORED, "daemon"), Level::Critical, true, text.into());
     }
 
     fn recovered(&self, recovered: &Recovered) {
@@ -248,10 +263,15 @@ pub(super) fn open_buffer(settings: &Config, observer: Observer) -> Result<Arc<d
     let disk = RealDisk::create(&dir).map_err(fault)?;
     let observer = Arc::new(observer);
     observer.begun();
+    // The opening removes it.
+    let alone = fs::read_to_string(dir.join(RESTORED)).is_ok_and(|mark| mark.lines().next() == Some(DIRECTORY_ONLY));
     let journal =
         JournalSettings { journal_bytes: buffer.journal_bytes, queue_bytes: buffer.memory_bytes, streams: buffer.streams };
     let (journal, recovered) = JournalBuffer::open(disk, journal, observer.clone()).map_err(fault)?;
     observer.recovered(&recovered);
+    if alone && recovered.restored {
+        observer.put_back_alone();
+    }
     Ok(Arc::new(journal))
 }
 

@@ -8,6 +8,7 @@ mod directory;
 mod drain;
 mod heartbeat;
 mod journal;
+mod left_open;
 mod redis;
 mod redis_leases;
 mod reload;

@@ -13,6 +13,7 @@ use super::{
     drain::{DrainObserver, OnCommitted, StoreWriter},
     heartbeat::{self, Heartbeat},
     journal::{self, open_buffer},
+    left_open::{ended_by_start, unreadable},
     redis, redis_leases, while_doing,
     wiring::{
         HeldBy, last_run, load_alerts, load_baselines, on_open, pollers, raise, save_baselines, save_phases, start_relay,
@@ -120,6 +121,8 @@ impl Daemon {
         let raiser = Raiser::start(alert.courier());
         outbox.set_raise(raise(&raiser));
         raise(&raiser)(vec![last_run(left_open, &settings, started.0)]);
+        let before = alerts.open();
+        raise(&raiser)(ended_by_start(&before, &settings, started.0));
 
         let buffer = open_buffer(
             &settings,
@@ -215,6 +218,8 @@ impl Daemon {
             });
         }
 
+        let (left_unreadable, gone) = unreadable(&before, buffer.lanes(), started.0);
+        raise(&raiser)(gone);
         let observer = DrainObserver {
             metrics: metrics.clone(),
             health: health.clone(),
@@ -226,6 +231,7 @@ impl Daemon {
                 let buffer = buffer.clone();
                 move || buffer.stats().rows
             }),
+            left_unreadable: left_unreadable.into(),
         };
         let drain_settings = DrainSettings { batch_rows: settings.buffer.batch_rows, breaker: settings.store.breaker };
         let writer = |lane| -> Box<dyn Writer> {

@@ -115,9 +115,12 @@ impl MonitorActor {
         let views = self.parts.views.clone();
         let figures = self.probe.look();
         views.set_host(figures);
+        // Looked at before and after: a lane may begin a new stream meanwhile.
+        let known = views.accounted();
         let (stats, account) = views.account();
-        let mut looks = conditions_now(&figures, &views.config.load().monitor, &stats);
-        looks.extend(views.recovery(&stats, &account).conditions());
+        let known = (known && views.accounted()).then_some(&account);
+        let mut looks = conditions_now(&figures, &views.config.load().monitor, &stats, known);
+        looks.extend(views.recovery(&stats, &account).conditions(known.is_some()));
         looks.extend(self.fillings(&figures, &stats));
         views.set_full_in(FullIn { journal: self.journal.full_in(), disk: self.disk.full_in() });
         let known = views.sources.list();
@@ -162,11 +165,12 @@ impl MonitorActor {
     }
 }
 
-/// What host and buffer look like, as conditions.
-fn conditions_now(figures: &HostFigures, limits: &MonitorConfig, stats: &BufferStats) -> Vec<Condition> {
+/// What host and buffer look like, as conditions. `account` is that of every stream of this directory, `None` while the database has not told
+/// it: then nobody knows what is lost, and an alert of an earlier run is neither over nor raised anew.
+fn conditions_now(figures: &HostFigures, limits: &MonitorConfig, stats: &BufferStats, account: Option<&Account>) -> Vec<Condition> {
     let share = |part: u64, whole: u64| if whole == 0 { 0.0 } else { part as f64 * 100.0 / whole as f64 };
     let fill = stats.rows_bound.map_or(0.0, |bound| share(stats.rows, bound)).max(share(stats.bytes, stats.bytes_bound));
-    let Account { lost, quarantined, void, .. } = stats.account;
+    let gone = account.map_or(f64::NAN, |account| (account.lost + account.quarantined + account.void) as f64);
     let mut buffer = Condition::percent("buffer-high", "Fill of the buffer", Level::Warning, fill, BUFFER_PERCENT);
     buffer.subject = "buffer".into();
     let cpu = Condition::percent("cpu-high", "CPU of the host", Level::Warning, figures.cpu_percent, limits.cpu_percent);
@@ -182,7 +186,7 @@ fn conditions_now(figures: &HostFigures, limits: &MonitorConfig, stats: &BufferS
             "",
             stats.difference.unsigned_abs() as f64,
         ),
-        Condition::never("readings-lost", "buffer", "Acknowledged readings that are gone", "", (lost + quarantined + void) as f64),
+        Condition::never("readings-lost", "buffer", "Acknowledged readings that are gone", "", gone),
     ]
 }
 
@@ -252,7 +256,7 @@ mod tests {
             oldest_age_ms: 0,
             waiters: 0,
             lost_ends: 0,
-            account: Account { lost: 2, ..Account::default() },
+            account: Account::default(),
             abandoned: 0,
             difference: -3,
         }
@@ -267,7 +271,9 @@ mod tests {
             process: ProcessFigures::default(),
         };
         let limits = MonitorConfig { interval: TICK, cpu_percent: 80.0, memory_percent: 90.0, disk_percent: 85.0 };
-        let mut looks = conditions_now(&figures, &limits, &stats());
+        // Of an earlier stream: the ones being written have lost nothing.
+        let account = Account { lost: 2, ..Account::default() };
+        let mut looks = conditions_now(&figures, &limits, &stats(), Some(&account));
         let status = |state| SourceStatus { name: "plant".into(), state, error: Some("refused".into()), ..SourceStatus::default() };
         looks.push(source_condition("plant", Some(&status(SourceState::Failing))));
         assert!(source_condition("plant", Some(&status(SourceState::Starting))).value.is_nan());
@@ -285,5 +291,14 @@ mod tests {
             ]
         );
         assert!(looks.iter().all(|look| NAMES.contains(&look.name)));
+
+        let unknown = conditions_now(&figures, &limits, &stats(), None);
+        let mut conditions = Conditions::default();
+        conditions.resume("readings-lost", "buffer", Level::Critical);
+        let told = |transitions: Vec<Transition>| -> Vec<(String, bool)> {
+            transitions.into_iter().filter(|one| one.name == "readings-lost").map(|one| (one.name, one.firing)).collect()
+        };
+        assert_eq!(told(conditions.step(&unknown, 1)), [], "nobody knows yet whether that is over");
+        assert_eq!(told(conditions.step(&looks, 2)), [], "it goes on");
     }
 }

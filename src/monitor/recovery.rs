@@ -62,7 +62,8 @@ impl Recovery {
         }
     }
 
-    pub(super) fn conditions(&self) -> Vec<Condition> {
+    /// `known`: the account is whole; before, its level is neither kept nor missed.
+    pub(super) fn conditions(&self, known: bool) -> Vec<Condition> {
         let late = |subject: &str, what: &'static str, (value, limit): (f64, f64), looks: u32| Condition {
             name: RECOVERY_LATE,
             subject: subject.into(),
@@ -76,7 +77,11 @@ impl Recovery {
             cause: None,
         };
         let (percent, wanted) = self.success_percent;
-        let missing = if self.judged { 100.0 - percent } else { 0.0 };
+        let missing = match (known, self.judged) {
+            (false, _) => f64::NAN,
+            (true, false) => 0.0,
+            (true, true) => 100.0 - percent,
+        };
         let success = Condition {
             level: Level::Critical,
             unit: " %",
@@ -153,7 +158,7 @@ mod tests {
             judged: true,
         };
         let late = |recovery: Recovery| -> Vec<String> {
-            recovery.conditions().into_iter().filter(|look| look.value > look.limit).map(|look| look.subject).collect()
+            recovery.conditions(true).into_iter().filter(|look| look.value > look.limit).map(|look| look.subject).collect()
         };
         assert!(late(good).is_empty());
         assert_eq!(late(Recovery { outbox_s: (2.1, 2.0), ..good }), ["outbox"]);
@@ -161,5 +166,7 @@ mod tests {
         assert_eq!(late(Recovery { running_s: (301.0, 300.0), ..good }), ["database"]);
         assert_eq!(late(Recovery { success_percent: (99.0, 99.9), ..good }), ["readings"]);
         assert!(late(Recovery { success_percent: (90.0, 99.9), judged: false, ..good }).is_empty());
+        let unknown = good.conditions(false);
+        assert!(unknown.iter().find(|look| look.subject == "readings").is_some_and(|look| look.value.is_nan()), "not over either");
     }
 }

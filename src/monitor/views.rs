@@ -122,6 +122,14 @@ impl Views {
         (stats, account)
     }
 
+    /// Whether the account is whole: the database has told the sums of every stream that is written now, and of the earlier ones.
+    pub fn accounted(&self) -> bool {
+        (0..self.buffer.lanes()).all(|lane| {
+            let stream = self.buffer.stream(lane);
+            stream.is_nil() || self.health.is_attached(lane, stream)
+        })
+    }
+
     /// A person decided about a failed reading: the sums follow.
     pub fn follow_decision(&self, delta: &Delta) {
         if !self.buffer.writes(delta.stream) {

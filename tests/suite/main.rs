@@ -15,6 +15,7 @@ mod instances;
 mod integrity;
 #[cfg(feature = "fault-injection")]
 mod kill_campaign;
+mod left_open;
 mod network;
 mod outage;
 mod outage_kinds;

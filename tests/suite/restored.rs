@@ -14,9 +14,9 @@ use crate::support::{
 };
 
 /// Small, so that its segments are of 1 MB and roll.
-const SMALL: &str = "journal_bytes = \"8MB\"\n";
+pub(super) const SMALL: &str = "journal_bytes = \"8MB\"\n";
 /// What waits, waits for the test.
-const SLOW: &str = "[buffer]\nflush_interval = \"1h\"\nbatch_rows = 100000\n";
+pub(super) const SLOW: &str = "[buffer]\nflush_interval = \"1h\"\nbatch_rows = 100000\n";
 
 fn batch(from: i64, rows: i64) -> String {
     let reading = |n: i64| {
@@ -26,7 +26,7 @@ fn batch(from: i64, rows: i64) -> String {
 }
 
 /// Pushes in parts of 1,000; each is acknowledged at level `journal`.
-fn push(daemon: &Daemon, from: i64, rows: i64) {
+pub(super) fn push(daemon: &Daemon, from: i64, rows: i64) {
     let client = Client::new(&daemon.address, &daemon.token);
     for from in (from..from + rows).step_by(1_000) {
         let answer = client.post("/api/readings?ack=journal", &batch(from, 1_000));
@@ -35,18 +35,18 @@ fn push(daemon: &Daemon, from: i64, rows: i64) {
 }
 
 /// The database has been opened and has all there is: what comes from now on waits, where the configuration says so.
-fn settle(daemon: &Daemon) {
+pub(super) fn settle(daemon: &Daemon) {
     let answer = daemon.post("/api/readings?ack=store", r#"{"engineId":"first","rpm":1}"#);
     assert_eq!((answer.status, answer.json()["ack"].as_str()), (202, Some("store")), "{answer:?}");
     daemon.drained();
 }
 
-fn alert(daemon: &Daemon, name: &str) -> Option<Value> {
+pub(super) fn alert(daemon: &Daemon, name: &str) -> Option<Value> {
     let alerts = daemon.get("/api/alerts").json();
     alerts["items"].as_array().and_then(|all| all.iter().find(|alert| alert["name"] == name).cloned())
 }
 
-fn wait_for_alert(daemon: &Daemon, name: &str) -> Value {
+pub(super) fn wait_for_alert(daemon: &Daemon, name: &str) -> Value {
     daemon.wait_for(name, Duration::from_secs(20), |daemon| alert(daemon, name).is_some_and(|alert| alert["state"] != "resolved"));
     alert(daemon, name).expect("just seen")
 }
@@ -55,7 +55,7 @@ fn readings_of(side: &Side, daemon: &Daemon) -> usize {
     side.keys(daemon).len()
 }
 
-fn segments(daemon: &Daemon) -> Vec<PathBuf> {
+pub(super) fn segments(daemon: &Daemon) -> Vec<PathBuf> {
     let files = fs::read_dir(daemon.dir().join("data/journal")).expect("the journal").flatten().map(|file| file.path());
     let mut found: Vec<_> = files.filter(|file| file.extension().is_some_and(|end| end == "seg")).collect();
     found.sort();
@@ -324,6 +324,36 @@ fn numbers_acknowledged_after_a_backup_are_not_given_to_other_readings_after_its
         let next = other.post("/api/readings?ack=store", &batch(6_000, 1_000)).json()["receipt"].clone();
         assert_eq!(next["stream"], fresh["stream"]);
         assert_eq!(other.metric("belayd_conservation_violation"), 0.0);
+    });
+}
+
+#[test]
+fn nor_are_they_where_the_directory_alone_comes_back_and_the_database_stands_within_what_it_holds() {
+    on_both(|from, _| {
+        let mut daemon = from.setup_with(SLOW).start();
+        settle(&daemon);
+        push(&daemon, 0, 1_000);
+        let file = daemon.dir().join("backup.tar.gz");
+        done(&daemon, &["backup", path(&file)]);
+        let late = daemon.post("/api/readings?ack=journal", &batch(1_000, 1_000)).json()["receipt"].clone();
+        daemon.kill();
+        done(&daemon, &["restore", path(&file), "--only", "directory", "--replace"]);
+        daemon.start_again();
+        wait_for_alert(&daemon, "directory-restored");
+        let fresh = daemon.post("/api/readings?ack=store", &batch(5_000, 1_000)).json()["receipt"].clone();
+        assert_ne!(fresh["stream"], late["stream"]);
+        daemon.drained();
+        assert_eq!((receipt(&daemon, &late, 0), receipt(&daemon, &fresh, 0)), ("lost".to_owned(), "stored".to_owned()));
+        assert_eq!(readings_of(&from, &daemon), 2_001, "what waited at the backup, and what came after the restore");
+        assert_eq!(daemon.metric("belayd_readings_duplicate_total"), 0.0, "the mark says what the database has already");
+        assert_eq!(daemon.metric("belayd_conservation_violation"), 0.0);
+        // It was a moment: the next start goes on as usual, and ends the alert.
+        assert!(daemon.stop().success());
+        daemon.start_again();
+        let over = |daemon: &Daemon| alert(daemon, "directory-restored").is_some_and(|alert| alert["state"] == "resolved");
+        daemon.wait_for("the alert's end", Duration::from_secs(60), over);
+        let next = daemon.post("/api/readings?ack=store", &batch(6_000, 1_000)).json()["receipt"].clone();
+        assert_eq!(next["stream"], fresh["stream"]);
     });
 }
 

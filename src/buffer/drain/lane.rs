@@ -7,6 +7,7 @@
 //! ```
 
 use std::{
+    io,
     sync::{
         Arc, Condvar, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -40,13 +41,19 @@ pub(super) struct Lane {
     stop: AtomicBool,
     asleep: Mutex<bool>,
     signal: Condvar,
+    /// The call to the database.
     call: Call,
+    /// The call to the medium.
+    reading: Call,
+    /// Since when the medium has failed, and how often in a row.
+    failing: Mutex<Option<(Instant, u32)>>,
 }
 
 /// Why a lane's loop leaves what it does.
 enum Interrupted {
     Write(WriteFailed),
-    Medium(std::io::Error),
+    /// Told already.
+    Medium,
 }
 
 impl From<WriteFailed> for Interrupted {
@@ -55,9 +62,9 @@ impl From<WriteFailed> for Interrupted {
     }
 }
 
-impl From<std::io::Error> for Interrupted {
-    fn from(error: std::io::Error) -> Self {
-        Self::Medium(error)
+impl From<io::Error> for Interrupted {
+    fn from(_: io::Error) -> Self {
+        Self::Medium
     }
 }
 
@@ -80,6 +87,8 @@ impl Lane {
             asleep: Mutex::new(false),
             signal: Condvar::new(),
             call: Call::default(),
+            reading: Call::default(),
+            failing: Mutex::default(),
         }
     }
 
@@ -104,15 +113,44 @@ impl Lane {
         self.call.look(
             silence,
             || self.observer.alive(self.lane),
-            |since, cause| {
+            |since| {
+                let message = format!("no answer for {} s; it may be stopped or stuck", silence.as_secs());
+                let cause = WriteFailed { verdict: Verdict::Outage, code: None, message };
                 self.circuit.silent(self.observer.as_ref(), since, cause, waiting());
             },
+        );
+        self.reading.look(
+            silence,
+            || self.observer.alive(self.lane),
+            |since| self.observer.medium_silent(self.lane, since.elapsed()),
         );
     }
 
     /// A call that ended in a panic has ended.
     pub(super) fn forget_call(&self) {
         self.call.forget();
+        self.reading.forget();
+    }
+
+    /// Asks the medium under watch: a disk that tries for long before it gives up must not look like a hang of ours.
+    fn read<T>(&self, call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        let began = Instant::now();
+        let result = self.reading.watched(call);
+        if let Err(error) = &result {
+            let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+            let (since, times) = failing.get_or_insert((began, 0));
+            *times += 1;
+            let (lasting, times) = (since.elapsed(), *times);
+            drop(failing);
+            self.observer.medium_failed(self.lane, times, lasting, error);
+        }
+        result
+    }
+
+    /// What waits was read, or nothing does.
+    fn readable(&self) {
+        self.failing.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.observer.medium_works(self.lane);
     }
 
     fn wake(&self) {
@@ -150,7 +188,6 @@ impl Lane {
         // Opened, and nothing asked of the database since.
         let mut fresh = false;
         let mut moved = 0;
-        let mut medium_failures = 0;
         while !self.stopping() {
             self.observer.alive(self.lane);
             self.buffer.turn(self.lane);
@@ -186,17 +223,11 @@ impl Lane {
                 self.sleep(IDLE_STEP, true);
                 Ok(())
             };
-            if medium_failures > 0 && done.is_ok() {
-                medium_failures = 0;
-                self.observer.medium_works(self.lane);
-            }
             match done {
                 Ok(()) => moved = if open && self.buffer.waiting(self.lane) == 0 { 0 } else { moved },
-                Err(Interrupted::Medium(error)) => {
+                Err(Interrupted::Medium) => {
                     // It says nothing of the database: another lane may try that.
                     self.circuit.nothing_tried(self.lane);
-                    medium_failures += 1;
-                    self.observer.medium_failed(self.lane, medium_failures, &error);
                     self.flush.store(true, Ordering::Release);
                     self.pause(MEDIUM_PAUSE);
                 }
@@ -218,10 +249,8 @@ impl Lane {
         for _ in 0..ATTACHES_MAX {
             let stream = self.buffer.stream(self.lane);
             let position = self.call.watched(|| writer.open(stream))?;
-            let attached = self.buffer.attach(self.lane, &position)?;
-            if attached != Attached::Resumed {
-                self.observer.attached(&attached);
-            }
+            let attached = self.read(|| self.buffer.attach(self.lane, &position))?;
+            self.observer.attached(self.lane, stream, &attached);
             if !matches!(attached, Attached::DirectoryRestored { .. }) {
                 return Ok(stream);
             }
@@ -254,7 +283,8 @@ impl Lane {
             }
             // batch_rows may be set above the ceiling.
             let limit = waiting.max(batch_rows).min(u64::from(MAX_BATCH_ROWS)) as u32;
-            let work = self.buffer.next(self.lane, limit.min(*ceiling))?;
+            let work = self.read(|| self.buffer.next(self.lane, limit.min(*ceiling)))?;
+            self.readable();
             if matches!(work, Work::Nothing) {
                 break;
             }
@@ -272,6 +302,8 @@ impl Lane {
                 ordered = self.buffer.waiting(self.lane);
             }
         }
+        // Where nothing waits there is nothing that could not be read.
+        self.readable();
         if fresh {
             if (0..self.buffer.lanes()).all(|lane| self.buffer.waiting(lane) == 0) {
                 self.circuit.succeeded(self.observer.as_ref(), self.lane, || 0);

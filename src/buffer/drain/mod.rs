@@ -92,11 +92,14 @@ pub trait Observer: Send + Sync {
     fn alive(&self, lane: usize);
     /// A transaction was committed.
     fn settled(&self, outcome: &DrainOutcome, took: Duration);
-    /// A lane compared its frames with the database; told where that was not as expected.
-    fn attached(&self, attached: &Attached);
-    /// What waits in `lane` could not be read, `times` in a row; tried again, five times a second.
-    fn medium_failed(&self, lane: usize, times: u32, error: &std::io::Error);
-    /// It can be read again.
+    /// A lane compared its frames of `stream` with the database, which was opened for it.
+    fn attached(&self, lane: usize, stream: StreamId, attached: &Attached);
+    /// What waits in `lane` could not be read, `times` in a row and for `lasting`; tried again, five times a second where the answer
+    /// comes at once.
+    fn medium_failed(&self, lane: usize, times: u32, lasting: Duration, error: &std::io::Error);
+    /// What waits in `lane` has been asked for and not answered for `lasting`; told once a call.
+    fn medium_silent(&self, lane: usize, lasting: Duration);
+    /// It can be read; told at every reading.
     fn medium_works(&self, lane: usize);
     /// The database ceased to answer, or does again.
     fn health(&self, change: &HealthChange);

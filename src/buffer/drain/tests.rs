@@ -1,6 +1,11 @@
 //! The drain against a scripted database.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicU32, Ordering},
+    mpsc,
+};
+use std::time::Instant;
 
 use tokio::sync::oneshot;
 
@@ -60,8 +65,9 @@ struct Seen(Mutex<Vec<bool>>);
 
 impl Observer for Seen {
     fn alive(&self, _: usize) {}
-    fn attached(&self, _: &Attached) {}
-    fn medium_failed(&self, _: usize, _: u32, _: &std::io::Error) {}
+    fn attached(&self, _: usize, _: StreamId, _: &Attached) {}
+    fn medium_failed(&self, _: usize, _: u32, _: Duration, _: &std::io::Error) {}
+    fn medium_silent(&self, _: usize, _: Duration) {}
     fn medium_works(&self, _: usize) {}
     fn circuit(&self, _: CircuitState) {}
     fn settled(&self, _: &DrainOutcome, _: Duration) {}
@@ -136,9 +142,20 @@ fn a_panic_in_a_driver_loses_nothing() {
     assert_eq!(buffer.stats().rows, 0);
 }
 
-/// Two lanes: the first is on a disk that cannot be read, the second is whole.
+/// Two lanes: the first is on a disk that cannot be read, or that answers what and when the test says; the second is whole.
 #[derive(Debug)]
-struct HalfBroken(MemoryBuffer);
+struct HalfBroken(MemoryBuffer, Option<Mutex<mpsc::Receiver<std::io::Result<()>>>>);
+
+impl HalfBroken {
+    fn ask(&self, lane: usize) -> std::io::Result<()> {
+        match &self.1 {
+            _ if lane > 0 => Ok(()),
+            None => Err(std::io::Error::from_raw_os_error(libc::EIO)),
+            // The test has said enough: it is whole from now on.
+            Some(answers) => answers.lock().expect("no panic here").recv().unwrap_or(Ok(())),
+        }
+    }
+}
 
 impl Buffer for HalfBroken {
     fn tier(&self) -> &'static str {
@@ -160,13 +177,15 @@ impl Buffer for HalfBroken {
         self.0.refuses(batch)
     }
     fn waiting(&self, lane: usize) -> u64 {
-        if lane == 0 { 1 } else { self.0.waiting(0) }
+        if lane == 0 && self.1.is_none() { 1 } else { self.0.waiting(0) }
     }
     fn attach(&self, lane: usize, position: &Position) -> std::io::Result<Attached> {
-        if lane == 0 { Err(std::io::Error::from_raw_os_error(libc::EIO)) } else { self.0.attach(0, position) }
+        self.ask(lane)?;
+        self.0.attach(0, position)
     }
     fn next(&self, lane: usize, max_rows: u32) -> std::io::Result<Work> {
-        if lane == 0 { Err(std::io::Error::from_raw_os_error(libc::EIO)) } else { self.0.next(0, max_rows) }
+        self.ask(lane)?;
+        self.0.next(0, max_rows)
     }
     fn settle(&self, _: usize, outcome: &DrainOutcome) {
         self.0.settle(0, outcome);
@@ -188,7 +207,7 @@ impl Buffer for HalfBroken {
 #[test]
 fn a_lane_that_cannot_be_read_does_not_keep_the_others_from_the_database() {
     let script = Arc::new(Mutex::new(Script { failures: 4, ..Script::default() }));
-    let buffer = Arc::new(HalfBroken(MemoryBuffer::new(100_000, 10_000_000)));
+    let buffer = Arc::new(HalfBroken(MemoryBuffer::new(100_000, 10_000_000), None));
     let waiter = submit(buffer.as_ref(), 700);
     let (handle, threads) = DrainHandle::start(
         buffer.clone(),
@@ -201,4 +220,69 @@ fn a_lane_that_cannot_be_read_does_not_keep_the_others_from_the_database() {
     assert_eq!(waiter.blocking_recv(), Ok(AckLevel::Store));
     handle.stop();
     threads.into_iter().for_each(|thread| thread.join().expect("the thread ends"));
+}
+
+/// What is told of the medium, and how often the lane was said to be alive.
+#[derive(Default)]
+struct Medium(Mutex<Vec<&'static str>>, AtomicU32);
+
+impl Medium {
+    fn tell(&self, what: &'static str) {
+        self.0.lock().expect("no panic here").push(what);
+    }
+    fn told(&self) -> Vec<&'static str> {
+        self.0.lock().expect("no panic here").clone()
+    }
+}
+
+impl Observer for Medium {
+    fn alive(&self, _: usize) {
+        self.1.fetch_add(1, Ordering::AcqRel);
+    }
+    fn attached(&self, _: usize, _: StreamId, _: &Attached) {
+        self.tell("attached");
+    }
+    fn medium_failed(&self, _: usize, _: u32, _: Duration, _: &std::io::Error) {
+        self.tell("failed");
+    }
+    fn medium_silent(&self, _: usize, _: Duration) {
+        self.tell("silent");
+    }
+    fn medium_works(&self, _: usize) {
+        self.tell("works");
+    }
+    fn circuit(&self, _: CircuitState) {}
+    fn settled(&self, _: &DrainOutcome, _: Duration) {}
+    fn health(&self, _: &HealthChange) {}
+}
+
+#[test]
+fn a_disk_that_answers_late_is_told_of_while_it_is_asked_and_does_not_make_the_lane_look_hung() {
+    let (answer, answers) = mpsc::channel();
+    let buffer = Arc::new(HalfBroken(MemoryBuffer::new(100_000, 10_000_000), Some(Mutex::new(answers))));
+    let (script, seen) = (Arc::new(Mutex::new(Script::default())), Arc::new(Medium::default()));
+    let waiter = submit(buffer.as_ref(), 700);
+    let breaker = crate::domain::breaker::BreakerSettings::STORE;
+    let settings = DrainSettings { batch_rows: 100, breaker };
+    let lane = Arc::new(Lane::new(0, buffer, seen.clone(), settings, Arc::new(Circuit::new(breaker))));
+    let mine = lane.clone();
+    let thread = thread::spawn(move || mine.run(&mut Scripted(script)));
+    // First it is asked where the database stands, then for what waits.
+    for (times, reply) in [(1, Ok(())), (2, Err(std::io::Error::from_raw_os_error(libc::EIO)))] {
+        let began = Instant::now();
+        while seen.told().iter().filter(|what| **what == "silent").count() < times {
+            assert!(began.elapsed() < Duration::from_secs(60), "{:?}", seen.told());
+            lane.look_at_call(Duration::ZERO);
+            thread::sleep(Duration::from_millis(1));
+        }
+        let before = seen.1.load(Ordering::Acquire);
+        lane.look_at_call(Duration::ZERO);
+        assert_eq!(seen.1.load(Ordering::Acquire), before + 1, "a sign of life while it waits");
+        answer.send(reply).expect("it waits for it");
+    }
+    drop(answer);
+    assert_eq!(waiter.blocking_recv(), Ok(AckLevel::Store));
+    lane.stop();
+    thread.join().expect("the thread ends");
+    assert_eq!(seen.told()[..5], ["silent", "attached", "silent", "failed", "works"]);
 }

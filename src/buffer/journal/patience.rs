@@ -15,8 +15,9 @@ use super::disk::{Disk, DiskFile};
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a reader's segment that cannot be read in parts, or not be opened, is asked for before the readings in there are given up.
 pub(super) const READ_PATIENCE: Duration = Duration::from_secs(30);
-/// Least number of tries in that time: a lane that did not ask has not been refused.
-const READ_TRIES_MIN: u32 = 20;
+/// From one try to the next no more than this counts: a lane that did not ask, because the database was away, has not been refused.
+/// Longer than what a disk takes for one sector that it cannot read.
+const READ_STEP_MAX: Duration = Duration::from_secs(15);
 /// From one try to the next.
 const PAUSE: Duration = Duration::from_millis(250);
 
@@ -49,8 +50,10 @@ pub(super) struct Failing {
     pub(super) segment: u64,
     /// Where the step began that failed last.
     pub(super) offset: u64,
-    since: Instant,
-    tries: u32,
+    /// When it was refused last.
+    last: Instant,
+    /// How long it has been refused.
+    refused: Duration,
     /// It has been asked for long enough.
     pub(super) given_up: bool,
 }
@@ -60,11 +63,12 @@ impl Failing {
     pub(super) fn again(failing: &mut Option<Self>, now: Instant, segment: u64, offset: u64, error: io::Error) -> io::Result<()> {
         let failing = match failing {
             Some(failing) if failing.segment == segment => failing,
-            other => other.insert(Self { segment, offset, since: now, tries: 0, given_up: false }),
+            other => other.insert(Self { segment, offset, last: now, refused: Duration::ZERO, given_up: false }),
         };
         failing.offset = offset;
-        failing.tries += 1;
-        failing.given_up |= failing.tries > READ_TRIES_MIN && now.saturating_duration_since(failing.since) >= READ_PATIENCE;
+        failing.refused += now.saturating_duration_since(failing.last).min(READ_STEP_MAX);
+        failing.last = now;
+        failing.given_up |= failing.refused >= READ_PATIENCE;
         if failing.given_up { Ok(()) } else { Err(error) }
     }
 }

@@ -94,6 +94,11 @@ fn no_file_is_replaced_by_a_new_segment() {
 
 /// Everything that the reader gives, asked once a second as a drain would. With how many times it failed.
 fn drain_patiently(disk: &ModelDisk, log: &Log<ModelDisk>) -> (Vec<Item>, u32) {
+    drain_every(Duration::from_secs(1), disk, log)
+}
+
+/// The same, with another time from one failure to the next.
+fn drain_every(pause: Duration, disk: &ModelDisk, log: &Log<ModelDisk>) -> (Vec<Item>, u32) {
     let mut reader = LaneReader::new(log.shared(), 0);
     let (mut items, mut failures) = (Vec::new(), 0);
     loop {
@@ -102,7 +107,7 @@ fn drain_patiently(disk: &ModelDisk, log: &Log<ModelDisk>) -> (Vec<Item>, u32) {
             Ok(None) => return (items, failures),
             Err(_) => {
                 failures += 1;
-                disk.wait(Duration::from_secs(1));
+                disk.wait(pause);
             }
         }
     }
@@ -142,6 +147,26 @@ fn blocks_that_stay_unreadable_are_given_up_in_the_end_and_their_segment_is_kept
     let kept =
         log.shared().take_damage().into_iter().find_map(|damage| damage.quarantine_file.filter(|file| file.ends_with(".seg")));
     assert_eq!(disk.content(&kept.expect("told")), before);
+}
+
+#[test]
+fn a_disk_that_takes_long_for_each_try_is_given_up_after_as_long_and_one_that_was_not_asked_is_not() {
+    for (pause, refused) in [(8, 4), (16, 2), (3_600, 2)] {
+        let disk = ModelDisk::new();
+        filled(&disk);
+        let (log, _) = opened(&disk);
+        disk.spoil(&disk.segments()[1], 3);
+        let (_, failures) = drain_every(Duration::from_secs(pause), &disk, &log);
+        assert_eq!(failures, refused, "{pause} s from one try to the next");
+    }
+    let disk = ModelDisk::new();
+    filled(&disk);
+    let (log, _) = opened(&disk);
+    let name = disk.segments()[1].clone();
+    disk.inner().shut.insert(name, 2);
+    let (items, failures) = drain_every(Duration::from_secs(3_600), &disk, &log);
+    assert_eq!((items.len(), failures), (300, 2), "refused twice, an hour apart");
+    assert!(log.shared().take_damage().is_empty());
 }
 
 #[test]
