@@ -1,6 +1,7 @@
 //! The house rules, kept by a test: who may import whom, how long a file may be, whose licences are allowed, and that what
 //! the documentation promises is held to the code by somebody.
 
+mod alerts;
 mod licences;
 
 use std::{
