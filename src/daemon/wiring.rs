@@ -185,6 +185,8 @@ pub(super) fn on_open(views: &Arc<Views>, buffer: &Arc<dyn Buffer>, instance: &s
         // The sums that the medium takes over now hold every decision so far.
         views.forget_decisions(stream);
         views.set_earlier(earlier_streams(conn, buffer.as_ref(), &instance)?);
+        let keep = views.config.load().retention.readings;
+        store::partitions::make_ahead(conn, views.clock.now_us(), store::partitions::width_us(keep))?;
         if !loaded {
             let limit = u32::try_from(views.config.load().readings.max_engines).unwrap_or(u32::MAX);
             let newest = store::readings::latest_per_engine(conn, limit)?;

@@ -88,7 +88,7 @@ impl Conn {
         self.finish(f)
     }
 
-    fn is_in_transaction(&mut self) -> bool {
+    pub(super) fn is_in_transaction(&mut self) -> bool {
         match self {
             Self::Sqlite(conn) => AnsiTransactionManager::transaction_manager_status_mut(conn).transaction_depth(),
             Self::Pg(conn) => AnsiTransactionManager::transaction_manager_status_mut(conn).transaction_depth(),

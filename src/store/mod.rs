@@ -24,6 +24,7 @@ pub mod integrity;
 pub mod leases;
 pub mod ledger;
 pub mod migrate;
+pub mod partitions;
 mod place;
 pub mod pool;
 pub mod readings;

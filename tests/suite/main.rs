@@ -25,6 +25,7 @@ mod recovery;
 mod redis;
 mod relay;
 mod restored;
+mod retention;
 mod simulate;
 mod store;
 #[cfg(feature = "fault-injection")]

@@ -1,4 +1,9 @@
 //! Retention of the store: readings, ledger, decided failures and settled deliveries that are older than they must be kept.
+//!
+//! Readings on PostgreSQL go a partition at a time, once all of it is too old. What has no partition of its own, or one that is wider than
+//! those of today, goes in slices, as everything does on SQLite.
+
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
@@ -6,7 +11,11 @@ use super::slices::drop_all;
 use crate::{
     config::Config,
     schedule::{Duty, DutyContext, DutyReport, Rhythm},
-    store::{StoreError, deliveries, failures, ledger, readings},
+    store::{
+        Backend, StoreError, StoreResult, deliveries, failures, ledger,
+        partitions::{self, Partition},
+        readings,
+    },
 };
 
 /// See the module.
@@ -34,8 +43,10 @@ impl Duty for Retention {
             let keep = &context.config.retention;
             let (store, before) = (&context.store, |age| context.ago_us(age));
             let (readings_us, ledger_us, deliveries_us) = (before(keep.readings), before(keep.ledger), before(keep.deliveries));
+            let (partitions, readings) = drop_readings(context, readings_us).await?;
             let counts = vec![
-                ("readings", drop_all(context, store, move |c, limit| readings::prune(c, readings_us, limit)).await?),
+                ("partitions", partitions),
+                ("readings", readings),
                 ("ledger", drop_all(context, store, move |c, limit| ledger::prune(c, ledger_us, limit)).await?),
                 ("failures", drop_all(context, store, move |c, limit| failures::prune(c, readings_us, limit)).await?),
                 (
@@ -46,4 +57,55 @@ impl Duty for Retention {
             Ok(DutyReport::of(counts))
         })
     }
+}
+
+/// How often a partition that somebody uses is asked for in one run, and the pause in between: a long query of a person's ends, or the next
+/// run comes.
+const ATTEMPTS: u32 = 10;
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Drops the readings from before `before_us`. Returns how many partitions and how many readings that were.
+async fn drop_readings(context: &DutyContext, before_us: i64) -> StoreResult<(u64, u64)> {
+    let store = &context.store;
+    if store.backend() == Backend::Sqlite {
+        return Ok((0, drop_all(context, store, move |c, limit| readings::prune(c, before_us, limit)).await?));
+    }
+    let (now_us, width_us) = (context.clock.now_us(), partitions::width_us(context.config.retention.readings));
+    context.call(store, move |conn| partitions::make_ahead(conn, now_us, width_us)).await?;
+    // What an earlier run, or another instance, has not brought to its end. Counting is not done under the lease: it takes long, and may
+    // be done by several.
+    let mut rows = store.call(partitions::finish_gone).await?;
+    let (mut dropped, mut slices) = (0, vec![partitions::DEFAULT.to_owned()]);
+    for partition in store.call(partitions::list).await? {
+        if context.is_stopping() {
+            break;
+        }
+        if partition.to_us <= before_us {
+            if take_out(context, &partition).await? {
+                dropped += 1;
+                rows += store.call(partitions::finish_gone).await?;
+            }
+        } else if partition.is_wider(width_us) {
+            slices.push(partition.name);
+        }
+    }
+    for table in slices {
+        rows += drop_all(context, store, move |c, limit| readings::prune_in(c, &table, before_us, limit)).await?;
+    }
+    Ok((dropped, rows))
+}
+
+async fn take_out(context: &DutyContext, partition: &Partition) -> StoreResult<bool> {
+    for _ in 0..ATTEMPTS {
+        let one = partition.clone();
+        if context.call(&context.store, move |conn| partitions::detach(conn, &one)).await? {
+            return Ok(true);
+        }
+        if context.is_stopping() {
+            break;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    log::warn!(target: "belayd::schedule", partition = partition.name.as_str(); "a partition of old readings is in use; the next run tries again");
+    Ok(false)
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Hole, LedgerRow, PART, Stream, Sums, all_streams, decided, ledger_slice, pruned_seq, readings_slice, removed, repair_sums,
 };
-use crate::store::{Conn, StoreResult};
+use crate::store::{Conn, StoreResult, partitions};
 
 /// Rows of one slice.
 const SLICE_ROWS: i64 = 5_000;
@@ -104,6 +104,7 @@ impl Pass {
     /// # Errors
     /// Those of the database.
     pub fn begin(conn: &mut Conn, now_us: i64) -> StoreResult<Self> {
+        partitions::finish_gone(conn)?;
         let removed = removed(conn)?;
         let mut todo = all_streams(conn)?;
         todo.reverse();
@@ -274,6 +275,8 @@ impl Pass {
     }
 
     fn compare(&mut self, conn: &mut Conn) -> StoreResult<()> {
+        // A partition that was taken out meanwhile counts as removed, not as lost.
+        partitions::finish_gone(conn)?;
         let removed_now = removed(conn)?;
         let mut touched: HashSet<(i64, i64)> = HashSet::new();
         for (name, seq) in decided(conn, self.since_us)? {

@@ -18,7 +18,7 @@ mod task;
 
 pub use buckets::{Bucket, BucketMetric, buckets};
 pub use query::{ListFilter, PAGE_MAX, Page, latest_per_engine, list};
-pub use retention::{count, prune, size_bytes};
+pub use retention::{count, prune, prune_in, size_bytes};
 pub use row::StoredReading;
 pub use settle::{Relaying, pass_over, store_for, store_frames};
 

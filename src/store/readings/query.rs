@@ -96,7 +96,7 @@ fn not_a_cursor() -> StoreError {
     StoreError::invalid("the cursor does not belong to this list; start again without it")
 }
 
-pub(super) fn next_engine(conn: &mut Conn, after: &str) -> StoreResult<Option<String>> {
+fn next_engine(conn: &mut Conn, after: &str) -> StoreResult<Option<String>> {
     let engine = readings::table
         .filter(readings::engine_id.gt(after))
         .order((readings::engine_id, readings::observed_at_us))

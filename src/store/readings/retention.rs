@@ -1,9 +1,26 @@
 //! How much there is, and the end of what is old.
 
-use diesel::{prelude::*, sql_types::BigInt};
+use diesel::{
+    prelude::*,
+    sql_types::{BigInt, Text},
+};
 
-use super::query::next_engine;
-use crate::store::{Conn, StoreResult, schema::readings};
+use crate::{
+    on_backend,
+    store::{Conn, StoreResult, schema::readings},
+};
+
+#[derive(QueryableByName)]
+struct Engine {
+    #[diesel(sql_type = Text)]
+    engine_id: String,
+}
+
+#[derive(QueryableByName)]
+struct Cut {
+    #[diesel(sql_type = BigInt)]
+    at_us: i64,
+}
 
 /// Removes readings measured before `before_us`, at most `max_rows`, in one transaction, and returns how many. Fewer than asked
 /// for means that nothing is left to remove.
@@ -11,29 +28,42 @@ use crate::store::{Conn, StoreResult, schema::readings};
 /// # Errors
 /// Those of the database.
 pub fn prune(conn: &mut Conn, before_us: i64, max_rows: u32) -> StoreResult<u64> {
+    prune_in(conn, "readings", before_us, max_rows)
+}
+
+/// [`prune`] in one table: `readings`, or one of its partitions.
+///
+/// # Errors
+/// Those of the database.
+pub fn prune_in(conn: &mut Conn, table: &str, before_us: i64, max_rows: u32) -> StoreResult<u64> {
+    // There is no index on the time alone: from engine to engine, each step one look into the key.
+    let next = format!("SELECT engine_id FROM {table} WHERE engine_id > $1 ORDER BY engine_id, observed_at_us LIMIT 1");
+    // The first row that does not fit any more, where there is one.
+    let cut = format!(
+        "SELECT observed_at_us AS at_us FROM {table} WHERE engine_id = $1 AND observed_at_us < $2 ORDER BY observed_at_us LIMIT 1 OFFSET $3"
+    );
+    let delete = format!("DELETE FROM {table} WHERE engine_id = $1 AND observed_at_us < $2");
     conn.write(|conn| {
-        let mut removed = 0;
-        let mut engine = next_engine(conn, "")?;
-        while let Some(current) = engine {
-            let room = i64::from(max_rows) - removed;
-            // The first row that does not fit any more, where there is one.
-            let cut: Option<i64> = readings::table
-                .filter(readings::engine_id.eq(&current))
-                .filter(readings::observed_at_us.lt(before_us))
-                .order(readings::observed_at_us)
-                .offset(room)
-                .limit(1)
-                .select(readings::observed_at_us)
-                .first(conn)
-                .optional()?;
-            let gone = readings::table
-                .filter(readings::engine_id.eq(&current))
-                .filter(readings::observed_at_us.lt(cut.unwrap_or(before_us)));
-            removed += diesel::delete(gone).execute(conn)? as i64;
+        let (mut removed, mut engine) = (0, String::new());
+        loop {
+            let found: Option<Engine> =
+                on_backend!(conn, |c| diesel::sql_query(&next).bind::<Text, _>(&engine).get_result(c).optional())?;
+            let Some(found) = found else { break };
+            engine = found.engine_id;
+            let first: Option<Cut> = on_backend!(conn, |c| diesel::sql_query(&cut)
+                .bind::<Text, _>(&engine)
+                .bind::<BigInt, _>(before_us)
+                .bind::<BigInt, _>(i64::from(max_rows) - removed)
+                .get_result(c)
+                .optional())?;
+            let end_us = first.map_or(before_us, |first| first.at_us);
+            removed += on_backend!(conn, |c| diesel::sql_query(&delete)
+                .bind::<Text, _>(&engine)
+                .bind::<BigInt, _>(end_us)
+                .execute(c))? as i64;
             if removed >= i64::from(max_rows) {
                 break;
             }
-            engine = next_engine(conn, &current)?;
         }
         Ok(removed.unsigned_abs())
     })

@@ -19,7 +19,7 @@ use crate::{
     store::{
         Conn, StoreError, StoreResult,
         ledger::{self, NewBatch, Ranges},
-        relay,
+        partitions, relay,
         schema::streams,
     },
 };
@@ -64,6 +64,7 @@ pub fn store_for(
     if std::env::var_os("BELAYD_FAULT").is_some_and(|fault| fault == "cursor-outside") {
         return settle_in_two_on_purpose(conn, &stream, frames, (now_us, relaying));
     }
+    partitions::make_room(conn, &stream, frames);
     let mut care = Care::Quick;
     loop {
         let failed = Cell::new(None);

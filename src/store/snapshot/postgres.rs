@@ -17,7 +17,7 @@ use super::{Counter, Fill, Shape, Table};
 use crate::store::{
     Conn, StoreError, StoreResult,
     migrate::{LOCK, Migrations},
-    schema, watch,
+    partitions, schema, watch,
 };
 
 /// Bytes of `COPY` text handed over at once; one row more may come on top.
@@ -27,8 +27,26 @@ const PART_BYTES: usize = 4 * 1024 * 1024;
 macro_rules! tables {
     ($($table:ident = $name:literal,)+) => {
         $(
+            /// Its rows: a table in partitions has none of its own that `COPY` would take.
             #[derive(Debug)]
             struct $table;
+
+            impl CopyTarget for $table {
+                type Table = schema::readings::table;
+                type SqlType = Text;
+
+                fn walk_target(mut pass: AstPass<'_, '_, Pg>) -> QueryResult<()> {
+                    pass.push_sql(concat!("(SELECT * FROM ", $name, ")"));
+                    Ok(())
+                }
+            }
+        )+
+
+        mod into {
+            use super::*;
+            $(
+            #[derive(Debug)]
+            pub(super) struct $table;
 
             // All columns in their order: a backup records their names, and is put back into a table that the same migrations made.
             impl CopyTarget for $table {
@@ -40,7 +58,8 @@ macro_rules! tables {
                     Ok(())
                 }
             }
-        )+
+            )+
+        }
 
         /// Their names, in the order in which they are copied.
         pub(super) const TABLES: &[&str] = &[$($name),+];
@@ -57,7 +76,7 @@ macro_rules! tables {
                 out.write_all(lines).map_err(|error| DieselError::SerializationError(Box::new(error)))
             };
             match table {
-                $($name => diesel::ExecuteCopyFromDsl::execute(copy_from(schema::readings::table).from_raw_data($table, write), conn)?,)+
+                $($name => diesel::ExecuteCopyFromDsl::execute(copy_from(schema::readings::table).from_raw_data(into::$table, write), conn)?,)+
                 other => return Err(unknown(other)),
             };
             Ok(())
@@ -112,8 +131,12 @@ impl PgSnapshot<'_> {
     /// # Errors
     /// Those of the database.
     pub fn size_estimate(&mut self) -> StoreResult<u64> {
-        let names = TABLES.iter().map(|name| format!("pg_table_size('{name}')")).collect::<Vec<_>>().join(" + ");
-        let sum: Number = sql_query(format!("SELECT ({names})::bigint AS n")).get_result(self.0)?;
+        let names = TABLES.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ");
+        let sum: Number = sql_query(format!(
+            "SELECT coalesce(sum(pg_table_size(t.relid)), 0)::bigint AS n FROM unnest(ARRAY[{names}]) AS name, \
+             LATERAL pg_partition_tree(to_regclass(name)) AS t"
+        ))
+        .get_result(self.0)?;
         Ok(u64::try_from(sum.n).unwrap_or(0))
     }
 }
@@ -159,17 +182,37 @@ struct Identity {
     last: Option<i64>,
 }
 
+/// How often the moment is chosen anew because a partition was on its way out.
+const MOMENTS: u32 = 10;
+
 pub(super) fn snapshot<T>(conn: &mut Conn, f: impl FnOnce(&Shape, PgSnapshot<'_>) -> StoreResult<T>) -> StoreResult<T> {
+    let mut f = Some(f);
+    for _ in 0..MOMENTS {
+        // Its readings are in no table that is copied and not counted as removed yet.
+        partitions::finish_gone(conn)?;
+        if let Some(done) = snapshot_now(conn, &mut f)? {
+            return Ok(done);
+        }
+    }
+    Err(StoreError::conflict("partitions of old readings are being dropped all the time; try again later"))
+}
+
+fn snapshot_now<T, F: FnOnce(&Shape, PgSnapshot<'_>) -> StoreResult<T>>(conn: &mut Conn, f: &mut Option<F>) -> StoreResult<Option<T>> {
     conn.read(|conn| {
         // It lasts as long as it lasts, and waits while other parts of the backup are written.
         let Conn::Pg(pg) = conn else { return Err(StoreError::other("not a PostgreSQL connection")) };
         watch::be_patient();
         pg.batch_execute("SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0")?;
-        // The first query fixes the moment.
+        // From here on no partition is taken out. Locking fixes no moment yet; the first query does.
+        pg.batch_execute("LOCK TABLE ONLY readings IN ACCESS SHARE MODE")?;
+        if partitions::is_any_gone(pg)? {
+            return Ok(None);
+        }
         let migrations = Migrations::Postgres.applied(conn)?;
+        let partitions = partitions::list(conn)?.iter().map(|partition| (partition.from_us, partition.to_us)).collect();
         let Conn::Pg(pg) = conn else { return Err(StoreError::other("not a PostgreSQL connection")) };
-        let shape = Shape { migrations, tables: tables(pg)?, counters: counters(pg)? };
-        f(&shape, PgSnapshot(pg))
+        let shape = Shape { migrations, tables: tables(pg)?, counters: counters(pg)?, partitions };
+        f.take().map(|f| f(&shape, PgSnapshot(pg))).transpose()
     })
 }
 
@@ -228,6 +271,8 @@ pub(super) fn replace(conn: &mut Conn, shape: &Shape, fill: Fill<'_>) -> StoreRe
         watch::be_patient();
         pg.batch_execute("SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0")?;
         pg.batch_execute(&format!("SELECT pg_advisory_xact_lock({LOCK})"))?;
+        partitions::finish_gone(conn)?;
+        let Conn::Pg(pg) = conn else { return Err(StoreError::other("not a PostgreSQL connection")) };
         for name in present(pg)? {
             pg.batch_execute(&format!("DROP TABLE {name}"))?;
         }
@@ -240,6 +285,7 @@ pub(super) fn replace(conn: &mut Conn, shape: &Shape, fill: Fill<'_>) -> StoreRe
                 "the tables of the backup are not those that this build makes; use the belayd that made it",
             ));
         }
+        partitions::make_as(pg, &shape.partitions)?;
         fill(&mut |table, lines| load_part(pg, table, lines))?;
         for Counter { table, column, last } in &shape.counters {
             // Names come from the backup: they must be ours.
@@ -263,10 +309,13 @@ mod tests {
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations/postgres");
         for step in std::fs::read_dir(folder).expect("the migrations").flatten() {
             let up = std::fs::read_to_string(step.path().join("up.sql")).expect("a step");
-            let names = up.split("CREATE TABLE ").skip(1).filter_map(|rest| rest.split([' ', '(', '\n']).next());
+            let tables = up.split("CREATE TABLE ").skip(1).filter(|rest| !rest.contains(" PARTITION OF "));
+            let names = tables.filter_map(|rest| rest.split([' ', '(', '\n']).next());
             made.extend(names.map(str::to_owned));
         }
         made.sort();
+        // A table may be made anew.
+        made.dedup();
         let mut copied = TABLES.to_vec();
         copied.sort_unstable();
         assert_eq!(made, copied);

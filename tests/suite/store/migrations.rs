@@ -2,16 +2,63 @@
 
 use std::collections::BTreeMap;
 
-use belayd::store::{Conn, Store};
+use belayd::{
+    clock::{Clock, SystemClock},
+    store::{Backend, Conn, Store, readings::store_frames},
+};
 use diesel::{RunQueryDsl, sql_types::Text};
 
-use super::{TestStore, on_both};
+use super::{TestStore, frame, new_stream, on_both, reading};
 
 on_both!(
     migrations_run_once_and_revert_one_by_one,
     a_migration_of_a_newer_build_is_shown_as_unknown,
     two_instances_may_migrate_at_once,
+    readings_of_before_are_kept_there_and_back,
 );
+
+/// The version that puts PostgreSQL's readings into partitions.
+const PARTITIONED: &str = "20261121000008";
+
+fn readings_of_before_are_kept_there_and_back(store: &TestStore) {
+    while store.revert_last_migration().expect("reverted").as_deref() != Some(PARTITIONED) {}
+    let stream = new_stream(store);
+    // One of a clock that is years ahead: it lies beyond what the old table becomes the partition of.
+    let far = SystemClock.now_us() + 1_000 * 86_400_000_000;
+    let times: Vec<i64> = (1..1_000).chain([far]).collect();
+    let readings: Vec<_> = times.iter().map(|time| reading("a", *time, 1.0)).collect();
+    let store_them = |first_seq| {
+        let outcome = store.with(|conn| store_frames(conn, stream, &[frame(first_seq, &readings)], 1)).expect("stored");
+        (outcome.stored, outcome.duplicate)
+    };
+    assert_eq!(store_them(1), (1_000, 0));
+    let file = |table: &str| number(store, &format!("SELECT relfilenode::bigint AS n FROM pg_class WHERE relname = '{table}'"));
+    let is_postgres = store.backend() == Backend::Postgres;
+    let before = is_postgres.then(|| file("readings"));
+    assert!(!store.migrate().expect("migrated").is_empty());
+    if let Some(before) = before {
+        assert_eq!(file("readings_before"), before, "the old table is attached and not written anew");
+        assert_eq!(number(store, "SELECT count(*) AS n FROM readings_before"), 999);
+        assert_eq!(number(store, "SELECT count(*) AS n FROM readings_default"), 1);
+    }
+    assert_eq!(number(store, "SELECT count(*) AS n FROM removed_readings"), 0);
+    assert_eq!(store_them(1_001), (0, 1_000), "each is known again");
+    while store.revert_last_migration().expect("reverted").as_deref() != Some(PARTITIONED) {}
+    assert_eq!(number(store, "SELECT count(*) AS n FROM readings"), 1_000);
+    assert_eq!(store_them(2_001), (0, 1_000));
+    assert!(!store.migrate().expect("migrated").is_empty());
+    assert_eq!(number(store, "SELECT count(*) AS n FROM readings"), 1_000);
+}
+
+#[derive(diesel::QueryableByName)]
+struct Number {
+    #[diesel(sql_type = diesel::sql_types::BigInt)]
+    n: i64,
+}
+
+fn number(store: &Store, query: &str) -> i64 {
+    store.with(|conn| Ok(belayd::on_backend!(conn, |c| diesel::sql_query(query).get_result::<Number>(c))?)).expect("a number").n
+}
 
 fn migrations_run_once_and_revert_one_by_one(store: &TestStore) {
     assert!(store.migrate().expect("nothing to do").is_empty());
@@ -68,7 +115,9 @@ fn columns(store: &Store) -> BTreeMap<String, Vec<String>> {
                 )
                 .load(conn)?,
                 Conn::Pg(conn) => diesel::sql_query(
+                    // A partition is no table of its own.
                     "SELECT table_name::text, column_name::text FROM information_schema.columns \
+                     JOIN pg_class ON oid = to_regclass(table_name) AND NOT relispartition \
                      WHERE table_schema = 'public' ORDER BY 1, ordinal_position",
                 )
                 .load(conn)?,

@@ -11,6 +11,7 @@ mod leases;
 mod ledger;
 mod migrations;
 mod outage;
+mod partitions;
 mod poison;
 mod queries;
 mod relay;
