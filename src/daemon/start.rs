@@ -17,7 +17,7 @@ use super::{
     redis, redis_leases, while_doing,
     wiring::{
         HeldBy, last_run, load_alerts, load_baselines, on_open, pollers, raise, save_baselines, save_phases, start_relay,
-        store_is_up, view_outbox,
+        store_is_up, view_disk, view_outbox,
     },
 };
 use crate::{
@@ -189,9 +189,9 @@ impl Daemon {
                 let relay = relay.clone();
                 move || view_outbox(&outbox, relay.as_deref())
             }),
-            store_size: Arc::new({
+            store_disk: Arc::new({
                 let schedule = schedule.clone();
-                move || schedule.statistics().map(|statistics| statistics.size_bytes)
+                move || schedule.statistics().as_ref().map(view_disk)
             }),
             instances: instances.clone(),
             integrity: Arc::new({

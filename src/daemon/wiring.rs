@@ -18,6 +18,7 @@ use crate::{
         alert::{AlertKind, Level, Transition},
         delivery::DeliveryState,
         rule::Phase,
+        time::rfc3339_us,
     },
     event::{Metrics, ReadingsRejected},
     ingest::{
@@ -28,9 +29,10 @@ use crate::{
         poll::{OnParsed, PollContext},
         raiser::Raiser,
     },
-    monitor::{OutboxView, SinkView, Views},
+    monitor::{OutboxView, SinkView, StoreDisk, Views},
     outbox::{Outbox, Relay, RelayParts},
     protocol::Ingest,
+    schedule::Statistics,
     store::{self, Store, StoreResult, rule_baselines::BaselineRow, rule_state::PhaseRow},
     supervise::Courier,
 };
@@ -239,6 +241,21 @@ pub(super) fn view_outbox(outbox: &Outbox, relay: Option<&Relay>) -> OutboxView 
         oldest_waiting_s: waiting_us.max(0) as f64 / 1e6,
         sinks: circuits.map(|(name, state)| SinkView { backlog: backlog(&name), state: state.as_str(), name }).collect(),
     }
+}
+
+/// The last statistics as the page shows them: all of it, and of what.
+pub(super) fn view_disk(taken: &Statistics) -> (u64, StoreDisk) {
+    let disk = StoreDisk {
+        readings_bytes: taken.readings_bytes,
+        deliveries_bytes: taken.deliveries_bytes,
+        ledger_bytes: taken.ledger_bytes,
+        index_bytes: taken.index_bytes,
+        free_bytes: taken.free_bytes,
+        control_bytes: taken.control_bytes,
+        partitions: taken.partitions,
+        oldest_reading_at: taken.oldest_reading_us.map(rfc3339_us),
+    };
+    (taken.size_bytes, disk)
 }
 
 /// The relay, where the configuration has one.

@@ -55,6 +55,9 @@ pub mod names {
     pub const JOURNAL_LOST_ENDS: &str = "belayd_journal_lost_ends";
     pub const REDIS_BYTES: &str = "belayd_redis_bytes";
     pub const FULL_IN_SECONDS: &str = "belayd_full_in_seconds";
+    pub const DISK_FREE: &str = "belayd_disk_free_bytes";
+    pub const STORE_BYTES: &str = "belayd_store_bytes";
+    pub const STORE_PARTITIONS: &str = "belayd_store_partitions";
     pub const READINGS_DEAD: &str = "belayd_readings_dead";
     pub const PUSHES_REFUSED: &str = "belayd_pushes_refused_total";
     pub const ACK_SECONDS: &str = "belayd_ack_seconds";
@@ -145,6 +148,19 @@ pub const CATALOG: &[Entry] = &[
         Kind::Gauge,
         &["what"],
         "Time until journal or disk are full at the rate of the last minutes, seconds; +Inf while they do not grow.",
+    ),
+    entry(names::DISK_FREE, Kind::Gauge, &[], "Free bytes of the file system of the data directory."),
+    entry(
+        names::STORE_BYTES,
+        Kind::Gauge,
+        &["kind"],
+        "What takes how much on the disk, as of the last statistics: all (the database), of it readings, deliveries, ledger, indexes and free (room within SQLite's file); control (the control store), bytes.",
+    ),
+    entry(
+        names::STORE_PARTITIONS,
+        Kind::Gauge,
+        &[],
+        "Partitions of readings on PostgreSQL, the default one not counted; 0 on SQLite.",
     ),
     entry(
         names::READINGS_DEAD,

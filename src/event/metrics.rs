@@ -63,6 +63,12 @@ pub struct Metrics {
     pub redis_bytes: IntGauge,
     /// Time until journal or disk are full, seconds; set at a scrape.
     pub full_in_seconds: GaugeVec,
+    /// Free bytes of the data directory's file system; set at a scrape.
+    pub disk_free: IntGauge,
+    /// Bytes of the store by kind; set at a scrape.
+    pub store_bytes: IntGaugeVec,
+    /// Partitions of readings; set at a scrape.
+    pub store_partitions: IntGauge,
     /// Alerts that the control store refuses for ever.
     pub alerts_set_aside: IntCounter,
     /// Readings compared with the ledger.
@@ -137,6 +143,9 @@ impl Metrics {
             journal_lost_ends: gauge(&registry, names::JOURNAL_LOST_ENDS)?,
             redis_bytes: gauge(&registry, names::REDIS_BYTES)?,
             full_in_seconds: register(&registry, GaugeVec::new(opts(names::FULL_IN_SECONDS), labels(names::FULL_IN_SECONDS))?)?,
+            disk_free: gauge(&registry, names::DISK_FREE)?,
+            store_bytes: gauge_vec(&registry, names::STORE_BYTES)?,
+            store_partitions: gauge(&registry, names::STORE_PARTITIONS)?,
             alerts_set_aside: counter(&registry, names::ALERTS_SET_ASIDE)?,
             integrity_rows: counter(&registry, names::INTEGRITY_ROWS)?,
             integrity_missing: gauge(&registry, names::INTEGRITY_MISSING)?,

@@ -171,10 +171,38 @@ pub struct StoreView {
     pub down_since: Option<String>,
     /// Size, where it is known.
     pub size_bytes: Option<u64>,
+    /// What takes how much, as of the last statistics; null before the first.
+    pub disk: Option<StoreDisk>,
+    /// Free bytes of the data directory's file system.
+    pub disk_free_bytes: u64,
+    /// When that is full at the rate of the last minutes, milliseconds; null where it does not fill.
+    pub disk_full_in_ms: Option<u64>,
     /// Why a commit may be lost in a crash of the server; null where a commit is durable.
     pub weak: Option<String>,
     /// The last whole integrity check since the start.
     pub integrity: Option<IntegrityView>,
+}
+
+/// What takes how much of the disk, bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StoreDisk {
+    /// Readings; null, as the next three, where SQLite's file is too large to look through.
+    pub readings_bytes: Option<u64>,
+    /// Deliveries.
+    pub deliveries_bytes: Option<u64>,
+    /// The ledger.
+    pub ledger_bytes: Option<u64>,
+    /// Indexes.
+    pub index_bytes: Option<u64>,
+    /// Room within SQLite's file; null on PostgreSQL.
+    pub free_bytes: Option<u64>,
+    /// The control store.
+    pub control_bytes: u64,
+    /// Partitions of readings; 0 on SQLite.
+    pub partitions: u64,
+    /// When the oldest reading was observed, RFC 3339.
+    pub oldest_reading_at: Option<String>,
 }
 
 /// What the last whole integrity check found.

@@ -11,8 +11,8 @@ use arc_swap::ArcSwap;
 
 use super::{
     ActorView, Board, BufferView, CircuitView, CpuView, EngineItem, EnginesView, HostFigures, InboxItem, IngestView, InstanceBoard,
-    IntegrityView, OutboxView, ProcessView, Readiness, Recovery, RecoveryView, Snapshot, SourceView, StoreView, SystemView,
-    UsageView,
+    IntegrityView, OutboxView, ProcessView, Readiness, Recovery, RecoveryView, Snapshot, SourceView, StoreDisk, StoreView,
+    SystemView, UsageView,
 };
 use crate::{
     buffer::{Account, Buffer, BufferStats, health::StoreHealth},
@@ -79,8 +79,8 @@ pub struct Views {
     pub alerts: Look<Vec<Alert>>,
     /// Deliveries of both stores together.
     pub outbox: Look<OutboxView>,
-    /// Bytes that the database takes, where they are known.
-    pub store_size: Look<Option<u64>>,
+    /// Bytes that the database takes, and of what, where they are known.
+    pub store_disk: Look<Option<(u64, StoreDisk)>>,
     /// The instances that use the same database.
     pub instances: Arc<InstanceBoard>,
     /// What the last integrity check found.
@@ -196,6 +196,23 @@ impl Views {
         for (what, left) in [("journal", full_in.journal), ("disk", full_in.disk)] {
             metrics.full_in_seconds.with_label_values(&[what]).set(left.map_or(f64::INFINITY, |left| left.as_secs_f64()));
         }
+        let host = lock(&self.measured.host).disk;
+        metrics.disk_free.set(i64::try_from(host.total_bytes.saturating_sub(host.used_bytes)).unwrap_or(i64::MAX));
+        if let Some((size, disk)) = (self.store_disk)() {
+            let kinds = [
+                ("all", Some(size)),
+                ("readings", disk.readings_bytes),
+                ("deliveries", disk.deliveries_bytes),
+                ("ledger", disk.ledger_bytes),
+                ("indexes", disk.index_bytes),
+                ("free", disk.free_bytes),
+                ("control", Some(disk.control_bytes)),
+            ];
+            for (kind, bytes) in kinds.into_iter().filter_map(|(kind, bytes)| Some((kind, bytes?))) {
+                metrics.store_bytes.with_label_values(&[kind]).set(i64::try_from(bytes).unwrap_or(i64::MAX));
+            }
+            metrics.store_partitions.set(disk.partitions as i64);
+        }
         for actor in self.registry.statuses() {
             metrics.actor_mailbox_depth.with_label_values(&[actor.name]).set(actor.mailbox_depth as i64);
             let by = actor.restarts_by_reason;
@@ -287,11 +304,17 @@ impl Views {
 
     fn store_view(&self) -> StoreView {
         let health = self.health.view();
+        let (size_bytes, disk) = (self.store_disk)().unzip();
+        let host = lock(&self.measured.host).disk;
+        let full_in = lock(&self.measured.full_in).disk;
         StoreView {
             backend: self.store.backend().as_str(),
             state: if health.up { "up" } else { "down" },
             down_since: health.down_since_us.map(rfc3339_us),
-            size_bytes: (self.store_size)(),
+            size_bytes,
+            disk,
+            disk_free_bytes: host.total_bytes.saturating_sub(host.used_bytes),
+            disk_full_in_ms: full_in.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
             weak: health.weak,
             integrity: (self.integrity)(),
         }

@@ -20,6 +20,21 @@ pub struct Statistics {
     pub size_bytes: u64,
     /// Bytes of the control store.
     pub control_bytes: u64,
+    /// Bytes of readings, of deliveries, of the ledger and of indexes; null where SQLite's file is too large to look through.
+    pub readings_bytes: Option<u64>,
+    /// See `readings_bytes`.
+    pub deliveries_bytes: Option<u64>,
+    /// See `readings_bytes`.
+    pub ledger_bytes: Option<u64>,
+    /// See `readings_bytes`.
+    pub index_bytes: Option<u64>,
+    /// Bytes within SQLite's file that hold nothing; null on PostgreSQL.
+    pub free_bytes: Option<u64>,
+    /// Partitions of readings; 0 on SQLite.
+    pub partitions: u64,
+    /// When the oldest reading was observed, about where there are many.
+    #[serde(rename = "oldestReadingAt", serialize_with = "rfc3339_option")]
+    pub oldest_reading_us: Option<i64>,
     /// Readings in the store; `None` where there are too many to count.
     pub readings: Option<u64>,
     /// Conflicts that wait for a decision.

@@ -38,6 +38,7 @@ pub mod snapshot;
 mod socket;
 pub mod tokens;
 pub mod url;
+pub mod usage;
 mod watch;
 
 pub use backend::Backend;

@@ -66,7 +66,10 @@ fn fill(store: &Store, engine: &str) {
     if store.backend() == Backend::Postgres {
         let width = partitions::width_us(Duration::from_secs(30 * 86_400));
         store.with(|conn| partitions::make(conn, begin, begin + 10 * DAY - 1, width)).expect("made");
-        assert_eq!(store.with(partitions::list).expect("partitions").iter().filter(|one| one.to_us <= begin + 10 * DAY).count(), 40);
+        assert_eq!(
+            store.with(partitions::list).expect("partitions").iter().filter(|one| one.to_us <= begin + 10 * DAY).count(),
+            40
+        );
     }
     run(
         store,
@@ -129,7 +132,7 @@ fn setup(url: &str) -> Setup {
 }
 
 fn ask(daemon: &Daemon) {
-    let answer = daemon.post("/admin/duties/retention/run", "");
+    let answer = daemon.post("/admin/duties/retention/run", r#"{"reason":"drill"}"#);
     assert!(answer.status < 300, "{answer:?}");
 }
 

@@ -97,7 +97,13 @@ pub(super) static RETENTION: Section = Section {
     restart: "",
     default_entries: "",
     keys: &[
-        key("readings", KEEP, Is(r#""3650d""#), "Readings, by the time at which they were observed.").live(),
+        key(
+            "readings",
+            KEEP,
+            Is(r#""3650d""#),
+            "Readings, by the time at which they were observed. On PostgreSQL they go a partition at a time: at most 1h, or a tenth of this, later.",
+        )
+        .live(),
         key("deliveries", KEEP, Is(r#""30d""#), "Settled deliveries. Unsettled ones are never deleted.").live(),
         key("ledger", KEEP, Is(r#""90d""#), "Rows of the ledger; receipts older than that answer \"settled\".").live(),
         key("alerts", KEEP, Is(r#""365d""#), "Resolved alerts and their history. Open ones are never deleted.").live(),

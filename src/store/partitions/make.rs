@@ -138,7 +138,7 @@ fn create(pg: &mut PgConnection, name: &str) -> StoreResult<()> {
 fn move_rows(pg: &mut PgConnection, name: &str, from_us: i64, to_us: i64) -> StoreResult<()> {
     let here = format!("observed_at_us >= {from_us} AND observed_at_us < {to_us}");
     let rows: Number = diesel::sql_query(format!(
-        "SELECT count(*) AS number FROM (SELECT 1 FROM {DEFAULT} WHERE {here} LIMIT {}) AS some",
+        "SELECT count(*) AS number FROM (SELECT 1 FROM {DEFAULT} WHERE {here} LIMIT {}) AS few",
         MOVED_MAX + 1
     ))
     .get_result(pg)?;

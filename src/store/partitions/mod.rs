@@ -14,11 +14,11 @@ use std::time::Duration;
 
 use diesel::{connection::SimpleConnection, prelude::*, sql_types::Text};
 
+pub(super) use self::{gone::is_any_gone, make::make_as, room::make_room};
 pub use self::{
     gone::{detach, finish_gone},
     make::{make, make_ahead},
 };
-pub(super) use self::{gone::is_any_gone, make::make_as, room::make_room};
 use super::{Conn, StoreError, StoreResult};
 
 /// Rows without a partition of their own.
@@ -57,7 +57,7 @@ impl Partition {
 }
 
 /// How wide partitions are where readings are kept for `keep`: the narrowest of 1 h, 6 h, 1, 7, 30 and 365 days that makes at most
-/// 128 of them. So a reading stays for at most an hour, or 1/22 of `keep`, longer than asked for.
+/// 128 of them. So a reading stays for at most an hour, or a tenth of `keep`, longer than asked for.
 pub fn width_us(keep: Duration) -> i64 {
     let keep_us = i64::try_from(keep.as_micros()).unwrap_or(i64::MAX);
     let fits = |width: &&i64| keep_us / **width <= PARTITIONS_KEPT;
@@ -89,8 +89,10 @@ fn list_pg(pg: &mut PgConnection) -> StoreResult<Vec<Partition>> {
          JOIN pg_class AS c ON c.oid = i.inhrelid WHERE i.inhparent = to_regclass('readings') AND c.relpartbound IS NOT NULL",
     )
     .load(pg)?;
-    let mut partitions: Vec<Partition> =
-        found.into_iter().filter_map(|Found { name, bound }| parse(&bound).map(|(from_us, to_us)| Partition { name, from_us, to_us })).collect();
+    let mut partitions: Vec<Partition> = found
+        .into_iter()
+        .filter_map(|Found { name, bound }| parse(&bound).map(|(from_us, to_us)| Partition { name, from_us, to_us }))
+        .collect();
     partitions.sort_by_key(|partition| partition.to_us);
     Ok(partitions)
 }

@@ -44,7 +44,8 @@ impl Known {
     }
 
     fn look(&mut self, conn: &mut Conn, stream: &str) -> StoreResult<()> {
-        *self = Self { stream: stream.to_owned(), looked_at: Some(Instant::now()), partitions: list(conn)?, refused: BTreeSet::new() };
+        *self =
+            Self { stream: stream.to_owned(), looked_at: Some(Instant::now()), partitions: list(conn)?, refused: BTreeSet::new() };
         Ok(())
     }
 

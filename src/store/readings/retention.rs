@@ -57,10 +57,9 @@ pub fn prune_in(conn: &mut Conn, table: &str, before_us: i64, max_rows: u32) -> 
                 .get_result(c)
                 .optional())?;
             let end_us = first.map_or(before_us, |first| first.at_us);
-            removed += on_backend!(conn, |c| diesel::sql_query(&delete)
-                .bind::<Text, _>(&engine)
-                .bind::<BigInt, _>(end_us)
-                .execute(c))? as i64;
+            removed +=
+                on_backend!(conn, |c| diesel::sql_query(&delete).bind::<Text, _>(&engine).bind::<BigInt, _>(end_us).execute(c))?
+                    as i64;
             if removed >= i64::from(max_rows) {
                 break;
             }

@@ -197,7 +197,10 @@ pub(super) fn snapshot<T>(conn: &mut Conn, f: impl FnOnce(&Shape, PgSnapshot<'_>
     Err(StoreError::conflict("partitions of old readings are being dropped all the time; try again later"))
 }
 
-fn snapshot_now<T, F: FnOnce(&Shape, PgSnapshot<'_>) -> StoreResult<T>>(conn: &mut Conn, f: &mut Option<F>) -> StoreResult<Option<T>> {
+fn snapshot_now<T, F: FnOnce(&Shape, PgSnapshot<'_>) -> StoreResult<T>>(
+    conn: &mut Conn,
+    f: &mut Option<F>,
+) -> StoreResult<Option<T>> {
     conn.read(|conn| {
         // It lasts as long as it lasts, and waits while other parts of the backup are written.
         let Conn::Pg(pg) = conn else { return Err(StoreError::other("not a PostgreSQL connection")) };

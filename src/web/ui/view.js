@@ -193,6 +193,16 @@ const buffer = ({ buffer: b = {}, redis }) => [
   fact("mayLose", "buffer.mayLose", mayLose(b)),
 ];
 
+// What takes how much on the disk; what is not known is left out.
+const disk = ({ disk: k, diskFreeBytes, diskFullInMs }) => [
+  ...["readings", "deliveries", "ledger", "index", "free", "control"].filter((kind) => k?.[`${kind}Bytes`] != null)
+    .map((kind) => fact(kind, `disk.${kind}`, bytes(k[`${kind}Bytes`]))),
+  ...(k?.partitions ? [fact("partitions", "disk.partitions", count(k.partitions))] : []),
+  ...(k?.oldestReadingAt ? [fact("oldest", "disk.oldest", t("disk.ago", { time: since(k.oldestReadingAt) }))] : []),
+  ...(diskFreeBytes == null ? [] : [fact("diskFree", "disk.diskFree", diskFullInMs == null ? bytes(diskFreeBytes)
+    : t("disk.filling", { n: bytes(diskFreeBytes), time: span(diskFullInMs) }), alarmed(diskFullInMs, "warn"))]),
+];
+
 const store = ({ store: d = {} }) => {
   const down = d.state === "down";
   const { faults, rows, endedAt } = d.integrity ?? {};
@@ -203,6 +213,7 @@ const store = ({ store: d = {} }) => {
     fact("backend", "store.backend", d.backend),
     fact("state", "store.state", down ? t("store.down", { time: since(d.downSince) }) : t("store.up"), down ? "bad" : "good"),
     fact("size", "store.size", bytes(d.sizeBytes)),
+    ...disk(d),
     fact("integrity", "store.integrity", checked, alarmed(d.integrity?.faults, "bad")),
     ...(d.weak ? [fact("weak", "store.weak", d.weak, "bad")] : []),
   ];

@@ -27,6 +27,7 @@ on_both!(
     people_make_the_moves_of_the_drawing_and_no_other,
     four_workers_share_the_work_without_double_work_and_in_order,
     two_writers_of_one_lane_do_not_block_each_other_for_ever,
+    settled_ones_go_in_slices_that_claims_do_not_wait_for,
 );
 
 fn new(id: &str, lane: &str) -> NewDelivery {
@@ -205,4 +206,45 @@ fn two_writers_of_one_lane_do_not_block_each_other_for_ever(store: &TestStore) {
         }
     });
     assert_eq!(store.with(counts).expect("counts").iter().map(|count| count.count).sum::<u64>(), 80);
+}
+
+fn settled_ones_go_in_slices_that_claims_do_not_wait_for(store: &TestStore) {
+    const SETTLED: usize = 5_000;
+    let many: Vec<_> = (0..SETTLED).map(|n| new(&format!("old{n}"), &format!("lane{n}"))).collect();
+    add(store, &many);
+    store
+        .with(|conn| {
+            let sql = "UPDATE deliveries SET state = 'sent', settled_at_us = seq";
+            Ok(belayd::on_backend!(conn, |c| diesel::RunQueryDsl::execute(diesel::sql_query(sql), c))?)
+        })
+        .expect("as if sent");
+    let fresh: Vec<_> = (0..100).map(|n| new(&format!("new{n}"), &format!("lane{n}"))).collect();
+    add(store, &fresh);
+    if store.backend() == belayd::store::Backend::Postgres {
+        // A slice that is deleted and not committed yet holds back no claim of the lanes that it belonged to, and no new delivery.
+        store
+            .with(|conn| {
+                conn.write(|conn| {
+                    assert_eq!(prune(conn, i64::MAX, 2_000)?, 2_000);
+                    std::thread::scope(|scope| {
+                        let claims = scope.spawn(|| claim_as(store, "w", 100, LEASE).len());
+                        assert_eq!(claims.join().expect("no panic"), 100);
+                        scope.spawn(|| add(store, &[new("while", "lane0")])).join().expect("no panic");
+                    });
+                    Ok(())
+                })
+            })
+            .expect("pruned");
+    } else {
+        assert_eq!(store.with(|conn| prune(conn, i64::MAX, 2_000)).expect("a slice"), 2_000);
+        assert_eq!(claim_as(store, "w", 100, LEASE).len(), 100);
+    }
+    let mut left = SETTLED - 2_000;
+    while left > 0 {
+        let slice = store.with(|conn| prune(conn, i64::MAX, 2_000)).expect("a slice");
+        assert!(slice > 0 && slice <= 2_000, "bounded");
+        left -= slice;
+    }
+    assert_eq!(store.with(|conn| prune(conn, i64::MAX, 2_000)).expect("nothing"), 0, "what is not settled stays");
+    assert_eq!(state(store, "new99"), DeliveryState::Claimed);
 }

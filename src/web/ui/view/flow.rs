@@ -180,6 +180,7 @@ pub(super) fn store(snapshot: &Value, say: Say) -> Vec<Row> {
         fact("state", say.text("store.state"), state, if down { "bad" } else { "good" }),
         fact("size", say.text("store.size"), say.bytes(number(snapshot, "/store/sizeBytes")), ""),
     ];
+    facts.extend(disk(snapshot, say));
     let ended = text(snapshot, "/store/integrity/endedAt");
     let (rows, faults) = (number(snapshot, "/store/integrity/rows"), number(snapshot, "/store/integrity/faults"));
     let checked = match faults {
@@ -190,6 +191,34 @@ pub(super) fn store(snapshot: &Value, say: Say) -> Vec<Row> {
     facts.push(fact("integrity", say.text("store.integrity"), checked, alarmed(faults, "bad")));
     if !weak.is_empty() {
         facts.push(fact("weak", say.text("store.weak"), weak.to_owned(), "bad"));
+    }
+    facts
+}
+
+/// What takes how much on the disk; what is not known is left out.
+fn disk(snapshot: &Value, say: Say) -> Vec<Row> {
+    let kinds = ["readings", "deliveries", "ledger", "index", "free", "control"];
+    let mut facts: Vec<Row> = kinds
+        .iter()
+        .filter_map(|kind| {
+            let bytes = number(snapshot, &format!("/store/disk/{kind}Bytes"))?;
+            Some(fact(kind, say.text(&format!("disk.{kind}")), say.bytes(Some(bytes)), ""))
+        })
+        .collect();
+    if let Some(partitions) = number(snapshot, "/store/disk/partitions").filter(|partitions| *partitions > 0.0) {
+        facts.push(fact("partitions", say.text("disk.partitions"), say.count(Some(partitions)), ""));
+    }
+    let oldest = text(snapshot, "/store/disk/oldestReadingAt");
+    if !oldest.is_empty() {
+        facts.push(fact("oldest", say.text("disk.oldest"), say.fill("disk.ago", &[("time", &say.since(oldest))]), ""));
+    }
+    if let Some(free) = number(snapshot, "/store/diskFreeBytes") {
+        let full = number(snapshot, "/store/diskFullInMs");
+        let written = match full {
+            None => say.bytes(Some(free)),
+            Some(ms) => say.fill("disk.filling", &[("n", &say.bytes(Some(free))), ("time", &say.span(ms))]),
+        };
+        facts.push(fact("diskFree", say.text("disk.diskFree"), written, alarmed(full, "warn")));
     }
     facts
 }
