@@ -72,6 +72,8 @@ async fn drop_readings(context: &DutyContext, before_us: i64) -> StoreResult<(u6
     }
     let (now_us, width_us) = (context.clock.now_us(), partitions::width_us(context.config.retention.readings));
     context.call(store, move |conn| partitions::make_ahead(conn, now_us, width_us)).await?;
+    // A clock of this host that was set forward drops nothing that the server's clock does not find too old.
+    let before_us = before_us.min(before_us.saturating_add(store.call(partitions::clock_us).await?.saturating_sub(now_us)));
     // What an earlier run, or another instance, has not brought to its end. Counting is not done under the lease: it takes long, and may
     // be done by several.
     let mut rows = store.call(partitions::finish_gone).await?;
@@ -106,6 +108,9 @@ async fn take_out(context: &DutyContext, partition: &Partition) -> StoreResult<b
         }
         tokio::time::sleep(PAUSE).await;
     }
-    log::warn!(target: "belayd::schedule", partition = partition.name.as_str(); "a partition of old readings is in use; the next run tries again");
+    log::warn!(
+        target: "belayd::schedule", partition = partition.name.as_str();
+        "a partition of old readings is in use; the next run tries again"
+    );
     Ok(false)
 }

@@ -1,7 +1,7 @@
 //! The end of a partition: out of `readings` within milliseconds, then counted among what was removed, then dropped.
 //!
-//! Counting reads all of it. So it is done when nobody can see or write it any more, and not under the lock that ends it. In between the integrity
-//! check would miss its readings: it finishes what was begun before it compares, whoever began it.
+//! Counting reads all of it. So it is done when nobody can see or write it any more, and not under the lock that ends it. In between the
+//! integrity check would miss its readings: it finishes what was begun before it compares, whoever began it.
 
 use std::time::Duration;
 
@@ -94,8 +94,8 @@ fn finish(conn: &mut Conn, name: &str) -> StoreResult<u64> {
         return Ok(0);
     }
     let counted: Sum = diesel::sql_query(format!(
-        "WITH counted AS (INSERT INTO removed_readings (stream_no, part, gone) SELECT stream_no, seq / 65536, count(*) FROM {name} GROUP BY 1, 2 \
-         RETURNING gone) SELECT coalesce(sum(gone), 0)::bigint AS number FROM counted"
+        "WITH counted AS (INSERT INTO removed_readings (stream_no, part, gone) \
+         SELECT stream_no, seq / 65536, count(*) FROM {name} GROUP BY 1, 2 RETURNING gone) SELECT coalesce(sum(gone), 0)::bigint AS number FROM counted"
     ))
     .get_result(pg)?;
     pg.batch_execute(&format!("DROP TABLE {name}"))?;

@@ -17,7 +17,8 @@ const AHEAD_US: i64 = 2 * DAY_US;
 const BEHIND_US: i64 = HOUR_US;
 /// Longest statement: what is looked through, and moved, is what lies in the default partition.
 const LONGEST: Duration = Duration::from_secs(2);
-/// Most rows that are moved out of the default partition with one partition: half a second of a small server, in which readers of all times wait.
+/// Most rows that are moved out of the default partition with one partition: half a second of a small server, in which readers of all
+/// times wait.
 const MOVED_MAX: i64 = 50_000;
 /// Under which instances and lanes make partitions one at a time (the letters "belayd" and a 2).
 const LOCK: i64 = 0x0062_656c_6179_6402;

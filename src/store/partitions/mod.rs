@@ -2,9 +2,9 @@
 //! row by row. SQLite has none: every function here does nothing there.
 //!
 //! In: times that need a place, and the time before which nothing is kept. Out: tables that are made, taken out of `readings`, counted and
-//! dropped. Whatever has no partition lies in `readings_default`, so that none of this stands between a reading and its row: where a lock is not to
-//! be had within [`LOCK_WAIT`] it is left for later. A crash loses nothing: making one is one transaction, taking one out is one, and a
-//! table that was taken out and not counted yet keeps its name until the next run or the next integrity check has counted and dropped it.
+//! dropped. Whatever has no partition lies in `readings_default`, so that none of this stands between a reading and its row: where a lock is
+//! not to be had within [`LOCK_WAIT`] it is left for later. A crash loses nothing: making one is one transaction, taking one out is one, and
+//! a table that was taken out and not counted yet keeps its name until the next run or the next integrity check has counted and dropped it.
 
 mod gone;
 mod make;
@@ -19,7 +19,7 @@ pub use self::{
     gone::{detach, finish_gone},
     make::{make, make_ahead},
 };
-use super::{Conn, StoreError, StoreResult};
+use super::{Conn, StoreError, StoreResult, deliveries::PG_CLOCK_US};
 
 /// Rows without a partition of their own.
 pub const DEFAULT: &str = "readings_default";
@@ -103,6 +103,22 @@ fn parse(bound: &str) -> Option<(Option<i64>, i64)> {
     let number = |text: &str| text.trim_matches('\'').parse::<i64>().ok();
     let to_us = if to == "MAXVALUE" { i64::MAX } else { number(to)? };
     Some((if from == "MINVALUE" { None } else { Some(number(from)?) }, to_us))
+}
+
+#[derive(QueryableByName)]
+struct Now {
+    #[diesel(sql_type = diesel::sql_types::BigInt)]
+    now_us: i64,
+}
+
+/// Now by PostgreSQL's clock, microseconds since the epoch; SQLite has none of its own and answers with the end of time.
+///
+/// # Errors
+/// Those of the database.
+pub fn clock_us(conn: &mut Conn) -> StoreResult<i64> {
+    let Conn::Pg(pg) = conn else { return Ok(i64::MAX) };
+    let now: Now = diesel::sql_query(format!("SELECT {PG_CLOCK_US} AS now_us")).get_result(pg)?;
+    Ok(now.now_us)
 }
 
 /// Bounds what the statements of this transaction wait for.

@@ -23,7 +23,8 @@ pub struct Shape {
     pub tables: Vec<Table>,
     /// PostgreSQL's counters of numbers that it gives out itself.
     pub counters: Vec<Counter>,
-    /// From where to where the partitions of PostgreSQL's readings go, microseconds since the epoch; none in backups of before there were any.
+    /// From where to where the partitions of PostgreSQL's readings go, microseconds since the epoch; none in backups from before there
+    /// were any.
     #[serde(default)]
     pub partitions: Vec<(Option<i64>, i64)>,
 }

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use belayd::{
+    clock::{Clock, SystemClock},
     domain::receipt::StreamId,
     on_backend,
     store::{
         Conn, StoreResult,
         integrity::{Findings, Pass},
-        partitions::{DEFAULT, detach, finish_gone, list, make, make_ahead, width_us},
+        partitions::{DEFAULT, clock_us, detach, finish_gone, list, make, make_ahead, width_us},
         readings::{prune_in, store_frames},
     },
 };
@@ -168,6 +169,13 @@ fn a_partition_taken_out_while_the_check_reads_is_no_loss() {
         .expect("a whole pass");
     assert!(!found.is_fault() && found.unsettled == 1, "{found:?}");
     assert!(!check(&store).is_fault());
+}
+
+#[test]
+fn the_servers_clock_is_asked_too() {
+    let Some(store) = TestStore::postgres() else { return };
+    let (before, server, after) = (SystemClock.now_us(), store.with(clock_us).expect("now"), SystemClock.now_us());
+    assert!((before - DAY..after + DAY).contains(&server), "microseconds since the epoch");
 }
 
 #[test]
