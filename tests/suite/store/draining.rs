@@ -198,9 +198,18 @@ fn a_large_batch_with_some_rows_taken_counts_each(store: &TestStore) {
     assert_eq!(store.with(readings::count).expect("a count"), 5_000);
 }
 
-/// Makes the database refuse one reading by a rule of its own: a second unique index.
-fn refuse_rpm_666(conn: &mut Conn) {
-    let sql = "CREATE UNIQUE INDEX refuse ON readings ((rpm * 0)) WHERE rpm = 666";
+/// Makes the database refuse one reading by a rule of its own: a second unique index. On PostgreSQL every partition gets one, because the
+/// table itself takes none without the time in it.
+fn refuse_rpm_666(store: &TestStore, conn: &mut Conn) {
+    let sql = match store.backend() {
+        belayd::store::Backend::Sqlite => "CREATE UNIQUE INDEX refuse ON readings ((rpm * 0)) WHERE rpm = 666",
+        belayd::store::Backend::Postgres => {
+            "DO $$ DECLARE part regclass; BEGIN
+             FOR part IN SELECT inhrelid FROM pg_inherits WHERE inhparent = 'readings'::regclass LOOP
+                 EXECUTE format('CREATE UNIQUE INDEX ON %s ((rpm * 0)) WHERE rpm = 666', part);
+             END LOOP; END $$"
+        }
+    };
     belayd::on_backend!(conn, |c| c.batch_execute(sql)).expect("an index");
 }
 
@@ -209,7 +218,7 @@ fn one_row_that_the_database_refuses_leaves_its_neighbours_alone(store: &TestSto
     let devil = |time| ReadingRef { rpm: Some(666.0), ..reading("a", time, 1.0) };
     store
         .with(|conn| {
-            refuse_rpm_666(conn);
+            refuse_rpm_666(store, conn);
             readings::store_frames(conn, stream, &[frame(1, &[devil(1)])], 1)
         })
         .expect("the first one is taken");
