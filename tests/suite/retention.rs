@@ -159,7 +159,7 @@ fn senders_do_not_wait_while_partitions_are_dropped_and_a_kill_in_the_middle_los
     daemon.wait_for("the drops", LIMIT, |_| old_rows(&store) == 0);
     let dropping = senders.longest();
     let sent = senders.stop();
-    println!("longest ack=store: {quiet:?} before, {dropping:?} while 40 partitions with {OLD} rows were dropped; {sent} sent");
+    eprintln!("longest ack=store: {quiet:?} before, {dropping:?} while 40 partitions with {OLD} rows were dropped; {sent} sent");
     assert!(dropping < Duration::from_secs(20) && dropping < quiet * 20 + Duration::from_secs(5), "{dropping:?} against {quiet:?}");
     let removed = "SELECT coalesce(sum(gone), 0)::bigint AS n FROM removed_readings";
     daemon.wait_for("the count", LIMIT, |_| number(&store, removed) == OLD);
@@ -197,7 +197,7 @@ fn senders_do_not_wait_while_sqlite_deletes_in_slices() {
     let began = Instant::now();
     run(&store, "DELETE FROM readings WHERE stream_no = 0");
     let at_once = began.elapsed();
-    println!(
+    eprintln!(
         "longest ack=store: {quiet:?} before, {slices:?} while {OLD} rows were deleted in slices; one DELETE takes {at_once:?}; {sent} sent"
     );
     assert!(slices < Duration::from_secs(20) && slices < quiet * 20 + at_once * 2 + Duration::from_secs(2), "{slices:?}");
