@@ -347,6 +347,7 @@ mod tests {
         metrics.instances.with_label_values(&["alive"]).set(1);
         metrics.set_account(&Account { accepted: 10, stored: 8, lost: 1, buffered: 1, ..Account::default() }, 0, 0);
         metrics.full_in_seconds.with_label_values(&["journal"]).set(f64::INFINITY);
+        metrics.store_bytes.with_label_values(&["readings"]).set(1);
         metrics
     }
 
