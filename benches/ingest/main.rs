@@ -25,10 +25,13 @@ mod poison;
 mod ports;
 #[path = "../../tests/support/postgres.rs"]
 mod postgres;
+#[path = "../../tests/support/redis.rs"]
+mod redis_server;
 mod relay;
 mod report;
 mod setup;
 mod sustained;
+mod tiers;
 
 use report::Scenario;
 use setup::Bench;
@@ -84,6 +87,9 @@ const SCENARIOS: &[Scenario] = &[
     relay::LATENCY,
     relay::OUTAGE,
     relay::OUTAGE_LONG,
+    tiers::REDIS_EVERYSEC,
+    tiers::REDIS_ALWAYS,
+    tiers::TRIPLE,
 ];
 
 const HELP: &str = "cargo bench --bench ingest -- [--quick] [--only NAME] [--seconds N] [--rounds N] [--sustained-seconds N]
@@ -98,7 +104,7 @@ const HELP: &str = "cargo bench --bench ingest -- [--quick] [--only NAME] [--sec
   --outage-seconds N     length of the long outage at 5,000 readings/s (default 600)
   --backlog-mb N         what waits in the journal at the restart (default 1024)
 
-Kafka is one of its own too, from the jars that BELAYD_TEST_KAFKA or tests/run gives. PostgreSQL is one of its own, with that server's default settings, from the binaries of the distribution. As root, page caches are
+Kafka is one of its own too, from the jars that BELAYD_TEST_KAFKA or tests/run gives, and so is Redis. PostgreSQL is one of its own, with that server's default settings, from the binaries of the distribution. As root, page caches are
 emptied before the restart; else the restart is measured with what is cached.";
 
 fn main() {
@@ -151,7 +157,7 @@ fn main() {
     report::run(&mut Bench::new(options), &wanted);
 }
 
-/// What the shared helpers for PostgreSQL and Kafka ask of their parent.
+/// What the shared helpers for PostgreSQL, Kafka and Redis ask of their parent.
 fn left_out(what: &str) {
     println!("left out: {what}");
 }

@@ -311,6 +311,7 @@ impl Buffer for MemoryBuffer {
         BufferStats {
             tier: "memory",
             ack: AckLevel::Memory,
+            may_lose_code: "memory",
             may_lose: "a crash or power cut loses the readings that wait here; ask for ack=store to wait for the database",
             streams: vec![self.stream],
             rows: inner.account.buffered,

@@ -13,11 +13,12 @@ pub mod memory;
 pub mod redis;
 mod stats;
 mod success;
+pub mod triple;
 
 use std::fmt;
 
 use serde::Serialize;
-pub use stats::BufferStats;
+pub use stats::{BufferStats, OnVisible};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -285,9 +286,6 @@ impl Account {
     }
 }
 
-/// See [`Buffer::on_visible`].
-pub type OnVisible = Box<dyn Fn(u64, bool) + Send + Sync>;
-
 /// A medium in which readings wait. Implemented by each tier; calls never block on the database.
 ///
 /// Readings wait in one or more **lanes**: each is a stream of its own with its own numbers and cursor, drained by its own connection,
@@ -302,8 +300,13 @@ pub trait Buffer: Send + Sync + fmt::Debug {
         self.tier()
     }
 
-    /// The level that [`Buffer::submit`] reaches by itself.
+    /// The level that a push without `?ack=` asks for: mostly what [`Buffer::submit`] reaches by itself.
     fn level(&self) -> AckLevel;
+
+    /// The level of the medium alone: what an answer is worth where a commit is worth less than it says.
+    fn medium_level(&self) -> AckLevel {
+        self.level()
+    }
 
     /// Whether what waits is still there after the process has ended.
     fn outlives_process(&self) -> bool {

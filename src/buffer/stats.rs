@@ -5,6 +5,9 @@ use serde::Serialize;
 use super::Account;
 use crate::domain::{ack::AckLevel, receipt::StreamId};
 
+/// See [`Buffer::on_visible`](super::Buffer::on_visible).
+pub type OnVisible = Box<dyn Fn(u64, bool) + Send + Sync>;
+
 /// What the buffer looks like now.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -15,6 +18,8 @@ pub struct BufferStats {
     pub ack: AckLevel,
     /// What a crash may lose, in words.
     pub may_lose: &'static str,
+    /// The same as a word, for translations.
+    pub may_lose_code: &'static str,
     /// The streams being written, one a lane.
     pub streams: Vec<StreamId>,
     /// Readings waiting.

@@ -163,6 +163,7 @@ fn buffer(e: &Entry, store: &StoreConfig) -> Result<BufferConfig, Missing> {
         tier: match e.get::<String>("tier")?.as_str() {
             "memory" => Tier::Memory,
             "redis" => Tier::Redis,
+            "triple" => Tier::Triple,
             _ => Tier::Journal,
         },
         batch_rows: e.get("batch_rows")?,

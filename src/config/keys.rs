@@ -210,9 +210,6 @@ pub static NOT_SERVED: &[(&str, &str)] = &[
     ("routes.labels", "this build selects by levels, kinds, names and subjects; use those"),
 ];
 
-/// Words of `buffer.tier` that belayd knows and this build cannot serve.
-pub const TIERS_NOT_SERVED: [&str; 1] = ["triple"];
-
 const fn key(name: &'static str, kind: Kind, absent: Absent, doc: &'static str) -> Key {
     Key { name, alias: None, kind, absent, doc, live: false }
 }

@@ -40,8 +40,8 @@ fn unknown_keys_are_told_with_the_nearest_known_one() {
 fn what_this_build_cannot_serve_is_told_apart_from_what_is_unknown() {
     check(&[
         (
-            "[buffer]\ntier = \"triple\"\n",
-            "belayd.toml:2:8: buffer.tier: \"triple\" is not available in this build, which serves \"journal\", \"memory\", \"redis\"; set it to \"journal\" or leave it out",
+            "[buffer]\ntier = \"tripple\"\n",
+            "belayd.toml:2:8: buffer.tier: unknown value \"tripple\", expected one of \"journal\", \"memory\", \"redis\", \"triple\"; did you mean \"triple\"?",
         ),
         (
             "[redis]\nurl = \"redis://h\"\ncluster = [\"redis://h\"]\n",
@@ -297,7 +297,7 @@ fn broken_toml_is_told_with_its_place() {
 
 #[test]
 fn all_faults_are_told_at_once_in_the_order_in_which_they_stand() {
-    let text = "[buffer]\nbatchrows = 1\ntier = \"triple\"\n[smtp]\n[[rules]]\nname = \"r r\"\n";
+    let text = "[buffer]\nbatchrows = 1\ntier = \"threefold\"\n[smtp]\n[[rules]]\nname = \"r r\"\n";
     let lines: Vec<String> = told(text).lines().map(|line| line.split(": ").take(2).collect::<Vec<_>>().join(" ")).collect();
     let expected = [
         "belayd.toml:2:1 buffer.batchrows",

@@ -111,6 +111,8 @@ pub enum Tier {
     Journal,
     /// In Redis, and in the journal while it is away.
     Redis,
+    /// In the journal and the database, with a copy in Redis.
+    Triple,
 }
 
 impl Tier {
@@ -120,7 +122,13 @@ impl Tier {
             Self::Memory => "memory",
             Self::Journal => "journal",
             Self::Redis => "redis",
+            Self::Triple => "triple",
         }
+    }
+
+    /// Whether `[redis]` is used.
+    pub fn uses_redis(self) -> bool {
+        matches!(self, Self::Redis | Self::Triple)
     }
 }
 

@@ -282,8 +282,8 @@ fn buffer_notes(config: &Config, resolved: &Resolved) -> Vec<String> {
     let mut notes = Vec::new();
     if config.buffer.tier == Tier::Memory && given {
         notes.push("buffer.streams means nothing with buffer.tier = \"memory\"".to_owned());
-    } else if config.buffer.tier != Tier::Redis && resolved.one("redis").is_some_and(|entry| entry.is_given("url")) {
-        notes.push("[redis] means nothing unless buffer.tier = \"redis\"".to_owned());
+    } else if !config.buffer.tier.uses_redis() && resolved.one("redis").is_some_and(|entry| entry.is_given("url")) {
+        notes.push("[redis] means nothing unless buffer.tier is \"redis\" or \"triple\"".to_owned());
     } else if config.buffer.streams > 1 && config.store.url.starts_with("sqlite:") {
         let streams = config.buffer.streams;
         notes.push(format!("buffer.streams = {streams} makes SQLite no faster: it has one writer; leave it out"));

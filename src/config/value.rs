@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     fault::Place,
-    keys::{Kind, TIERS_NOT_SERVED, quoted},
+    keys::{Kind, quoted},
     node::{Item, Node},
     texts::{
         brokers_fault, field_name, header_fault, host_fault, http_url_fault, metric_name, nearest, redis_url_fault,
@@ -174,10 +174,6 @@ fn bounded<T: PartialOrd>(text: &str, parse: fn(&str) -> Result<T, String>, min:
 fn word(words: &[&str], given: &str) -> Result<String, Wrong> {
     if words.contains(&given) {
         return Ok(given.to_owned());
-    }
-    if words.contains(&"memory") && TIERS_NOT_SERVED.contains(&given) {
-        let message = format!("\"{given}\" is not available in this build, which serves {}", quoted(words));
-        return Err(Wrong::hint(message, "set it to \"journal\" or leave it out"));
     }
     let hint = nearest(given, words.iter().copied()).map(|near| format!("did you mean \"{near}\"?"));
     Err(Wrong { message: format!("unknown value {given:?}, expected one of {}", quoted(words)), hint })

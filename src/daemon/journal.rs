@@ -20,7 +20,7 @@ use crate::{
         memory::MemoryBuffer,
     },
     clock::SharedClock,
-    config::{Config, Tier},
+    config::Config,
     domain::alert::{AlertKind, Level, Transition},
     ingest::raiser::Raiser,
     supervise::LoopStamp,
@@ -246,20 +246,28 @@ fn in_words(lost: &Forked) -> String {
     )
 }
 
-/// Opens the medium that the configuration asks for.
+/// The folder of the journal.
+fn folder(settings: &Config) -> std::path::PathBuf {
+    settings.server.data_dir.join(FOLDER)
+}
+
+/// The medium of tier memory.
+pub(super) fn open_memory(settings: &Config) -> Arc<dyn Buffer> {
+    let (dir, buffer) = (folder(settings), &settings.buffer);
+    if dir.is_dir() {
+        log::warn!(target: "belayd::buffer", "{} is from tier journal and is not read by tier memory: where the database was away when belayd stopped, start it once with buffer.tier = \"journal\" until nothing waits", dir.display());
+    }
+    Arc::new(MemoryBuffer::new(buffer.memory_rows, buffer.memory_bytes))
+}
+
+/// Opens the journal.
 ///
 /// # Errors
-/// The journal's directory cannot be used, with what to do.
-pub(super) fn open_buffer(settings: &Config, observer: Observer) -> Result<Arc<dyn Buffer>, String> {
-    let buffer = &settings.buffer;
-    let dir = settings.server.data_dir.join(FOLDER);
-    if buffer.tier == Tier::Memory {
-        if dir.is_dir() {
-            log::warn!(target: "belayd::buffer", "{} is from tier journal and is not read by tier memory: where the database was away when belayd stopped, start it once with buffer.tier = \"journal\" until nothing waits", dir.display());
-        }
-        return Ok(Arc::new(MemoryBuffer::new(buffer.memory_rows, buffer.memory_bytes)));
-    }
-    let fault = |error: io::Error| format!("{}: {error}; it must be writable and have room for one segment", dir.display());
+/// Its directory cannot be used, with what to do.
+pub(super) fn open_journal(settings: &Config, observer: Observer) -> Result<Arc<JournalBuffer<RealDisk>>, String> {
+    let (dir, buffer) = (folder(settings), &settings.buffer);
+    let fault =
+        |error: io::Error| format!("journal: {}: {error}; it must be writable and have room for one segment", dir.display());
     let disk = RealDisk::create(&dir).map_err(fault)?;
     let observer = Arc::new(observer);
     observer.begun();

@@ -14,6 +14,7 @@ mod redis_leases;
 mod reload;
 mod start;
 mod stop;
+mod triple;
 mod wiring;
 
 use std::{

@@ -26,6 +26,8 @@ pub(super) struct Observer {
     pub(super) clock: SharedClock,
     pub(super) metrics: Arc<Metrics>,
     pub(super) stamp: LoopStamp,
+    /// Redis holds copies only (tier triple).
+    pub(super) copies: bool,
 }
 
 impl Observer {
@@ -69,8 +71,13 @@ impl RedisObserver for Observer {
     }
 
     fn went_down(&self, cause: &str) {
-        log::error!(target: "belayd::buffer", error = cause, errorType = "redis"; "Redis takes no readings; they go to the journal");
-        let text = format!("Redis takes no readings: {cause}; they go to the journal of this host until it does, and none is lost");
+        log::error!(target: "belayd::buffer", error = cause, errorType = "redis"; "Redis takes no readings");
+        let meanwhile = if self.copies {
+            "they are in the journal of this host and in the database until it does, without a third copy"
+        } else {
+            "they go to the journal of this host until it does, and none is lost"
+        };
+        let text = format!("Redis takes no readings: {cause}; {meanwhile}");
         self.transition("redis-down", Level::Warning, true, text);
     }
 
@@ -96,7 +103,7 @@ impl RedisObserver for Observer {
 
     fn full(&self, full: bool) {
         let text = if full {
-            "redis.stream_bytes is reached by readings that the database has not yet; further ones go to the journal"
+            "redis.stream_bytes is reached by readings that the database has not yet; further ones stay in the journal"
         } else {
             "there is room for readings in Redis again"
         };
@@ -128,7 +135,7 @@ fn server(config: &RedisConfig) -> Result<Server, String> {
     Server::new(&urls, cluster, config.timeout)
 }
 
-/// Puts Redis in front of the journal.
+/// Puts Redis in front of the journal, or (`streams` = 0) beside it.
 ///
 /// # Errors
 /// No thread could be had, or a URL is none.
@@ -137,6 +144,7 @@ pub(super) fn open_redis(
     instance: &str,
     inner: Arc<dyn Buffer>,
     observer: Observer,
+    streams: usize,
 ) -> Result<Arc<RedisBuffer>, String> {
     let config = &settings.redis;
     let redis = RedisSettings {
@@ -146,7 +154,8 @@ pub(super) fn open_redis(
         keep: config.keep,
         stream_bytes: config.stream_bytes,
         replicas: config.replicas,
-        streams: settings.buffer.streams,
+        streams,
+        relays: settings.kafka.is_some(),
         queue_bytes: settings.buffer.memory_bytes,
     };
     let buffer = RedisBuffer::start(redis, inner, Arc::new(observer)).map_err(|error| error.to_string())?;

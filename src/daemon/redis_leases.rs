@@ -22,6 +22,7 @@ use crate::{
         Backend, Store, StoreResult,
         leases::{self, Lease, RENEW_EVERY, TTL},
         ledger::{self, Closing},
+        relay,
     },
 };
 
@@ -102,6 +103,7 @@ impl Clerk {
             return Ok(());
         }
         self.close_finished(&buffer)?;
+        self.see_relayed(&buffer)?;
         if self.alone {
             self.renew_at = Instant::now() + LOOK_EVERY;
             return Ok(());
@@ -116,7 +118,10 @@ impl Clerk {
     fn close_finished(&mut self, buffer: &RedisBuffer) -> StoreResult<()> {
         let now_us = self.clock.now_us();
         if !self.looked_back {
-            let open = self.store.with(|conn| ledger::open_streams(conn, &self.instance, "redis"))?;
+            let mut open = Vec::new();
+            for tier in ["redis", "triple"] {
+                open.extend(self.store.with(|conn| ledger::open_streams(conn, &self.instance, tier))?);
+            }
             if let Some(vanished) = buffer.vanished(&open) {
                 self.looked_back = true;
                 for stream in vanished {
@@ -126,6 +131,15 @@ impl Clerk {
         }
         for stream in buffer.take_finished() {
             self.store.with(|conn| ledger::close_stream(conn, stream, Closing::Drained, now_us))?;
+        }
+        Ok(())
+    }
+
+    /// What is relayed need not be kept for the relay any more.
+    fn see_relayed(&self, buffer: &RedisBuffer) -> StoreResult<()> {
+        for (stream, settled) in buffer.unrelayed() {
+            let first = self.store.with(|conn| relay::first_waiting(conn, stream))?;
+            buffer.relayed(stream, first.map_or(settled, |first| settled.min(first.saturating_sub(1))));
         }
         Ok(())
     }

@@ -12,9 +12,8 @@ use super::{
     Daemon, DataDirectory, Options, StartFailed, descriptors,
     drain::{DrainObserver, OnCommitted, StoreWriter},
     heartbeat::{self, Heartbeat},
-    journal::{self, open_buffer},
     left_open::{ended_by_start, unreadable},
-    redis, redis_leases, while_doing,
+    triple, while_doing,
     wiring::{
         HeldBy, last_run, load_alerts, load_baselines, on_open, pollers, raise, save_baselines, save_phases, start_relay,
         store_is_up, view_disk, view_outbox,
@@ -28,7 +27,7 @@ use crate::{
         health::StoreHealth,
     },
     clock::{ArrivalClock, SharedClock, SystemClock},
-    config::{Config, Tier},
+    config::Config,
     domain::time::rfc3339_us,
     event::Metrics,
     ingest::{
@@ -52,12 +51,6 @@ use crate::{
 
 /// Longest silence of the drain. Calls to the database do not count: they are watched apart (`buffer/call.rs`).
 const DRAIN_SILENCE: Duration = Duration::from_secs(10);
-
-/// Longest silence of the journal's thread. A disk that takes longer for one sync is not made faster by a restart.
-const JOURNAL_SILENCE: Duration = Duration::from_secs(60);
-
-/// Longest silence of the keeper of Redis: a few calls, each of which ends within `redis.timeout`.
-const REDIS_SILENCE: Duration = Duration::from_secs(60);
 
 impl Daemon {
     /// Starts everything. Must run in an actix system, on its thread.
@@ -124,26 +117,18 @@ impl Daemon {
         let before = alerts.open();
         raise(&raiser)(ended_by_start(&before, &settings, started.0));
 
-        let buffer = open_buffer(
-            &settings,
-            journal::Observer::new(raiser.clone(), clock.clone(), registry.register_loop("journal", JOURNAL_SILENCE)),
-        )
-        .map_err(while_doing("journal"))?;
         let instance = identity.directory_id.to_string();
-        let buffer = if settings.buffer.tier == Tier::Redis {
-            let observer = redis::Observer {
-                raiser: raiser.clone(),
-                clock: clock.clone(),
-                metrics: metrics.clone(),
-                stamp: registry.register_loop("redis-keeper", REDIS_SILENCE),
-            };
-            let redis = redis::open_redis(&settings, &instance, buffer, observer).map_err(while_doing("redis"))?;
-            redis_leases::start(&redis, store.clone(), clock.clone(), store_is_up(&health), instance.clone())
-                .map_err(while_doing("redis"))?;
-            redis
-        } else {
-            buffer
-        };
+        let buffer = triple::open(&triple::Parts {
+            settings: &settings,
+            instance: &instance,
+            store: &store,
+            store_is_up: &|| store_is_up(&health),
+            raiser: &raiser,
+            clock: &clock,
+            metrics: &metrics,
+            registry: &registry,
+        })
+        .map_err(while_doing("the buffer"))?;
 
         let named = (identity.directory_id.to_string(), clock.clone(), metrics.clone());
         let relay = start_relay(&settings, &store, &health, &buffer, &outbox, named).map_err(while_doing("the relay's thread"))?;
@@ -274,7 +259,7 @@ impl Daemon {
             clock: clock.clone(),
             save_phases: save_phases(&control, &clock),
             save_baselines: save_baselines(&control, &clock, &config),
-            poll: pollers(&myself, &arrivals, &admission, &raiser, buffer.level(), &sources, &metrics),
+            poll: pollers(&myself, &arrivals, &admission, &raiser, buffer.medium_level(), &sources, &metrics),
         });
         let ingest = supervisor.start(move || IngestActor::new(ingest_parts.clone())).map_err(&start)?;
         // Only now is the actor's own address known to the pollers; this order makes them begin.

@@ -54,6 +54,8 @@ pub mod names {
     pub const BUFFER_BYTES_BOUND: &str = "belayd_buffer_bound_bytes";
     pub const JOURNAL_LOST_ENDS: &str = "belayd_journal_lost_ends";
     pub const REDIS_BYTES: &str = "belayd_redis_bytes";
+    pub const REDIS_UNCOPIED: &str = "belayd_redis_uncopied_readings";
+    pub const REDIS_UNCOPIED_DROPPED: &str = "belayd_redis_uncopied_dropped_bytes";
     pub const FULL_IN_SECONDS: &str = "belayd_full_in_seconds";
     pub const DISK_FREE: &str = "belayd_disk_free_bytes";
     pub const STORE_BYTES: &str = "belayd_store_bytes";
@@ -141,7 +143,14 @@ pub const CATALOG: &[Entry] = &[
         names::REDIS_BYTES,
         Kind::Gauge,
         &[],
-        "Tier redis: bytes of readings in Redis, about, those included that the database has and `redis.keep` holds.",
+        "Tiers redis and triple: bytes of readings in Redis, about, those included that the database has and `redis.keep` holds.",
+    ),
+    entry(names::REDIS_UNCOPIED, Kind::Gauge, &[], "Tier triple: readings that the journal has synced and Redis has not, yet."),
+    entry(
+        names::REDIS_UNCOPIED_DROPPED,
+        Kind::Gauge,
+        &[],
+        "Tier triple: bytes that the journal has dropped since the start before Redis had them, because `buffer.journal_bytes` was reached while Redis was away: the database has the only copy.",
     ),
     entry(
         names::FULL_IN_SECONDS,

@@ -61,6 +61,10 @@ pub struct Metrics {
     pub journal_lost_ends: IntGauge,
     /// Readings in Redis, bytes; set at a scrape.
     pub redis_bytes: IntGauge,
+    /// Readings that wait for their copy in Redis; set at a scrape.
+    pub redis_uncopied: IntGauge,
+    /// Bytes that were dropped without one; set at a scrape.
+    pub redis_uncopied_dropped: IntGauge,
     /// Time until journal or disk are full, seconds; set at a scrape.
     pub full_in_seconds: GaugeVec,
     /// Free bytes of the data directory's file system; set at a scrape.
@@ -142,6 +146,8 @@ impl Metrics {
             buffer_bytes_bound: gauge(&registry, names::BUFFER_BYTES_BOUND)?,
             journal_lost_ends: gauge(&registry, names::JOURNAL_LOST_ENDS)?,
             redis_bytes: gauge(&registry, names::REDIS_BYTES)?,
+            redis_uncopied: gauge(&registry, names::REDIS_UNCOPIED)?,
+            redis_uncopied_dropped: gauge(&registry, names::REDIS_UNCOPIED_DROPPED)?,
             full_in_seconds: register(&registry, GaugeVec::new(opts(names::FULL_IN_SECONDS), labels(names::FULL_IN_SECONDS))?)?,
             disk_free: gauge(&registry, names::DISK_FREE)?,
             store_bytes: gauge_vec(&registry, names::STORE_BYTES)?,

@@ -246,6 +246,7 @@ mod tests {
             tier: "memory",
             ack: AckLevel::Memory,
             may_lose: "",
+            may_lose_code: "",
             streams: vec![uuid::Uuid::nil()],
             rows: 90,
             rows_bound: Some(100),

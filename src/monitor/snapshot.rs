@@ -139,6 +139,8 @@ pub struct BufferView {
     pub tier: &'static str,
     /// What a crash may lose, in words.
     pub may_lose: &'static str,
+    /// The same as a word, for translations.
+    pub may_lose_code: &'static str,
     /// Readings waiting.
     pub rows: u64,
     /// Most readings that may wait.

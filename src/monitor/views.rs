@@ -191,6 +191,8 @@ impl Views {
         metrics.journal_lost_ends.set(i64::try_from(stats.lost_ends).unwrap_or(i64::MAX));
         if let Some(redis) = self.buffer.redis() {
             metrics.redis_bytes.set(i64::try_from(redis.bytes).unwrap_or(i64::MAX));
+            metrics.redis_uncopied.set(i64::try_from(redis.uncopied.unwrap_or(0)).unwrap_or(i64::MAX));
+            metrics.redis_uncopied_dropped.set(i64::try_from(redis.uncopied_dropped_bytes.unwrap_or(0)).unwrap_or(i64::MAX));
         }
         let full_in = *lock(&self.measured.full_in);
         for (what, left) in [("journal", full_in.journal), ("disk", full_in.disk)] {
@@ -369,6 +371,7 @@ fn buffer_view(stats: BufferStats, account: Account, full_in: FullIn) -> BufferV
     BufferView {
         tier: stats.tier,
         may_lose: stats.may_lose,
+        may_lose_code: stats.may_lose_code,
         rows: stats.rows,
         rows_bound: stats.rows_bound,
         bytes: stats.bytes,

@@ -142,7 +142,7 @@ async fn take(request: &HttpRequest, state: &WebState, payload: &mut Payload) ->
     }
     // A commit that a crash may take back is no safer than the buffer was.
     let weak = reached == AckLevel::Store && state.views.health.view().weak.is_some();
-    let level = if weak { state.views.buffer.level() } else { reached };
+    let level = if weak { state.views.buffer.medium_level() } else { reached };
     state.metrics.ack_seconds(level).observe(seconds(began.elapsed()));
     Ok(HttpResponse::Accepted().insert_header((CONTENT_TYPE, HeaderValue::from_static("application/json"))).body(answer_body(
         accepted,

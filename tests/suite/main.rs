@@ -28,6 +28,7 @@ mod restored;
 mod retention;
 mod simulate;
 mod store;
+mod triple;
 #[cfg(feature = "fault-injection")]
 mod watchdog;
 mod web;

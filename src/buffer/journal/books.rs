@@ -186,6 +186,13 @@ impl Books {
         }
     }
 
+    /// Takes out those who wait for numbers up to `last_seq`.
+    pub(super) fn release(&mut self, lane: usize, last_seq: u64) -> Vec<oneshot::Sender<AckLevel>> {
+        let Some(book) = self.lanes.get_mut(lane) else { return Vec::new() };
+        let until = book.waiters.partition_point(|(waits_for, _)| *waits_for <= last_seq);
+        book.waiters.drain(..until).map(|(_, waiter)| waiter).collect()
+    }
+
     /// How many readings of a gap had been acknowledged.
     pub(super) fn acknowledged_in(&self, lane: usize, gap: &Gap) -> u64 {
         let numbers = gap.last_seq + 1 - gap.first_seq;

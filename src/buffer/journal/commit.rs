@@ -229,7 +229,7 @@ impl<D: Disk> Committer<D> {
         self.parts.extend(group.iter().map(|submitted| submitted.batch.bytes().clone()));
         let at_us = first.batch.received_at_us();
         let appended = match self.log.append(self.lane, at_us, rows, &self.parts) {
-            Err(AppendError::Full) if self.frames.is_empty() && self.make_way() => {
+            Err(AppendError::Full) if self.core.make_way(&mut self.log, self.frames.is_empty()) => {
                 self.log.append(self.lane, at_us, rows, &self.parts)
             }
             appended => appended,
@@ -350,12 +350,6 @@ impl<D: Disk> Committer<D> {
         }
     }
 
-    /// Lets go of what is settled and kept only for a database that is put back a little.
-    fn make_way(&mut self) -> bool {
-        let settled = lock(&self.core.books).all_settled();
-        self.log.make_way(&settled).unwrap_or(false)
-    }
-
     fn set_room(&self, room: Room, cause: Option<&io::Error>) {
         if self.core.room.swap(room as u8, Ordering::AcqRel) != room as u8 {
             match cause {
@@ -378,7 +372,7 @@ impl<D: Disk> Committer<D> {
     fn chores(&mut self) {
         self.chores_at = Instant::now() + CHORES_EVERY;
         self.core.observer.alive(self.syncs);
-        let settled = lock(&self.core.books).all_settled();
+        let settled = self.core.copied.limit(&lock(&self.core.books).all_settled(), self.log.lanes());
         let settled_sum: u64 = settled.iter().sum();
         if settled_sum != self.freed_for {
             self.freed_for = settled_sum;
@@ -391,6 +385,10 @@ impl<D: Disk> Committer<D> {
         }
         let room = Room::from_u8(self.core.room.load(Ordering::Acquire));
         let prepared = if room == Room::Failing { self.log.prepare_now() } else { self.log.prepare() };
+        let prepared = match prepared {
+            Err(AppendError::Full) if self.core.drop_uncopied(&mut self.log) => self.log.prepare(),
+            prepared => prepared,
+        };
         match prepared {
             Ok(()) => self.set_room(Room::Free, None),
             // There may be room left in the segment being written, so only a refused push says that there is none.

@@ -15,6 +15,7 @@ mod candidate;
 mod carry;
 mod close;
 mod commit;
+pub mod copy;
 mod dense;
 pub mod disk;
 #[cfg(any(test, feature = "fault-injection"))]

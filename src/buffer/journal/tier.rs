@@ -26,6 +26,7 @@ use super::{
     LogSettings, Recovered, Shared,
     books::Books,
     commit::{self, Order, Queue, Submitted},
+    copy::Copied,
     disk::Disk,
     lane::{Forking, LaneSide},
     open,
@@ -126,6 +127,8 @@ pub(super) struct Core<D: Disk> {
     pub(super) on_visible: OnceLock<OnVisible>,
     pub(super) books: Mutex<Books>,
     pub(super) lanes: Vec<Mutex<LaneSide<D>>>,
+    /// How far a second medium has a copy.
+    pub(super) copied: Copied,
 }
 
 impl<D: Disk> fmt::Debug for JournalBuffer<D> {
@@ -140,9 +143,13 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn tell(reached: Vec<oneshot::Sender<AckLevel>>) {
+    tell_level(reached, AckLevel::Store);
+}
+
+pub(super) fn tell_level(reached: Vec<oneshot::Sender<AckLevel>>, level: AckLevel) {
     for waiter in reached {
         // A sender that has gone needs no answer.
-        let _ = waiter.send(AckLevel::Store);
+        let _ = waiter.send(level);
     }
 }
 
@@ -170,6 +177,7 @@ impl<D: Disk> JournalBuffer<D> {
             books: Mutex::new(Books::new(&lanes, &settled, &voids)),
             lanes: (0..lanes.len()).map(|lane| Mutex::new(LaneSide::new(&shared, lane))).collect(),
             shared,
+            copied: Copied::default(),
         });
         let scrub = Scrub::start(core.shared.clone(), core.observer.clone())?;
         let thread = commit::start(log, core.clone())?;
@@ -200,9 +208,20 @@ impl<D: Disk> JournalBuffer<D> {
         receiver
     }
 
+    /// Numbers what waits in a lane anew. Only its drain may, between two transactions.
+    pub(super) fn fork(&self, lane: usize, side: &mut LaneSide<D>) -> io::Result<Attached> {
+        let (from, from_seq) = {
+            let books = lock(&self.core.books);
+            (books.stream(lane), books.settled(lane) + 1)
+        };
+        let to = Uuid::now_v7();
+        let answer = self.order(|answer| Order::Fork { lane, from, from_seq, stream: to, answer });
+        self.forked(lane, side, Forking { from, to, answer })
+    }
+
     /// Waits for a fork. One that the commit thread has not begun in time is withdrawn: carried out late, it would number anew what the
     /// database knows by other numbers. One that it has begun is waited for again when the lane is attached the next time.
-    fn forked(&self, lane: usize, side: &mut LaneSide<D>, fork: Forking) -> io::Result<Attached> {
+    pub(super) fn forked(&self, lane: usize, side: &mut LaneSide<D>, fork: Forking) -> io::Result<Attached> {
         let silent = || io::Error::other("the journal's thread does not answer");
         match fork.answer.recv_timeout(self.order_wait) {
             Ok(done) => {
@@ -299,13 +318,7 @@ impl<D: Disk> Buffer for JournalBuffer<D> {
             return Ok(attached);
         }
         // The database knows another history of this stream.
-        let (from, from_seq) = {
-            let books = lock(&self.core.books);
-            (books.stream(lane), books.settled(lane) + 1)
-        };
-        let to = Uuid::now_v7();
-        let answer = self.order(|answer| Order::Fork { lane, from, from_seq, stream: to, answer });
-        self.forked(lane, &mut side, Forking { from, to, answer })
+        self.fork(lane, &mut side)
     }
 
     fn next(&self, lane: usize, max_rows: u32) -> io::Result<Work> {
@@ -379,6 +392,7 @@ impl<D: Disk> Buffer for JournalBuffer<D> {
         BufferStats {
             tier: "journal",
             ack: AckLevel::Journal,
+            may_lose_code: "journal",
             may_lose: "nothing that was acknowledged, unless this host's disk is lost or lies about syncs",
             streams: books.streams(),
             rows: books.waiting_total(),

@@ -7,7 +7,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::books::Reached;
+use super::{books::Reached, chunks::Chunks};
 use crate::{
     buffer::{Account, DrainOutcome, Position, Totals},
     domain::{
@@ -16,12 +16,6 @@ use crate::{
     },
 };
 
-/// Bytes that are trimmed together.
-const CHUNK_BYTES: u64 = 1024 * 1024;
-/// Longest time that one chunk spans.
-const CHUNK_SPAN: Duration = Duration::from_secs(30);
-/// Chunks of one stream; beyond, two become one.
-const CHUNKS_MAX: usize = 4_096;
 /// Marks that tell how old what waits is; more are thinned out.
 const MARKS_MAX: usize = 1_024;
 /// Least time between two marks.
@@ -36,15 +30,8 @@ pub(super) struct Kept {
     pub(super) bytes: u64,
     /// When its last batch was taken.
     pub(super) since: Instant,
-}
-
-/// Entries that were taken together.
-#[derive(Clone, Copy, Debug)]
-struct Chunk {
-    end: u64,
-    bytes: u64,
-    began: Instant,
-    last: Instant,
+    /// Nothing of it waits for the relay.
+    pub(super) relayed: bool,
 }
 
 /// See the module.
@@ -57,20 +44,26 @@ pub(super) struct Book {
     pub(super) of: Option<String>,
     /// Begun in this life of the process.
     pub(super) begun_here: bool,
+    /// A copy of a journal's stream, in which numbers may have been given up.
+    copied: bool,
     /// Takes what comes.
     pub(super) writing: bool,
     /// Last number that was acknowledged. What lies behind is no part of the stream.
     pub(super) end: u64,
     /// The chain at the end.
     pub(super) chain: u64,
-    settled: u64,
+    pub(super) settled: u64,
+    /// Last number up to which nothing waits for the relay, as the database said last.
+    pub(super) relayed: u64,
     totals: Totals,
+    /// Numbers that nobody had been told of and that were passed over: of a journal's stream only.
+    uncounted: u64,
     /// Whether the database has been asked.
     attached: bool,
     waiters: VecDeque<(u64, oneshot::Sender<AckLevel>)>,
     waiters_looked_at: usize,
     marks: VecDeque<(u64, Instant)>,
-    chunks: VecDeque<Chunk>,
+    chunks: Chunks,
 }
 
 impl Book {
@@ -81,23 +74,24 @@ impl Book {
 
     /// A stream that is there: it ends at `end` and takes `bytes`. `of`: another instance that wrote it.
     pub(super) fn found(stream: StreamId, of: Option<&str>, end: u64, bytes: u64) -> Self {
-        let now = Instant::now();
-        let chunk = Chunk { end, bytes, began: now, last: now };
         Self {
             stream,
             own: of.is_none(),
             of: of.map(str::to_owned),
             begun_here: false,
+            copied: false,
             writing: false,
             end,
             chain: 0,
             settled: 0,
+            relayed: 0,
             totals: Totals::default(),
+            uncounted: 0,
             attached: false,
             waiters: VecDeque::new(),
             waiters_looked_at: WAITERS_LOOK,
             marks: VecDeque::new(),
-            chunks: if end > 0 { VecDeque::from([chunk]) } else { VecDeque::new() },
+            chunks: Chunks::found(end, bytes),
         }
     }
 
@@ -109,6 +103,12 @@ impl Book {
     /// What its group says was settled, until the database is asked.
     pub(super) fn settled_at_least(mut self, settled: u64) -> Self {
         self.settled = settled.min(self.end);
+        self
+    }
+
+    /// It is a copy of a journal's stream.
+    pub(super) fn copied(mut self, copied: bool) -> Self {
+        self.copied = copied;
         self
     }
 
@@ -125,31 +125,18 @@ impl Book {
     }
 
     pub(super) fn bytes(&self) -> u64 {
-        self.chunks.iter().map(|chunk| chunk.bytes).sum()
+        self.chunks.bytes()
     }
 
     pub(super) fn last_taken(&self) -> Instant {
-        self.chunks.back().map_or_else(Instant::now, |chunk| chunk.last)
+        self.chunks.last_taken()
     }
 
     pub(super) fn taken(&mut self, last_seq: u64, chain: u64, bytes: u64) {
         let now = Instant::now();
         self.end = last_seq;
         self.chain = chain;
-        match self.chunks.back_mut() {
-            Some(chunk) if chunk.bytes + bytes <= CHUNK_BYTES && now - chunk.began <= CHUNK_SPAN => {
-                (chunk.end, chunk.bytes, chunk.last) = (last_seq, chunk.bytes + bytes, now);
-            }
-            _ => self.chunks.push_back(Chunk { end: last_seq, bytes, began: now, last: now }),
-        }
-        if self.chunks.len() > CHUNKS_MAX {
-            let chunks = self.chunks.make_contiguous();
-            let join = |pair: &[Chunk]| {
-                let (first, last) = (pair.first()?, pair.last()?);
-                Some(Chunk { bytes: pair.iter().map(|chunk| chunk.bytes).sum(), began: first.began, ..*last })
-            };
-            self.chunks = chunks.chunks(2).filter_map(join).collect();
-        }
+        self.chunks.take(last_seq, bytes, now);
         self.mark(now);
     }
 
@@ -181,6 +168,9 @@ impl Book {
     pub(super) fn attach(&mut self, position: &Position) -> Reached {
         self.attached = true;
         self.totals = position.totals;
+        if self.copied {
+            self.uncounted = position.cursor_seq.saturating_sub(position.totals.sum());
+        }
         // Redis may have been put back to where it stood before the database took what followed.
         self.end = self.end.max(position.cursor_seq);
         // A database that was replaced by an older one stands behind what was settled.
@@ -192,7 +182,12 @@ impl Book {
     }
 
     pub(super) fn settle(&mut self, outcome: &DrainOutcome) -> Reached {
+        let before = self.totals.sum();
         self.totals.settle(outcome);
+        let counted = self.totals.sum() - before;
+        if counted == 0 && self.copied {
+            self.uncounted += outcome.last_seq + 1 - outcome.first_seq;
+        }
         if outcome.quarantined + outcome.lost > 0 {
             // Who waits for what is lost waits in vain.
             self.waiters.retain(|(waits_for, _)| !(outcome.first_seq..=outcome.last_seq).contains(waits_for));
@@ -213,18 +208,12 @@ impl Book {
     }
 
     /// See [`super::books::Books::trim`].
-    pub(super) fn trim(&mut self, now: Instant, keep: Duration, too_many: &mut u64) -> Option<u64> {
-        let mut first = None;
-        while let Some(chunk) = self.chunks.front().copied() {
-            let old = now.saturating_duration_since(chunk.last) >= keep;
-            if chunk.end > self.settled || !self.attached || (!old && *too_many == 0) {
-                break;
-            }
-            *too_many = too_many.saturating_sub(chunk.bytes);
-            self.chunks.pop_front();
-            first = Some(chunk.end + 1);
+    pub(super) fn trim(&mut self, now: Instant, keep: Duration, too_many: &mut u64, relays: bool) -> Option<u64> {
+        if !self.attached {
+            return None;
         }
-        first
+        let relayed = if relays { self.relayed.min(self.settled) } else { self.settled };
+        self.chunks.trim(now, keep, (self.settled, relayed), too_many)
     }
 
     pub(super) fn state_of(&self, seq: u64) -> Option<ReceiptState> {
@@ -246,7 +235,8 @@ impl Book {
             // What the database settled earlier is taken for granted.
             return Account { accepted: self.waiting(), buffered: self.waiting(), ..Account::default() };
         }
-        let mut account = Account { accepted: self.end, buffered: self.waiting(), ..Account::default() };
+        let accepted = self.end.saturating_sub(self.uncounted);
+        let mut account = Account { accepted, buffered: self.waiting(), ..Account::default() };
         account.set_totals(&self.totals);
         account
     }

@@ -14,7 +14,10 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::book::{Book, Kept};
+use super::{
+    book::{Book, Kept},
+    copies::Copies,
+};
 use crate::{
     buffer::{Account, DrainOutcome, Position},
     domain::{
@@ -26,6 +29,9 @@ use crate::{
 /// Streams of this process that are remembered after they were settled to their end; older ones are left to the database's sums.
 const RETIRED_MAX: usize = 4_096;
 
+/// Most settled streams that the database is asked about at once, oldest first.
+const ASKED_MAX: usize = 16;
+
 /// Who waited for the database, to be told.
 pub(super) type Reached = Vec<oneshot::Sender<AckLevel>>;
 
@@ -33,13 +39,15 @@ pub(super) type Reached = Vec<oneshot::Sender<AckLevel>>;
 #[derive(Debug)]
 pub(super) struct Books {
     lanes: Vec<VecDeque<Book>>,
-    /// The account of the streams that this process has settled to their end.
+    /// The account of the streams that this process has settled to their end, and theirs one by one.
     retired: Account,
-    retired_streams: VecDeque<StreamId>,
+    retired_streams: VecDeque<(StreamId, Account)>,
     /// Settled to their end since the last look: the database closes them.
     pub(super) finished: VecDeque<StreamId>,
     /// Settled to their end and still in Redis, oldest first.
     pub(super) kept: VecDeque<Kept>,
+    /// Copies of the journal's streams (tier triple).
+    pub(in crate::buffer) copies: Copies,
 }
 
 impl Books {
@@ -51,6 +59,7 @@ impl Books {
             retired_streams: VecDeque::new(),
             finished: VecDeque::new(),
             kept: VecDeque::new(),
+            copies: Copies::default(),
         }
     }
 
@@ -79,7 +88,7 @@ impl Books {
     /// A lane drains this stream, or will, or has done so in this life.
     pub(super) fn knows(&self, stream: StreamId) -> bool {
         self.all().any(|book| book.stream == stream)
-            || self.retired_streams.contains(&stream)
+            || self.has_retired(stream)
             || self.kept.iter().any(|kept| kept.stream == stream)
     }
 
@@ -93,7 +102,39 @@ impl Books {
         let front = |lane: &VecDeque<Book>| {
             lane.iter().enumerate().any(|(at, book)| book.stream == stream && book.own && (at == 0 || book.begun_here))
         };
-        self.lanes.iter().any(front) || self.retired_streams.contains(&stream)
+        self.lanes.iter().any(front) || self.has_retired(stream)
+    }
+
+    fn has_retired(&self, stream: StreamId) -> bool {
+        self.retired_streams.iter().any(|(retired, _)| *retired == stream)
+    }
+
+    /// The database was replaced by an older one: streams that were settled to their end may not be there any more. They are found anew.
+    pub(super) fn forget_kept(&mut self) {
+        for kept in std::mem::take(&mut self.kept) {
+            if let Some(at) = self.retired_streams.iter().position(|(stream, _)| *stream == kept.stream) {
+                self.retired_streams.remove(at);
+            }
+        }
+        self.retired = self.retired_streams.iter().fold(Account::default(), |sum, (_, account)| sum.plus(account));
+    }
+
+    /// Streams in Redis of which something may wait for the relay, with the number up to which the database has them.
+    pub(super) fn unrelayed(&self) -> Vec<(StreamId, u64)> {
+        let books = self.all().filter(|book| book.relayed < book.settled).map(|book| (book.stream, book.settled));
+        let kept = self.kept.iter().filter(|kept| !kept.relayed).take(ASKED_MAX).map(|kept| (kept.stream, u64::MAX));
+        books.chain(kept).chain(self.copies.unrelayed()).collect()
+    }
+
+    /// Nothing of `stream` up to `last_seq` waits for the relay.
+    pub(super) fn relayed(&mut self, stream: StreamId, last_seq: u64) {
+        if let Some(book) = self.find_mut(stream) {
+            book.relayed = last_seq;
+        }
+        if let Some(kept) = self.kept.iter_mut().find(|kept| kept.stream == stream) {
+            kept.relayed = last_seq == u64::MAX;
+        }
+        self.copies.relayed(stream, last_seq);
     }
 
     /// A new stream takes what comes in `lane`.
@@ -164,13 +205,15 @@ impl Books {
                 self.finished.pop_front();
             }
             if book.own {
-                self.retired = self.retired.plus(&book.account());
-                self.retired_streams.push_back(book.stream);
+                let account = book.account();
+                self.retired = self.retired.plus(&account);
+                self.retired_streams.push_back((book.stream, account));
                 if self.retired_streams.len() > RETIRED_MAX {
                     self.retired_streams.pop_front();
                 }
             }
-            self.kept.push_back(Kept { stream: book.stream, bytes: book.bytes(), since: book.last_taken() });
+            let (stream, bytes, since) = (book.stream, book.bytes(), book.last_taken());
+            self.kept.push_back(Kept { stream, bytes, since, relayed: false });
         }
     }
 
@@ -193,7 +236,7 @@ impl Books {
 
     /// Bytes in Redis, about.
     pub(super) fn bytes(&self) -> u64 {
-        self.all().map(Book::bytes).sum::<u64>() + self.kept.iter().map(|kept| kept.bytes).sum::<u64>()
+        self.all().map(Book::bytes).sum::<u64>() + self.kept.iter().map(|kept| kept.bytes).sum::<u64>() + self.copies.bytes()
     }
 
     /// The streams that are drained or written.
@@ -201,15 +244,16 @@ impl Books {
         self.all().map(|book| book.stream).collect()
     }
 
-    /// Streams whose entries behind their first may go: those settled, and older than `keep` or, where `bytes` are too many, as far as
-    /// needed. Returns the stream and the first number to keep.
-    pub(super) fn trim(&mut self, now: Instant, keep: Duration, mut too_many: u64) -> Vec<(StreamId, u64)> {
+    /// Streams whose entries behind their first may go: those settled (where `relays`, relayed too) and older than `keep` or, where
+    /// bytes are too many, as far as needed. Returns the stream and the first number to keep.
+    pub(super) fn trim(&mut self, now: Instant, keep: Duration, mut too_many: u64, relays: bool) -> Vec<(StreamId, u64)> {
         let mut cuts = Vec::new();
         for book in self.lanes.iter_mut().flatten() {
-            if let Some(first) = book.trim(now, keep, &mut too_many) {
+            if let Some(first) = book.trim(now, keep, &mut too_many, relays) {
                 cuts.push((book.stream, first));
             }
         }
+        cuts.extend(self.copies.trim(now, keep, &mut too_many, relays));
         cuts
     }
 

@@ -10,13 +10,13 @@ use std::{
     thread,
 };
 
-use redis::{Cmd, Value, cmd};
 use tokio::sync::oneshot;
 
 use super::{
     core::{Core, lock},
     entry::{ENTRY_BYTES, add, chain},
     link::{Link, LinkError},
+    send::add_all,
 };
 use crate::{
     buffer::Frame,
@@ -150,46 +150,8 @@ impl Committer {
             _ => (stream, self.core.settings.server.connect(&key)?),
         };
         let (_, link) = self.link.insert((if stream_before == stream { stream_before } else { stream }, link));
-        let mut commands: Vec<Cmd> = groups.iter().map(|group| add(&key, &group.frame)).collect();
-        let entries = commands.len();
-        if entries > 1 {
-            commands.insert(0, cmd("MULTI"));
-            commands.push(cmd("EXEC"));
-        }
-        let replicas = i64::from(self.core.settings.replicas);
-        if replicas > 0 {
-            let wait_ms = u64::try_from(self.core.settings.server.timeout().as_millis() / 2).unwrap_or(1_000);
-            let mut wait = cmd("WAIT");
-            wait.arg(replicas).arg(wait_ms);
-            commands.push(wait);
-        }
-        let mut answers = link.ask_all(&commands)?;
-        if replicas > 0 {
-            match answers.pop() {
-                Some(Ok(Value::Int(reached))) if reached >= replicas => {}
-                Some(Ok(Value::Int(reached))) => {
-                    return Err(LinkError::ours(
-                        "replicas",
-                        format!("only {reached} of {replicas} replicas have the readings in time"),
-                    ));
-                }
-                Some(Err(error)) => return Err(error),
-                _ => return Err(LinkError::ours("error", "WAIT was not answered")),
-            }
-        }
-        // The reason of a transaction that was refused stands at the command that it was refused for.
-        if let Some(refused) = answers.iter().find_map(|answer| answer.as_ref().err()) {
-            return Err(refused.clone());
-        }
-        let ids = match answers.pop() {
-            Some(Ok(Value::Array(ids))) if entries > 1 => ids,
-            Some(Ok(id)) if entries == 1 => vec![id],
-            _ => Vec::new(),
-        };
-        if ids.len() == entries && ids.iter().all(|id| matches!(id, Value::BulkString(_))) {
-            return Ok(());
-        }
-        Err(LinkError::ours("gone", "the stream is not in Redis any more: its data was flushed, evicted or replaced"))
+        let adds = groups.iter().map(|group| add(&key, &group.frame)).collect();
+        add_all(link, adds, self.core.settings.replicas)
     }
 
     fn taken(&mut self, stream: StreamId, groups: Vec<Group>) {

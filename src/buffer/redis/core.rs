@@ -23,69 +23,71 @@ use crate::{
 };
 
 /// What submitters, commit thread, keeper and drains share.
-pub(super) struct Core {
-    pub(super) settings: RedisSettings,
-    pub(super) keys: Keys,
-    pub(super) inner: Arc<dyn Buffer>,
-    pub(super) observer: Arc<dyn RedisObserver>,
-    pub(super) queue: Mutex<Queue>,
-    pub(super) wake: Condvar,
+pub(in crate::buffer) struct Core {
+    pub(in crate::buffer) settings: RedisSettings,
+    pub(in crate::buffer) keys: Keys,
+    pub(in crate::buffer) inner: Arc<dyn Buffer>,
+    pub(in crate::buffer) observer: Arc<dyn RedisObserver>,
+    pub(in crate::buffer) queue: Mutex<Queue>,
+    pub(in crate::buffer) wake: Condvar,
     /// Redis takes batches.
-    pub(super) up: AtomicBool,
+    pub(in crate::buffer) up: AtomicBool,
     /// Redis can be read: also while it takes none, for want of memory or of replicas.
-    pub(super) readable: AtomicBool,
-    pub(super) full: AtomicBool,
-    pub(super) closed: AtomicBool,
-    pub(super) ended: AtomicBool,
-    pub(super) health: Mutex<Health>,
-    pub(super) books: Mutex<Books>,
-    pub(super) lanes: Vec<Mutex<LaneSide>>,
+    pub(in crate::buffer) readable: AtomicBool,
+    pub(in crate::buffer) full: AtomicBool,
+    pub(in crate::buffer) closed: AtomicBool,
+    pub(in crate::buffer) ended: AtomicBool,
+    pub(in crate::buffer) health: Mutex<Health>,
+    pub(in crate::buffer) books: Mutex<Books>,
+    pub(in crate::buffer) lanes: Vec<Mutex<LaneSide>>,
     /// Streams of earlier lives have been looked for.
-    pub(super) found: AtomicBool,
+    pub(in crate::buffer) found: AtomicBool,
+    /// They are to be looked for once more.
+    pub(in crate::buffer) look_again: AtomicBool,
     /// Whether this instance drains its own streams: not while another has taken it for dead.
-    pub(super) may_drain: AtomicBool,
+    pub(in crate::buffer) may_drain: AtomicBool,
     /// Other instances with streams in Redis, as the keeper saw them last.
-    pub(super) foreign: Mutex<Vec<String>>,
+    pub(in crate::buffer) foreign: Mutex<Vec<String>>,
     /// Dead ones whose streams are to be taken over.
-    pub(super) take_over: Mutex<Vec<String>>,
-    pub(super) on_visible: OnceLock<Arc<OnVisible>>,
-    pub(super) keeper: (Mutex<bool>, Condvar),
+    pub(in crate::buffer) take_over: Mutex<Vec<String>>,
+    pub(in crate::buffer) on_visible: OnceLock<Arc<OnVisible>>,
+    pub(in crate::buffer) keeper: (Mutex<bool>, Condvar),
 }
 
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(in crate::buffer) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Nothing below these locks panics half-way through a change.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Core {
-    pub(super) fn is_up(&self) -> bool {
+    pub(in crate::buffer) fn is_up(&self) -> bool {
         self.up.load(Ordering::Acquire)
     }
 
-    pub(super) fn is_readable(&self) -> bool {
+    pub(in crate::buffer) fn is_readable(&self) -> bool {
         self.readable.load(Ordering::Acquire)
     }
 
     /// The lane of streams that were begun before this life, or elsewhere.
-    pub(super) fn heritage(&self) -> usize {
+    pub(in crate::buffer) fn heritage(&self) -> usize {
         self.settings.streams
     }
 
     /// The journal takes these, and answers.
-    pub(super) fn divert(&self, submitted: impl IntoIterator<Item = Submitted>) {
+    pub(in crate::buffer) fn divert(&self, submitted: impl IntoIterator<Item = Submitted>) {
         for Submitted { batch, ack, alerts, reply } in submitted {
             self.inner.submit(batch, journal_level(ack), alerts, reply);
         }
     }
 
     /// The keeper looks at once.
-    pub(super) fn wake_keeper(&self) {
+    pub(in crate::buffer) fn wake_keeper(&self) {
         *lock(&self.keeper.0) = true;
         self.keeper.1.notify_one();
     }
 
     /// Sleeps until woken, at most so long.
-    pub(super) fn keeper_sleeps(&self, limit: Duration) {
+    pub(in crate::buffer) fn keeper_sleeps(&self, limit: Duration) {
         let woken = lock(&self.keeper.0);
         if !*woken {
             drop(self.keeper.1.wait_timeout(woken, limit));
@@ -96,7 +98,7 @@ impl Core {
     }
 
     /// Redis does not do what it should: the commit thread ends what is written.
-    pub(super) fn order_give_up(&self, cause: LinkError) {
+    pub(in crate::buffer) fn order_give_up(&self, cause: LinkError) {
         let generation = {
             let health = lock(&self.health);
             if !health.is_up() {
@@ -113,7 +115,7 @@ impl Core {
     }
 
     /// Readings in Redis can be read (again).
-    pub(super) fn tell_visible(&self) {
+    pub(in crate::buffer) fn tell_visible(&self) {
         let waiting = lock(&self.books).waiting_total();
         if let Some(hook) = self.on_visible.get() {
             hook(waiting, waiting > 0);
@@ -122,6 +124,6 @@ impl Core {
 }
 
 /// What the journal is asked for in place of Redis: it must not wait for more than it reaches by itself.
-pub(super) fn journal_level(ack: AckLevel) -> AckLevel {
+pub(in crate::buffer) fn journal_level(ack: AckLevel) -> AckLevel {
     if ack == AckLevel::Redis { AckLevel::Journal } else { ack }
 }

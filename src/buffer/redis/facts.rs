@@ -87,6 +87,17 @@ impl Facts {
         if self.append_fsync == Fsync::Off || self.evicts() { AckLevel::Memory } else { AckLevel::Redis }
     }
 
+    /// The same as a word, for translations.
+    pub fn may_lose_code(&self) -> &'static str {
+        match (self.append_fsync, self.evicts()) {
+            (_, true) => "redis-evicts",
+            (Fsync::Off, _) => "redis-off",
+            (Fsync::Always, _) => "redis-always",
+            (Fsync::Everysec, _) => "redis-everysec",
+            (Fsync::No | Fsync::Unknown, _) => "redis-no",
+        }
+    }
+
     /// What may be lost of what was acknowledged.
     pub fn may_lose(&self) -> &'static str {
         match (self.append_fsync, self.evicts()) {

@@ -208,7 +208,8 @@ impl Keeper {
         let from = (of != self.core.settings.instance).then_some(of);
         for Registered { stream, instance, done } in listed {
             let stream = *stream;
-            if instance != of || lock(&self.core.books).knows(stream) {
+            // What the journal writes is copied, not drained from here.
+            if instance != of || lock(&self.core.books).knows(stream) || self.core.inner.writes(stream) {
                 continue;
             }
             if *done {
@@ -229,6 +230,10 @@ impl Keeper {
 
     /// Takes over what earlier lives of this instance left, once, as soon as it may.
     fn look_back(&mut self, listed: &[Registered]) -> Result<(), LinkError> {
+        if self.core.look_again.swap(false, Ordering::AcqRel) {
+            lock(&self.core.books).forget_kept();
+            self.found = false;
+        }
         if !self.found && self.core.may_drain.load(Ordering::Acquire) {
             let instance = self.core.settings.instance.clone();
             self.found = self.find(listed, &instance)?;
@@ -271,7 +276,8 @@ impl Keeper {
                 self.remove(stream)
             }
             Some((end, bytes, settled)) => {
-                let book = Book::found(stream, from, end, bytes).settled_at_least(settled);
+                let copied = self.core.settings.streams == 0;
+                let book = Book::found(stream, from, end, bytes).settled_at_least(settled).copied(copied);
                 lock(&self.core.books).inherit(self.core.heritage(), book);
                 self.core.observer.inherited(stream, from, end.saturating_sub(settled));
                 Ok(())
@@ -333,7 +339,9 @@ impl Keeper {
             let oldest = lock(&self.core.books).kept.front().copied();
             let Some(oldest) = oldest else { break };
             let crowded = lock(&self.core.books).kept.len() > KEPT_MAX;
-            if now.saturating_duration_since(oldest.since) < keep && left == 0 && !crowded && oldest.bytes > 0 {
+            let awaits_relay = self.core.settings.relays && !oldest.relayed;
+            let young = now.saturating_duration_since(oldest.since) < keep || awaits_relay;
+            if young && left == 0 && !crowded && oldest.bytes > 0 {
                 break;
             }
             if let Err(cause) = self.remove(oldest.stream) {
@@ -344,7 +352,7 @@ impl Keeper {
             left = left.saturating_sub(oldest.bytes);
             lock(&self.core.books).kept.pop_front();
         }
-        let cuts = lock(&self.core.books).trim(now, keep, left);
+        let cuts = lock(&self.core.books).trim(now, keep, left, self.core.settings.relays);
         for (stream, first) in cuts {
             let cut = self.with(stream, |link, key| link.ask(cmd("XTRIM").arg(key).arg("MINID").arg(format!("{first}-0"))));
             if let Err(cause) = cut {

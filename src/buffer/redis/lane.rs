@@ -171,13 +171,21 @@ impl LaneSide {
                     self.handed_out(frame.last_seq(), frame.chain);
                     frames.push(frame);
                 }
+                Some(Entry::Void { first_seq, last_seq }) if first_seq <= self.at.0 + 1 && frames.is_empty() => {
+                    return Ok(match self.pass_over(last_seq, GapKind::Void) {
+                        // Nobody had been told of them.
+                        Work::Gap(gap) => Work::Gap(Gap { acknowledged: 0, ..gap }),
+                        other => other,
+                    });
+                }
                 Some(entry) => {
                     let gap = match &entry {
+                        Entry::Void { first_seq, .. } => (first_seq - 1, GapKind::Lost),
                         Entry::Whole(frame) => (frame.first_seq - 1, GapKind::Lost),
                         // Its first number is not known: up to the last it is not to be had.
                         _ => (entry.last_seq(), GapKind::Quarantined),
                     };
-                    if matches!(entry, Entry::Whole(_)) || !frames.is_empty() {
+                    if matches!(entry, Entry::Whole(_) | Entry::Void { .. }) || !frames.is_empty() {
                         self.held.push_front(entry);
                     }
                     return if frames.is_empty() { Ok(self.pass_over(gap.0, gap.1)) } else { Ok(Work::Frames(frames)) };

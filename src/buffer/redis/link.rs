@@ -48,7 +48,7 @@ impl fmt::Display for LinkError {
 
 impl LinkError {
     /// A fault that we noticed ourselves.
-    pub(super) fn ours(code: &str, message: impl Into<String>) -> Self {
+    pub(in crate::buffer) fn ours(code: &str, message: impl Into<String>) -> Self {
         Self { code: code.into(), message: message.into(), definite: false, redirect: None }
     }
 
@@ -186,6 +186,11 @@ impl Link {
         self.node.addr().to_string()
     }
 
+    /// Longest wait for an answer.
+    pub fn timeout(&self) -> Duration {
+        self.server.timeout
+    }
+
     /// One command. A redirect is followed once.
     ///
     /// # Errors
@@ -243,7 +248,7 @@ impl Link {
 }
 
 /// Text of an answer.
-pub(super) fn text(value: &Value) -> Option<&str> {
+pub(in crate::buffer) fn text(value: &Value) -> Option<&str> {
     match value {
         Value::BulkString(bytes) => std::str::from_utf8(bytes).ok(),
         Value::SimpleString(text) => Some(text),

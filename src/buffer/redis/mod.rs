@@ -29,16 +29,20 @@
 //! What Redis itself may lose (`appendfsync`, a replica that takes over, eviction, FLUSHALL) is said by [`facts`] before, and by a gap of kind
 //! `lost` with its number of readings after.
 
+pub(super) mod again;
 mod book;
 mod books;
+mod chunks;
 mod commit;
-mod core;
+pub(super) mod copies;
+pub(super) mod core;
 pub mod entry;
 pub mod facts;
 mod health;
 mod keeper;
 mod lane;
 pub mod link;
+pub(super) mod send;
 pub mod tier;
 mod view;
 
@@ -59,14 +63,16 @@ pub struct RedisSettings {
     pub prefix: String,
     /// This directory's id: whose streams these are.
     pub instance: String,
-    /// How long settled entries stay.
+    /// How long settled entries stay at least.
     pub keep: Duration,
     /// Most bytes of entries in Redis, about; beyond that the oldest settled ones go first, then batches go to the journal.
     pub stream_bytes: u64,
     /// Replicas that must have an entry before it counts.
     pub replicas: u32,
-    /// Lanes to write to.
+    /// Lanes to write to; 0 where only streams that are there are drained (tier triple).
     pub streams: usize,
+    /// Whether stored readings are relayed: then settled entries also stay until that is done.
+    pub relays: bool,
     /// Most bytes of batches that wait for the commit thread.
     pub queue_bytes: u64,
 }

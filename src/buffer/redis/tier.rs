@@ -13,7 +13,7 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::{
-    RedisObserver, RedisSettings, RedisView,
+    RedisObserver, RedisSettings, RedisView, again,
     books::{Books, Reached},
     commit::{self, Order, Queue, Submitted},
     core::{Core, journal_level, lock},
@@ -25,7 +25,7 @@ use super::{
     link::LinkError,
 };
 use crate::{
-    buffer::{Attached, Buffer, BufferStats, DrainOutcome, OnVisible, Position, Work},
+    buffer::{Attached, Buffer, BufferStats, DrainOutcome, Frame, OnVisible, Position, Work},
     domain::{
         ack::AckLevel,
         batch::Batch,
@@ -46,7 +46,7 @@ fn tell(reached: Reached) {
 
 /// See the module.
 pub struct RedisBuffer {
-    core: Arc<Core>,
+    pub(in crate::buffer) core: Arc<Core>,
     threads: Mutex<Vec<thread::JoinHandle<()>>>,
 }
 
@@ -62,7 +62,6 @@ impl RedisBuffer {
     /// # Errors
     /// No thread could be had.
     pub fn start(settings: RedisSettings, inner: Arc<dyn Buffer>, observer: Arc<dyn RedisObserver>) -> io::Result<Self> {
-        let settings = RedisSettings { streams: settings.streams.max(1), ..settings };
         let keys = Keys::new(&settings.prefix);
         let lane = |_| Mutex::new(LaneSide::new(settings.server.clone(), keys.clone(), &settings.instance));
         let core = Arc::new(Core {
@@ -80,6 +79,7 @@ impl RedisBuffer {
             ended: AtomicBool::new(false),
             health: Mutex::new(Health::new()),
             found: AtomicBool::new(false),
+            look_again: AtomicBool::new(false),
             may_drain: AtomicBool::new(false),
             foreign: Mutex::new(Vec::new()),
             take_over: Mutex::new(Vec::new()),
@@ -110,11 +110,22 @@ impl RedisBuffer {
             return None;
         }
         let books = lock(&self.core.books);
-        let vanished: Vec<_> =
-            open.iter().copied().filter(|stream| !books.knows(*stream) && !books.finished.contains(stream)).collect();
+        let gone =
+            |stream: &StreamId| !books.knows(*stream) && !books.finished.contains(stream) && !self.core.inner.writes(*stream);
+        let vanished: Vec<_> = open.iter().copied().filter(gone).collect();
         drop(books);
         vanished.iter().for_each(|stream| self.core.observer.lost(*stream, None));
         Some(vanished)
+    }
+
+    /// Streams of which something may wait for the relay, with the number up to which the database has them; none where nothing is relayed.
+    pub fn unrelayed(&self) -> Vec<(StreamId, u64)> {
+        if self.core.settings.relays { lock(&self.core.books).unrelayed() } else { Vec::new() }
+    }
+
+    /// Nothing of `stream` up to `last_seq` waits for the relay; `u64::MAX` where nothing of it does.
+    pub fn relayed(&self, stream: StreamId, last_seq: u64) {
+        lock(&self.core.books).relayed(stream, last_seq);
     }
 
     /// Other instances with streams in Redis.
@@ -157,6 +168,8 @@ impl RedisBuffer {
             bytes_bound: self.core.settings.stream_bytes,
             streams,
             rows,
+            uncopied: None,
+            uncopied_dropped_bytes: None,
             looked_back: self.core.found.load(Ordering::Acquire),
         }
     }
@@ -174,7 +187,8 @@ impl RedisBuffer {
 
     /// Whether a batch may go to Redis now.
     fn takes(&self, queue: &Queue, batch: &Batch) -> bool {
-        self.core.is_up()
+        self.core.settings.streams > 0
+            && self.core.is_up()
             && !self.core.full.load(Ordering::Acquire)
             && queue.bytes + batch.bytes().len() as u64 <= self.core.settings.queue_bytes
     }
@@ -355,6 +369,27 @@ impl Buffer for RedisBuffer {
         self.core.inner.earlier(stream)
     }
 
+    fn held(&self, stream: StreamId) -> Option<(u64, u64)> {
+        let here = self.core.span(stream).unwrap_or_else(|cause| {
+            log::debug!(target: "belayd::buffer", error:% = cause; "Redis could not be asked what it holds");
+            None
+        });
+        let inner = self.core.inner.held(stream);
+        match (here, inner) {
+            (Some(here), Some(inner)) => Some((here.0.min(inner.0), here.1.max(inner.1))),
+            (here, inner) => here.or(inner),
+        }
+    }
+
+    fn read_again(&self, stream: StreamId, first: u64, last: u64) -> io::Result<Vec<Frame>> {
+        let mut frames = self.core.inner.read_again(stream, first, last).unwrap_or_default();
+        for (from, to) in again::missing(&frames, first, last) {
+            frames.extend(self.core.read_range(stream, from, to).map_err(|cause| io::Error::other(cause.message))?);
+        }
+        frames.sort_by_key(|frame| frame.first_seq);
+        Ok(frames)
+    }
+
     fn state_of(&self, stream: StreamId, seq: u64) -> Option<ReceiptState> {
         let here = lock(&self.core.books).state_of(stream, seq);
         here.or_else(|| self.core.inner.state_of(stream, seq))
@@ -380,6 +415,7 @@ impl Buffer for RedisBuffer {
             tier: "redis",
             ack: facts.as_ref().map_or(inner.ack, Facts::level),
             may_lose: facts.as_ref().map_or(inner.may_lose, Facts::may_lose),
+            may_lose_code: facts.as_ref().map_or(inner.may_lose_code, Facts::may_lose_code),
             streams,
             rows: rows + inner.rows,
             rows_bound: None,

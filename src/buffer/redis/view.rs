@@ -28,6 +28,12 @@ pub struct RedisView {
     pub streams: usize,
     /// Readings in them that wait for the database.
     pub rows: u64,
+    /// Tier triple: readings that the journal has and Redis has not, yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uncopied: Option<u64>,
+    /// Tier triple: bytes that the journal dropped for want of room before Redis had them, since the start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uncopied_dropped_bytes: Option<u64>,
     /// Whether streams of earlier runs have been looked for: until then they are not among the above.
     pub looked_back: bool,
 }

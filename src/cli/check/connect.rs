@@ -12,7 +12,7 @@ use url::Url;
 
 use crate::{
     buffer::redis::{facts::Facts, link::Server},
-    config::{Config, KafkaConfig, RedisConfig, StoreConfig, Tier},
+    config::{Config, KafkaConfig, RedisConfig, StoreConfig},
     ingest::address::refuse_address,
     sinks::kafka,
     store::Store,
@@ -41,7 +41,7 @@ impl fmt::Display for Trial {
 /// Tries everything, one after the other.
 pub(super) fn try_all(config: &Config) -> Vec<Trial> {
     let mut trials = vec![Trial { subject: "store".to_owned(), outcome: try_store(&config.store) }];
-    if config.buffer.tier == Tier::Redis {
+    if config.buffer.tier.uses_redis() {
         trials.push(Trial { subject: "redis".to_owned(), outcome: try_redis(&config.redis) });
     }
     for source in &config.sources {

@@ -20,9 +20,9 @@ pub(super) static BUFFER: Section = Section {
     keys: &[
         key(
             "tier",
-            Word(&["journal", "memory", "redis"]),
+            Word(&["journal", "memory", "redis", "triple"]),
             Is(r#""journal""#),
-            "The medium. journal: on this host's disk, acknowledged after a sync, and there again after a crash. memory: faster, and what still waits is lost if the process dies. redis: in the Redis of [redis], from where other instances can take over, and on this host's disk while Redis is away. docs/TIERS.md helps to choose.",
+            "The medium. journal: on this host's disk, acknowledged after a sync, and there again after a crash. memory: faster, and what still waits is lost if the process dies. redis: in the Redis of [redis], from where other instances can take over, and on this host's disk while Redis is away. triple: in the database before the answer (on this host's disk while it is away), with a copy in Redis: any one of the three may be destroyed. docs/TIERS.md helps to choose.",
         ),
         key("batch_rows", Int(1, 100_000), Is("100"), "Rows a batch when the load is light; it grows by itself while catching up."),
         key(
@@ -42,13 +42,13 @@ pub(super) static BUFFER: Section = Section {
             "journal_bytes",
             Size("8MB", "1TB"),
             Is(r#""2GB""#),
-            "Tiers journal and redis: most bytes of journal in server.data_dir, read or not. Beyond it senders get 503 until the database has caught up; an alert tells before.",
+            "Tiers journal, redis and triple: most bytes of journal in server.data_dir, read or not. Beyond it senders get 503 until the database has caught up; an alert tells before.",
         ),
         key(
             "streams",
             Int(1, 8),
             Example("2"),
-            "Tiers journal and redis: how many numbered sequences share the journal, and how many streams in Redis are written at once, each drained through a database connection of its own. Left out: 1 with SQLite, which has one writer, and 2 with PostgreSQL.",
+            "Tiers journal, redis and triple: how many numbered sequences share the journal, and how many streams in Redis are written at once, each drained through a database connection of its own. Left out: 1 with SQLite, which has one writer, and 2 with PostgreSQL.",
         ),
         key(
             "ack_timeout",

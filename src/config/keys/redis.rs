@@ -9,7 +9,7 @@ use super::{
 pub(super) static REDIS: Section = Section {
     name: "redis",
     most: 0,
-    doc: "The Redis of tier redis: one server or a cluster, at least version 6.2, append-only, never evicting. Without that tier nothing is asked of it.",
+    doc: "The Redis of tiers redis and triple: one server or a cluster, at least version 6.2, append-only, never evicting. Without one of them nothing is asked of it.",
     restart: "connections to Redis are opened once, at start",
     default_entries: "",
     keys: &[
@@ -48,13 +48,13 @@ pub(super) static REDIS: Section = Section {
             "keep",
             Duration("0", "30d"),
             Is(r#""24h""#),
-            "How long readings stay in Redis after the database has them: a database that was put back is filled from there.",
+            "How long readings stay in Redis at least, once the database has them; with [kafka] also until they are relayed. A database that was put back is filled from there.",
         ),
         key(
             "stream_bytes",
             Size("10MB", "1TB"),
             Is(r#""1GB""#),
-            "Most bytes of readings in Redis, about. Beyond it the oldest that the database has go before keep has passed; where none are left, batches go to the journal.",
+            "Most bytes of readings in Redis, about. Beyond it the oldest that the database has go before keep has passed; where none are left, batches go to the journal (tier triple: and wait there for their copy).",
         ),
         key(
             "replicas",

@@ -19,7 +19,7 @@ pub use self::{
     body::{Body, BodyDamaged, Segment},
     engines::{Spread, remember, spread_otherwise},
     run::{Run, RunDelivery, body, claim_run, lanes, reject, settle_run},
-    state::{Resolved, is_relayed, resolve, unresolved},
+    state::{Resolved, first_waiting, is_relayed, resolve, unresolved},
 };
 pub(super) use self::{enqueue::enqueue, state::decided};
 

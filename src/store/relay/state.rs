@@ -100,6 +100,21 @@ pub fn is_relayed(conn: &mut Conn, stream: StreamId, seq: u64) -> StoreResult<bo
     Ok(waits == 0)
 }
 
+/// The lowest number of `stream` that waits for the relay; `None` where nothing does.
+///
+/// # Errors
+/// Those of the store.
+pub fn first_waiting(conn: &mut Conn, stream: StreamId) -> StoreResult<Option<u64>> {
+    // Deliveries of a stream do not overlap, so the one that ends first begins first.
+    let first: Option<i64> = delivery_bodies::table
+        .filter(delivery_bodies::lane.eq(stream.to_string()))
+        .order(delivery_bodies::last_seq)
+        .select(delivery_bodies::first_seq)
+        .first(conn)
+        .optional()?;
+    Ok(first.map(i64::unsigned_abs))
+}
+
 /// A person has decided about a delivery: readings that will not be sent any more are let go, and their batch says that they were not.
 ///
 /// # Errors

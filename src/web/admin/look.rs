@@ -25,7 +25,7 @@ pub async fn buffer(_who: Operator, state: Data<WebState>) -> HttpResponse {
     let mut body = json!(stats);
     body["total"] = json!(account);
     let weak = state.views.health.view().weak;
-    let level = if weak.is_some() { state.views.buffer.level() } else { AckLevel::Store };
+    let level = if weak.is_some() { state.views.buffer.medium_level() } else { AckLevel::Store };
     body["storeAck"] = json!({"level": level, "reason": weak});
     let (bytes, bytes_bound) = (state.admission.in_use(), state.admission.bound());
     let (limit, room) = match &state.pace {

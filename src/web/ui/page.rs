@@ -124,7 +124,7 @@ mod tests {
                 "process": {"rssBytes": 1, "privateBytes": 1, "uptimeS": 60}},
             "ingest": {"acceptedTotal": 1234, "rejectedTotal": 1, "ratePerS": 6.0,
                 "sources": [{"name": "simulator", "state": "failing", "lastOkAt": at, "error": "refused <it>"}]},
-            "buffer": {"tier": "memory", "mayLose": "…", "rows": 1, "rowsBound": 10, "bytes": 1, "bytesBound": 10, "oldestAgeMs": 1,
+            "buffer": {"tier": "memory", "mayLose": "…", "mayLoseCode": "memory", "rows": 1, "rowsBound": 10, "bytes": 1, "bytesBound": 10, "oldestAgeMs": 1,
                 "account": {"accepted": 3, "stored": 1, "lost": 1}, "difference": 1},
             "store": {"backend": "sqlite", "state": "down", "downSince": at, "sizeBytes": null,
                 "disk": {"readingsBytes": 1_000_000, "deliveriesBytes": 2_000, "ledgerBytes": 3_000, "indexBytes": null, "controlBytes": 9_000,

@@ -175,8 +175,8 @@ const bufferBars = ({ buffer: b = {} }) => {
   ];
 };
 
-// The server says it at length and in English; the table says it shortly for the tiers it knows.
-const mayLose = ({ tier, mayLose }) => (word("mayLose", tier) === (tier ?? "") ? mayLose : word("mayLose", tier));
+// The server says it at length and in English; the table says it shortly for the codes it knows.
+const mayLose = ({ mayLoseCode: code, mayLose }) => (word("mayLose", code) === (code ?? "") ? mayLose : word("mayLose", code));
 const journal = ({ fullInMs, lanes, account: a = {} }) => {
   const gone = (a.quarantined ?? 0) + (a.void ?? 0) + (a.lost ?? 0);
   return [
@@ -189,6 +189,7 @@ const buffer = ({ buffer: b = {}, redis }) => [
   fact("tier", "buffer.tier", b.tier),
   fact("oldest", "buffer.oldest", waiting(b.oldestAgeMs)),
   ...(redis ? [fact("redis", "buffer.redis", word("redis", redis.state), redis.state === "up" ? "good" : "warn")] : []),
+  ...(redis?.uncopied == null ? [] : [fact("uncopied", "buffer.uncopied", count(redis.uncopied))]),
   ...(b.tier === "memory" ? [] : journal(b)),
   fact("mayLose", "buffer.mayLose", mayLose(b)),
 ];

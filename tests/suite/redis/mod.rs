@@ -33,7 +33,7 @@ fn on(server: &Redis) -> Setup {
     setup(&format!("url = \"{}\"\n", server.url()))
 }
 
-fn state(daemon: &Daemon) -> String {
+pub(crate) fn state(daemon: &Daemon) -> String {
     daemon.get("/admin/buffer").json()["redis"]["state"].as_str().unwrap_or_default().to_owned()
 }
 
@@ -46,7 +46,7 @@ fn wait_up(daemon: &Daemon) {
 
 /// What senders were told: by acknowledgement level, how many readings.
 #[derive(Default)]
-struct Told {
+pub(crate) struct Told {
     next: Mutex<i64>,
     acks: Mutex<BTreeMap<String, u64>>,
     /// Numbers of acknowledged readings: each is one engine and time.
@@ -57,7 +57,7 @@ struct Told {
 
 impl Told {
     /// Sends pushes of ten until told to stop; a push without an answer is sent again as it was, until it is acknowledged.
-    fn send_while(self: &Arc<Self>, address: &str, token: &str, stop: &Arc<AtomicBool>) -> thread::JoinHandle<()> {
+    pub(crate) fn send_while(self: &Arc<Self>, address: &str, token: &str, stop: &Arc<AtomicBool>) -> thread::JoinHandle<()> {
         let (told, stop) = (self.clone(), stop.clone());
         let client = Client::new(address, token);
         thread::spawn(move || {
@@ -67,7 +67,7 @@ impl Told {
         })
     }
 
-    fn push(&self, client: &Client, rows: i64) {
+    pub(crate) fn push(&self, client: &Client, rows: i64) {
         let from = {
             let mut next = self.next.lock().expect("no panic");
             *next += rows;
@@ -94,21 +94,21 @@ impl Told {
         }
     }
 
-    fn total(&self) -> u64 {
+    pub(crate) fn total(&self) -> u64 {
         self.acks.lock().expect("no panic").values().sum()
     }
 
-    fn at(&self, level: &str) -> u64 {
+    pub(crate) fn at(&self, level: &str) -> u64 {
         self.acks.lock().expect("no panic").get(level).copied().unwrap_or(0)
     }
 }
 
-fn reading(n: i64) -> String {
+pub(crate) fn reading(n: i64) -> String {
     format!(r#"{{"engineId":"e{}","timestamp":{},"temperature":300}}"#, n % 50, 1_700_000_000_000_i64 + n)
 }
 
 /// Every acknowledged reading is stored once: the table has one row for each.
-fn stored(daemon: &Daemon) -> Vec<i64> {
+pub(crate) fn stored(daemon: &Daemon) -> Vec<i64> {
     let mut all = Vec::new();
     for engine in 0..50 {
         let mut cursor = String::new();
@@ -133,12 +133,12 @@ fn millis(at: &str) -> i64 {
     chrono::DateTime::parse_from_rfc3339(at).expect("RFC 3339").timestamp_millis()
 }
 
-fn account(daemon: &Daemon) -> Value {
+pub(crate) fn account(daemon: &Daemon) -> Value {
     daemon.get("/admin/buffer").json()
 }
 
 /// Everything acknowledged is stored, once, and the account adds up.
-fn assert_whole(daemon: &Daemon, told: &Told) {
+pub(crate) fn assert_whole(daemon: &Daemon, told: &Told) {
     daemon.drained();
     let mut acknowledged = told.acknowledged.lock().expect("no panic").clone();
     acknowledged.sort_unstable();
@@ -161,7 +161,7 @@ fn assert_whole(daemon: &Daemon, told: &Told) {
     assert_eq!(daemon.metric("belayd_conservation_violation"), 0.0);
 }
 
-fn run_for(daemon: &Daemon, told: &Arc<Told>, senders: usize, during: impl FnOnce()) {
+pub(crate) fn run_for(daemon: &Daemon, told: &Arc<Told>, senders: usize, during: impl FnOnce()) {
     let stop = Arc::new(AtomicBool::new(false));
     let threads: Vec<_> = (0..senders).map(|_| told.send_while(&daemon.address, &daemon.token, &stop)).collect();
     during();

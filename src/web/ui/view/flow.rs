@@ -141,8 +141,9 @@ pub(super) fn buffer_bars(snapshot: &Value, say: Say) -> Vec<Row> {
 /// The buffer's medium and what it promises.
 pub(super) fn buffer(snapshot: &Value, say: Say) -> Vec<Row> {
     let tier = text(snapshot, "/buffer/tier");
-    // The server says it at length and in English; the table says it shortly for the tiers it knows.
-    let short = Some(say.word("mayLose", tier)).filter(|short| short != tier);
+    // The server says it at length and in English; the table says it shortly for the codes it knows.
+    let code = text(snapshot, "/buffer/mayLoseCode");
+    let short = Some(say.word("mayLose", code)).filter(|short| short != code);
     let may_lose = short.unwrap_or_else(|| text(snapshot, "/buffer/mayLose").to_owned());
     let mut facts = vec![
         fact("tier", say.text("buffer.tier"), tier.to_owned(), ""),
@@ -151,6 +152,10 @@ pub(super) fn buffer(snapshot: &Value, say: Say) -> Vec<Row> {
     let redis = text(snapshot, "/redis/state");
     if !redis.is_empty() {
         facts.push(fact("redis", say.text("buffer.redis"), say.word("redis", redis), if redis == "up" { "good" } else { "warn" }));
+    }
+    let uncopied = number(snapshot, "/redis/uncopied");
+    if uncopied.is_some() {
+        facts.push(fact("uncopied", say.text("buffer.uncopied"), say.count(uncopied), ""));
     }
     if tier != "memory" {
         let full = number(snapshot, "/buffer/fullInMs");

@@ -1,0 +1,98 @@
+//! The books of copies: streams of the journal that Redis has as well (tier triple).
+//!
+//! In: what the copier has put into Redis, what the database has taken, what the relay has sent. Out: what of it may go. A crash loses these
+//! books; Redis says again how far it has each stream.
+
+use std::time::{Duration, Instant};
+
+use super::chunks::Chunks;
+use crate::domain::receipt::StreamId;
+
+/// One copy.
+#[derive(Debug)]
+struct Copy {
+    stream: StreamId,
+    /// First number that is still there, as far as this process knows.
+    first: u64,
+    /// Last number.
+    end: u64,
+    settled: u64,
+    relayed: u64,
+    chunks: Chunks,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(in crate::buffer) struct Copies(Vec<Copy>);
+
+impl Copies {
+    fn of(&mut self, stream: StreamId) -> Option<&mut Copy> {
+        self.0.iter_mut().find(|copy| copy.stream == stream)
+    }
+
+    /// Redis has `stream` from `first` to `end`, in about so many bytes. What was known of it before is forgotten, but for what the
+    /// database has.
+    pub(in crate::buffer) fn found(&mut self, stream: StreamId, first: u64, end: u64, bytes: u64) {
+        let (settled, relayed) = self.of(stream).map_or((0, 0), |copy| (copy.settled, copy.relayed));
+        self.forget(stream);
+        self.0.push(Copy { stream, first, end, settled, relayed, chunks: Chunks::found(end, bytes) });
+    }
+
+    /// The stream is none of the journal's any more.
+    pub(in crate::buffer) fn forget(&mut self, stream: StreamId) {
+        self.0.retain(|copy| copy.stream != stream);
+    }
+
+    /// The streams.
+    pub(in crate::buffer) fn streams(&self) -> Vec<StreamId> {
+        self.0.iter().map(|copy| copy.stream).collect()
+    }
+
+    /// First and last number that Redis has of `stream`.
+    pub(in crate::buffer) fn span(&self, stream: StreamId) -> Option<(u64, u64)> {
+        let copy = self.0.iter().find(|copy| copy.stream == stream)?;
+        (copy.first <= copy.end).then_some((copy.first, copy.end))
+    }
+
+    /// Redis has taken everything up to `end`.
+    pub(in crate::buffer) fn taken(&mut self, stream: StreamId, end: u64, bytes: u64) {
+        if let Some(copy) = self.of(stream) {
+            copy.end = end;
+            copy.chunks.take(end, bytes, Instant::now());
+        }
+    }
+
+    /// The database has everything up to `settled`, and not more.
+    pub(in crate::buffer) fn settled(&mut self, stream: StreamId, settled: u64) {
+        if let Some(copy) = self.of(stream) {
+            copy.settled = settled;
+            copy.relayed = copy.relayed.min(settled);
+        }
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.0.iter().map(|copy| copy.chunks.bytes()).sum()
+    }
+
+    pub(super) fn unrelayed(&self) -> impl Iterator<Item = (StreamId, u64)> {
+        self.0.iter().filter(|copy| copy.relayed < copy.settled).map(|copy| (copy.stream, copy.settled))
+    }
+
+    pub(super) fn relayed(&mut self, stream: StreamId, last_seq: u64) {
+        if let Some(copy) = self.of(stream) {
+            copy.relayed = last_seq;
+        }
+    }
+
+    pub(super) fn trim(&mut self, now: Instant, keep: Duration, too_many: &mut u64, relays: bool) -> Vec<(StreamId, u64)> {
+        let mut cuts = Vec::new();
+        for copy in &mut self.0 {
+            let relayed = if relays { copy.relayed } else { copy.settled };
+            if let Some(first) = copy.chunks.trim(now, keep, (copy.settled, relayed), too_many) {
+                copy.first = copy.first.max(first);
+                cuts.push((copy.stream, first));
+            }
+        }
+        cuts
+    }
+}
