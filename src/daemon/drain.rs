@@ -229,14 +229,17 @@ impl Observer for DrainObserver {
         }
         match attached {
             Attached::Resumed => {}
-            Attached::StoreRestored { missing } => self.tell(
-                STORE_RESTORED,
-                "database",
-                format!(
-                    "the database stands behind what this directory has stored: an older one was put in its place; \
-                     {missing} readings that it had are lost (see \"Backup and restore\" in the operations manual)"
-                ),
-            ),
+            Attached::StoreRestored { missing } => {
+                let cost = if *missing == 0 {
+                    "what it had since is stored again from where a copy is kept".to_owned()
+                } else {
+                    format!("{missing} readings that it had are lost (see \"Backup and restore\" in the operations manual)")
+                };
+                let text = format!(
+                    "the database stands behind what this directory has stored: an older one was put in its place; {cost}"
+                );
+                self.tell(STORE_RESTORED, "database", text);
+            }
             Attached::DirectoryRestored { from, to } => self.tell(
                 DIRECTORY_RESTORED,
                 "daemon",
