@@ -37,7 +37,7 @@ pub(super) type Reached = Vec<oneshot::Sender<AckLevel>>;
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Books {
+pub(in crate::buffer) struct Books {
     lanes: Vec<VecDeque<Book>>,
     /// The account of the streams that this process has settled to their end, and theirs one by one.
     retired: Account,

@@ -26,32 +26,32 @@ use crate::{
 pub(in crate::buffer) struct Core {
     pub(in crate::buffer) settings: RedisSettings,
     pub(in crate::buffer) keys: Keys,
-    pub(in crate::buffer) inner: Arc<dyn Buffer>,
-    pub(in crate::buffer) observer: Arc<dyn RedisObserver>,
-    pub(in crate::buffer) queue: Mutex<Queue>,
-    pub(in crate::buffer) wake: Condvar,
+    pub(super) inner: Arc<dyn Buffer>,
+    pub(super) observer: Arc<dyn RedisObserver>,
+    pub(super) queue: Mutex<Queue>,
+    pub(super) wake: Condvar,
     /// Redis takes batches.
-    pub(in crate::buffer) up: AtomicBool,
+    pub(super) up: AtomicBool,
     /// Redis can be read: also while it takes none, for want of memory or of replicas.
-    pub(in crate::buffer) readable: AtomicBool,
+    pub(super) readable: AtomicBool,
     pub(in crate::buffer) full: AtomicBool,
-    pub(in crate::buffer) closed: AtomicBool,
-    pub(in crate::buffer) ended: AtomicBool,
-    pub(in crate::buffer) health: Mutex<Health>,
+    pub(super) closed: AtomicBool,
+    pub(super) ended: AtomicBool,
+    pub(super) health: Mutex<Health>,
     pub(in crate::buffer) books: Mutex<Books>,
-    pub(in crate::buffer) lanes: Vec<Mutex<LaneSide>>,
+    pub(super) lanes: Vec<Mutex<LaneSide>>,
     /// Streams of earlier lives have been looked for.
-    pub(in crate::buffer) found: AtomicBool,
+    pub(super) found: AtomicBool,
     /// They are to be looked for once more.
     pub(in crate::buffer) look_again: AtomicBool,
     /// Whether this instance drains its own streams: not while another has taken it for dead.
-    pub(in crate::buffer) may_drain: AtomicBool,
+    pub(super) may_drain: AtomicBool,
     /// Other instances with streams in Redis, as the keeper saw them last.
-    pub(in crate::buffer) foreign: Mutex<Vec<String>>,
+    pub(super) foreign: Mutex<Vec<String>>,
     /// Dead ones whose streams are to be taken over.
-    pub(in crate::buffer) take_over: Mutex<Vec<String>>,
-    pub(in crate::buffer) on_visible: OnceLock<Arc<OnVisible>>,
-    pub(in crate::buffer) keeper: (Mutex<bool>, Condvar),
+    pub(super) take_over: Mutex<Vec<String>>,
+    pub(super) on_visible: OnceLock<Arc<OnVisible>>,
+    pub(super) keeper: (Mutex<bool>, Condvar),
 }
 
 pub(in crate::buffer) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -68,13 +68,18 @@ impl Core {
         self.readable.load(Ordering::Acquire)
     }
 
+    /// How many lanes are drained from Redis; the journal's follow.
+    pub(in crate::buffer) fn own_lanes(&self) -> usize {
+        self.lanes.len()
+    }
+
     /// The lane of streams that were begun before this life, or elsewhere.
-    pub(in crate::buffer) fn heritage(&self) -> usize {
+    pub(super) fn heritage(&self) -> usize {
         self.settings.streams
     }
 
     /// The journal takes these, and answers.
-    pub(in crate::buffer) fn divert(&self, submitted: impl IntoIterator<Item = Submitted>) {
+    pub(super) fn divert(&self, submitted: impl IntoIterator<Item = Submitted>) {
         for Submitted { batch, ack, alerts, reply } in submitted {
             self.inner.submit(batch, journal_level(ack), alerts, reply);
         }
@@ -87,7 +92,7 @@ impl Core {
     }
 
     /// Sleeps until woken, at most so long.
-    pub(in crate::buffer) fn keeper_sleeps(&self, limit: Duration) {
+    pub(super) fn keeper_sleeps(&self, limit: Duration) {
         let woken = lock(&self.keeper.0);
         if !*woken {
             drop(self.keeper.1.wait_timeout(woken, limit));
@@ -115,7 +120,7 @@ impl Core {
     }
 
     /// Readings in Redis can be read (again).
-    pub(in crate::buffer) fn tell_visible(&self) {
+    pub(super) fn tell_visible(&self) {
         let waiting = lock(&self.books).waiting_total();
         if let Some(hook) = self.on_visible.get() {
             hook(waiting, waiting > 0);
@@ -124,6 +129,6 @@ impl Core {
 }
 
 /// What the journal is asked for in place of Redis: it must not wait for more than it reaches by itself.
-pub(in crate::buffer) fn journal_level(ack: AckLevel) -> AckLevel {
+pub(super) fn journal_level(ack: AckLevel) -> AckLevel {
     if ack == AckLevel::Redis { AckLevel::Journal } else { ack }
 }

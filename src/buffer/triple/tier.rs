@@ -102,7 +102,7 @@ impl TripleBuffer {
 
     /// The journal's lane, where it is one.
     fn journal_lane(&self, lane: usize) -> Option<usize> {
-        lane.checked_sub(self.desk.redis.core.lanes.len()).filter(|lane| *lane < self.fills.len())
+        lane.checked_sub(self.desk.redis.core.own_lanes()).filter(|lane| *lane < self.fills.len())
     }
 
     fn set_fill(&self, lane: usize, fill: Option<Fill>) {
