@@ -43,11 +43,6 @@ impl Copies {
         self.0.retain(|copy| copy.stream != stream);
     }
 
-    /// The streams.
-    pub(in crate::buffer) fn streams(&self) -> Vec<StreamId> {
-        self.0.iter().map(|copy| copy.stream).collect()
-    }
-
     /// First and last number that Redis has of `stream`.
     pub(in crate::buffer) fn span(&self, stream: StreamId) -> Option<(u64, u64)> {
         let copy = self.0.iter().find(|copy| copy.stream == stream)?;
