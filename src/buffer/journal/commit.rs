@@ -228,12 +228,10 @@ impl<D: Disk> Committer<D> {
         self.parts.clear();
         self.parts.extend(group.iter().map(|submitted| submitted.batch.bytes().clone()));
         let at_us = first.batch.received_at_us();
-        let appended = match self.log.append(self.lane, at_us, rows, &self.parts) {
-            Err(AppendError::Full) if self.core.make_way(&mut self.log, self.frames.is_empty()) => {
-                self.log.append(self.lane, at_us, rows, &self.parts)
-            }
-            appended => appended,
-        };
+        let mut appended = self.log.append(self.lane, at_us, rows, &self.parts);
+        while matches!(appended, Err(AppendError::Full)) && self.core.make_way(&mut self.log, self.frames.is_empty()) {
+            appended = self.log.append(self.lane, at_us, rows, &self.parts);
+        }
         let appended = match appended {
             Ok(appended) => appended,
             Err(error) => {

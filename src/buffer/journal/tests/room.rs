@@ -135,6 +135,42 @@ fn a_push_that_fits_once_fits_again_when_the_database_has_the_first() {
 }
 
 #[test]
+fn what_the_database_has_goes_without_a_copy_before_anything_is_refused_and_is_counted() {
+    let disk = ModelDisk::new();
+    let (buffer, _) = open(&disk);
+    let mut database = Database::default();
+    database.attach(&buffer);
+    // A second medium that is away.
+    buffer.copied(0, buffer.stream(0), 0);
+    let bytes = super::tier::batch(5_000, 0).bytes().len() as u64;
+    let push = |round: u64, rows| submit(&buffer, rows, round as i64 * 100_000, AckLevel::Journal).map(|_| ());
+    let mut taken = 0;
+    for round in 0..3 * BOUND / bytes {
+        assert_eq!(push(round, 5_000), Ok(()), "{round}");
+        taken += 5_000;
+        database.drain(&buffer);
+        // What is made beforehand takes room, too.
+        let full = (round + 1) * bytes > BOUND / 2;
+        assert!(full || buffer.dropped_uncopied() == 0, "{round}: there was room");
+    }
+    let dropped = buffer.dropped_uncopied();
+    assert!(dropped >= BOUND, "{dropped}");
+    // Also where the last segment must give way.
+    let rows = (BOUND * 6 / 10 * 5_000 / bytes) as u32;
+    for round in 1_000..1_004 {
+        assert_eq!(push(round, rows), Ok(()), "{round}");
+        taken += rows as usize;
+        database.drain(&buffer);
+    }
+    assert!(buffer.dropped_uncopied() > dropped + BOUND);
+    // What the database has not never goes.
+    taken += fill(&buffer, 5_000, Refusal::Full) as usize;
+    database.drain(&buffer);
+    assert_eq!(database.times.len(), taken);
+    assert!(balanced(&buffer), "{:?}", buffer.stats().account);
+}
+
+#[test]
 fn where_no_segment_can_be_made_it_says_so_and_counts_no_sync() {
     let disk = ModelDisk::new();
     let (buffer, seen) = open(&disk);
