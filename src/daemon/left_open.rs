@@ -13,8 +13,8 @@ use crate::{
 };
 
 /// Told of a moment: whoever has not looked by the next start finds it in the history.
-const MOMENTS: [&str; 4] = [STORE_RESTORED, DIRECTORY_RESTORED, "redis-data-lost", "alert-refused"];
-/// What tier redis alone can judge.
+const MOMENTS: [&str; 5] = [STORE_RESTORED, DIRECTORY_RESTORED, "redis-data-lost", "redis-copy-missing", "alert-refused"];
+/// What only tiers with a Redis can judge.
 const REDIS: [&str; 3] = ["redis-down", "redis-forgets", "redis-full"];
 /// What the journal alone can judge.
 const JOURNAL: [&str; 4] = ["journal-disk-full", "journal-failed", "journal-sync-failed", "journal-damaged"];
@@ -27,7 +27,7 @@ pub(super) fn ended_by_start(open: &[Alert], config: &Config, now_us: i64) -> Ve
             let (name, tier) = (alert.name.as_str(), config.buffer.tier);
             let why = if MOMENTS.contains(&name) {
                 "belayd was started again"
-            } else if tier != Tier::Redis && REDIS.contains(&name) {
+            } else if !tier.uses_redis() && REDIS.contains(&name) {
                 "readings do not wait in Redis any more"
             } else if tier == Tier::Memory && (JOURNAL.contains(&name) || name == BUFFER_UNREADABLE) {
                 "readings do not wait in the journal any more"
@@ -113,11 +113,13 @@ mod tests {
 
     #[test]
     fn a_start_ends_what_was_a_moment_and_what_nothing_would_judge_any_more_and_nothing_else() {
-        let moments = ["store-restored/it", "directory-restored/it", "redis-data-lost/it", "alert-refused/it"];
+        let moments =
+            ["store-restored/it", "directory-restored/it", "redis-data-lost/it", "redis-copy-missing/it", "alert-refused/it"];
         let sinks = ["sink-down/gone", "sink-down/kafka"];
         let with =
             |more: &[&str]| -> Vec<String> { moments.iter().chain(more).chain(&sinks).map(|name| (*name).to_owned()).collect() };
         assert_eq!(ended(Tier::Redis), with(&["redis-full/it"]));
+        assert_eq!(ended(Tier::Triple), ended(Tier::Redis));
         let redis = ["redis-down/it", "redis-forgets/it", "redis-full/it"];
         assert_eq!(ended(Tier::Journal), with(&redis));
         let journal = ["journal-disk-full/it", "journal-failed/it", "journal-sync-failed/it", "journal-damaged/it"];
