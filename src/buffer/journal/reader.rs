@@ -349,7 +349,11 @@ impl<D: Disk> LaneReader<D> {
                     return Ok(true);
                 }
                 // Dropped since, because everything in it is settled.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => self.finished = view.number,
+                Err(error) if error.kind() == io::ErrorKind::NotFound && !self.shared.holds(view.number) => {
+                    self.finished = view.number;
+                }
+                // All of it is away, as when a file system is not mounted: nothing can be said of one segment, however long it lasts.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && !self.shared.is_there() => return Err(error),
                 Err(error) => {
                     self.be_patient(view.number, 0, error)?;
                     self.shared.keep(view.number);

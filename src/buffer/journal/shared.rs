@@ -226,6 +226,17 @@ impl<D: Disk> Shared<D> {
         }
     }
 
+    /// Whether this segment is among those that are held.
+    pub(super) fn holds(&self, number: u64) -> bool {
+        self.lock().segments.iter().any(|view| view.number == number)
+    }
+
+    /// Whether the newest segment's file is where the log is.
+    pub(super) fn is_there(&self) -> bool {
+        let Some(newest) = self.lock().segments.last().map(|view| view.name.clone()) else { return true };
+        self.disk.list().is_ok_and(|entries| entries.iter().any(|entry| entry.name == newest))
+    }
+
     /// Tells of a segment that the disk has not opened for so long that its readings are given up.
     pub(super) fn report_unopened(&self, view: &SegmentView) {
         let mut state = self.lock();

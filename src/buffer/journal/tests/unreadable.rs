@@ -233,3 +233,37 @@ fn what_the_disk_does_not_give_a_scrub_for_a_moment_is_not_told_as_damage() {
         assert!(told || !set_aside, "nothing is set aside that is whole");
     }
 }
+
+#[test]
+fn a_log_that_is_away_as_a_whole_costs_nothing_however_long_it_lasts() {
+    let disk = ModelDisk::new();
+    filled(&disk);
+    let (log, _) = opened(&disk);
+    let names = disk.segments();
+    for name in &names {
+        disk.rename(name, &format!("away-{name}")).expect("renamed");
+    }
+    let mut reader = LaneReader::new(log.shared(), 0);
+    for _ in 0..100 {
+        assert_eq!(reader.next().expect_err("nothing is there").kind(), std::io::ErrorKind::NotFound);
+        disk.wait(Duration::from_secs(5));
+    }
+    for name in &names {
+        disk.rename(&format!("away-{name}"), name).expect("renamed");
+    }
+    assert_eq!(drain(&mut reader).len(), 300);
+    assert!(log.shared().take_damage().is_empty());
+}
+
+#[test]
+fn a_single_file_that_was_deleted_is_given_up_after_a_while_and_told() {
+    let disk = ModelDisk::new();
+    filled(&disk);
+    let (log, _) = opened(&disk);
+    disk.remove(&disk.segments()[1]).expect("removed");
+    let (items, failures) = drain_every(Duration::from_secs(5), &disk, &log);
+    assert!(failures >= 5, "asked again for half a minute: {failures}");
+    let gaps = items.iter().filter(|item| matches!(item, Item::Gap { kind: GapKind::Quarantined, .. })).count();
+    assert_eq!(gaps, 1);
+    assert_eq!(log.shared().take_damage().len(), 1);
+}
