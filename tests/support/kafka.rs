@@ -120,7 +120,7 @@ impl Kafka {
 
     /// Waits until it answers.
     pub fn wait(&self) {
-        let until = Instant::now() + Duration::from_secs(90);
+        let until = Instant::now() + Duration::from_secs(300);
         while TcpStream::connect(self.brokers()).is_err() || !self.answers() {
             assert!(Instant::now() < until, "Kafka did not come up:\n{}", self.log());
             std::thread::sleep(Duration::from_millis(50));
@@ -154,7 +154,7 @@ impl Kafka {
         if let Some(mut child) = self.child.take() {
             send(child.id(), libc::SIGCONT);
             send(child.id(), signal);
-            let until = Instant::now() + Duration::from_secs(20);
+            let until = Instant::now() + Duration::from_secs(120);
             while child.try_wait().expect("a child").is_none() {
                 if Instant::now() > until {
                     let _ = child.kill();
@@ -191,7 +191,7 @@ impl Kafka {
 
     /// Lets a consumer group be forgotten, with all that it has committed.
     pub fn forget_group(&self, group: &str) {
-        let until = Instant::now() + Duration::from_secs(30);
+        let until = Instant::now() + Duration::from_secs(120);
         loop {
             let gone = block_on(self.admin().delete_groups(&[group], &AdminOptions::new())).expect("an answer");
             // After its start the broker still reads what groups there are.

@@ -61,7 +61,7 @@ fn push(daemon: &Daemon, body: &str, query: &str) -> serde_json::Value {
 
 /// Waits until nothing waits for Kafka.
 fn relayed(daemon: &Daemon) {
-    daemon.wait_for("relayed", Duration::from_secs(60), |daemon| {
+    daemon.wait_for("relayed", Duration::from_secs(180), |daemon| {
         daemon.metric("belayd_readings_buffered") == 0.0 && backlog(daemon) == 0
     });
 }
