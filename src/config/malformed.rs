@@ -66,11 +66,11 @@ fn what_this_build_cannot_serve_is_told_apart_from_what_is_unknown() {
         ("[buffer]\nstreams = 9\n", "belayd.toml:2:11: buffer.streams: 9 is out of range: 1 to 8"),
         (
             "[buffer]\ntier = \"disk\"\n",
-            "belayd.toml:2:8: buffer.tier: unknown value \"disk\", expected one of \"journal\", \"memory\", \"redis\"",
+            "belayd.toml:2:8: buffer.tier: unknown value \"disk\", expected one of \"journal\", \"memory\", \"redis\", \"triple\"",
         ),
         (
             "[buffer]\ntier = \"memroy\"\n",
-            "belayd.toml:2:8: buffer.tier: unknown value \"memroy\", expected one of \"journal\", \"memory\", \"redis\"; did you mean \"memory\"?",
+            "belayd.toml:2:8: buffer.tier: unknown value \"memroy\", expected one of \"journal\", \"memory\", \"redis\", \"triple\"; did you mean \"memory\"?",
         ),
     ]);
 }
