@@ -88,6 +88,20 @@ struct Engine {
     engine_id: String,
 }
 
+#[derive(QueryableByName)]
+struct Key {
+    #[diesel(sql_type = Text)]
+    engine_id: String,
+    #[diesel(sql_type = BigInt)]
+    at_us: i64,
+}
+
+#[derive(QueryableByName)]
+struct Number {
+    #[diesel(sql_type = BigInt)]
+    n: i64,
+}
+
 macro_rules! load {
     ($look:expr, $query:expr) => {
         match $look {
@@ -167,5 +181,37 @@ impl Look {
                  LEFT JOIN (SELECT stream_no, count(*) AS held FROM readings GROUP BY stream_no) AS counted ON stream_no = no ORDER BY no"
             )
         )
+    }
+
+    /// Those of `keys`, engine and time, that are not in the table.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn missing(&mut self, keys: &[(String, i64)]) -> Result<Vec<(String, i64)>, String> {
+        let list: Vec<_> = keys.iter().map(|(engine, at)| format!("('{}', {at})", engine.replace('\'', "''"))).collect();
+        let query = format!(
+            "WITH wanted (engine_id, at_us) AS (VALUES {}) SELECT engine_id, CAST(at_us AS BIGINT) AS at_us FROM wanted \
+             WHERE NOT EXISTS (SELECT 1 FROM readings AS r WHERE r.engine_id = wanted.engine_id AND r.observed_at_us = wanted.at_us)",
+            list.join(", ")
+        );
+        let found: Vec<Key> = load!(self, sql_query(&query))?;
+        Ok(found.into_iter().map(|key| (key.engine_id, key.at_us)).collect())
+    }
+
+    /// Deliveries to Kafka that are not settled.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn unsent(&mut self) -> Result<i64, String> {
+        self.number("SELECT count(*) AS n FROM deliveries WHERE sink = 'kafka' AND state <> 'sent'")
+    }
+
+    /// One number: `SELECT … AS n`.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn number(&mut self, query: &str) -> Result<i64, String> {
+        let found: Vec<Number> = load!(self, sql_query(query))?;
+        Ok(found.first().map_or(0, |row| row.n))
     }
 }

@@ -4,6 +4,8 @@
 //! cargo test --features fault-injection --test campaign -- short           about 5 minutes
 //! cargo test --features fault-injection --test campaign -- long            the whole, hours; writes docs/RELIABILITY.md
 //! cargo test --features fault-injection --test campaign -- short --only kill,power --seed 7
+//! cargo test --features fault-injection --test campaign -- long --only redis,kafka,rollback,instances --scale 0.25
+//! cargo test --features fault-injection --test campaign -- short --only mutants --mutant relayed
 //! ```
 //!
 //! A part of the campaign commits one kind of fault over and over on the real daemon while senders push; an oracle in this process
@@ -18,20 +20,25 @@ mod host;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod broker;
 mod clock;
 mod compare;
 mod damage;
 mod database;
 mod dice;
 mod full;
+mod instances;
 mod kill;
 mod mutants;
 mod oracle;
 mod outage;
 mod part;
 mod power;
+mod relay;
 mod report;
+mod scaled;
 mod sender;
+mod tier_redis;
 mod world;
 
 use std::{
@@ -47,12 +54,13 @@ use part::{Campaign, Part};
 use serde_json::json;
 use world::Tier;
 
-/// A part: what it does, and how often and for how many seconds at most in the short and in the long campaign.
+/// A part: what it does, and how often and for how many seconds at most in the short and in the long campaign. A part without a short
+/// round, because it starts servers that take their time, is left out of the short campaign unless `--only` names it; then it is long.
 struct Entry {
     name: &'static str,
     about: &'static str,
     run: fn(&Campaign, &mut Part),
-    short: (u64, u64),
+    short: Option<(u64, u64)>,
     long: (u64, u64),
 }
 
@@ -64,58 +72,86 @@ const PARTS: &[Entry] = &[
         name: "kill",
         about: "kill -9 at random moments, also while it starts; SQLite and PostgreSQL in turn",
         run: kill::run,
-        short: (100, 60),
+        short: Some((100, 60)),
         long: (1_000, 3_600),
     },
     Entry {
         name: "power",
         about: "power cuts: under a preloaded layer, everything that was not synced is lost, torn or kept by chance; journal, control store and SQLite store",
         run: power::run,
-        short: (60, 60),
+        short: Some((60, 60)),
         long: (1_000, 3_600),
     },
     Entry {
         name: "damage",
         about: "a byte of the journal flipped, or a segment cut short, while 20,000 readings wait in it",
         run: damage::run,
-        short: (40, 45),
+        short: Some((40, 45)),
         long: (1_000, 3_600),
     },
     Entry {
         name: "postgres",
         about: "PostgreSQL killed, crashed, stopped or frozen, and started again",
         run: outage::postgres,
-        short: (12, 40),
+        short: Some((12, 40)),
         long: (60, 900),
     },
     Entry {
         name: "network",
         about: "connections from senders and to PostgreSQL cut, refused, delayed, throttled, swallowed, half-closed",
         run: outage::network,
-        short: (24, 40),
+        short: Some((24, 40)),
         long: (150, 900),
     },
-    Entry { name: "pause", about: "SIGSTOP for up to 4.5 s, SIGCONT", run: outage::pause, short: (12, 20), long: (60, 600) },
+    Entry { name: "pause", about: "SIGSTOP for up to 4.5 s, SIGCONT", run: outage::pause, short: Some((12, 20)), long: (60, 600) },
     Entry {
         name: "full",
         about: "the data directory's file system of 20 to 27 MB fills up while the database takes nothing; then there is room again",
         run: full::run,
-        short: (5, 30),
+        short: Some((5, 30)),
         long: (60, 900),
     },
     Entry {
         name: "clock",
         about: "the wall clock put forward and back by an hour",
         run: clock::run,
-        short: (12, 20),
+        short: Some((12, 20)),
         long: (60, 600),
+    },
+    Entry {
+        name: "redis",
+        about: "tier redis, appendfsync always: Redis killed, restarted, frozen, slowed or partitioned; belayd killed or halted beside it",
+        run: tier_redis::run,
+        short: None,
+        long: (60, 900),
+    },
+    Entry {
+        name: "kafka",
+        about: "Kafka killed, restarted, frozen, slowed or partitioned while readings are relayed; belayd killed or halted, also alone",
+        run: relay::kafka,
+        short: None,
+        long: (60, 1_800),
+    },
+    Entry {
+        name: "rollback",
+        about: "PostgreSQL refuses commits at random; an independent consumer looks each relayed reading up the moment it sees it",
+        run: relay::rollback,
+        short: None,
+        long: (60, 900),
+    },
+    Entry {
+        name: "instances",
+        about: "three instances of examples/scale-out: one killed, or halted beyond its lease, now and then with Redis or Kafka",
+        run: instances::run,
+        short: None,
+        long: (40, 1_800),
     },
     Entry {
         name: "mutants",
         about: "daemons that are broken on purpose, which the parts above must find",
         run: mutants::run,
-        short: (7, 120),
-        long: (7, 900),
+        short: Some((7, 120)),
+        long: (8, 1_200),
     },
 ];
 
@@ -148,14 +184,18 @@ fn main() -> ExitCode {
     let scale: f64 = value("--scale").and_then(|scale| scale.parse().ok()).unwrap_or(1.0);
     let only = value("--only");
     let _ = TIER.set(Tier::named(&json!(value("--tier").unwrap_or_else(|| "journal".into()))));
-    let campaign = Campaign { seed };
+    let campaign = Campaign { seed, long };
     // SAFETY: the handler only stores into an atomic.
     unsafe { libc::signal(libc::SIGTERM, interrupted as *const () as libc::sighandler_t) };
     println!("campaign: seed {seed}, tier {}, binary {}", tier().name, support::daemon::Daemon::binary());
 
     let mut parts = Vec::new();
-    for entry in PARTS.iter().filter(|entry| only.as_ref().is_none_or(|only| only.split(',').any(|name| name == entry.name))) {
-        let (count, limit) = if long { entry.long } else { entry.short };
+    let takes_part = |entry: &&Entry| match &only {
+        Some(only) => only.split(',').any(|name| name == entry.name),
+        None => long || entry.short.is_some(),
+    };
+    for entry in PARTS.iter().filter(takes_part) {
+        let (count, limit) = entry.short.filter(|_| !long).unwrap_or(entry.long);
         let count = ((count as f64 * scale).ceil() as u64).max(1);
         let mut part = Part::new(entry.name, entry.about, count, Duration::from_secs(limit));
         part.attempt("the part itself", |part| {

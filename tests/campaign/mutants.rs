@@ -3,14 +3,19 @@
 use std::{path::PathBuf, time::Duration};
 
 use super::{
+    broker::Broker,
     kill,
     part::{Campaign, Part},
-    power,
+    power, relay,
     world::{Plan, World},
 };
+use crate::support::postgres::Postgres;
 
 /// Longest hunt for one mutant.
 const HUNT: Duration = Duration::from_secs(90);
+
+/// What a slow machine does to a relay that is not broken: no mutant of the relay is caught by that.
+const SLOW: &[&str] = &["fresh readings did not reach", "did not come up", "still wait after"];
 
 /// How a mutant is hunted.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -19,6 +24,8 @@ enum Hunt {
     Power,
     /// By kill -9.
     Kill,
+    /// By transactions that are rolled back, seen by a consumer of Kafka; only in the long round, or by its name.
+    Rollback,
 }
 
 struct Mutant {
@@ -81,13 +88,26 @@ const MUTANTS: &[Mutant] = &[
         inside: true,
         journal: false,
     },
+    Mutant {
+        name: "readings are relayed before they are committed (daemon)",
+        hunt: Hunt::Rollback,
+        env: &[("BELAYD_FAULT", "relay-early")],
+        inside: true,
+        journal: false,
+    },
 ];
 
 /// Hunts each mutant until it is caught; one that gets away is a failure of the campaign.
 pub fn run(campaign: &Campaign, part: &mut Part) {
     let shim = power::shim(part);
+    let mut servers = None;
     let inside = cfg!(feature = "fault-injection") && std::env::var_os("BELAYD_TEST_BINARY").is_none();
-    for (number, mutant) in MUTANTS.iter().enumerate() {
+    let named = std::env::args().skip_while(|arg| arg != "--mutant").nth(1);
+    let takes_part = |mutant: &Mutant| match &named {
+        Some(named) => mutant.name.contains(named.as_str()),
+        None => campaign.long || mutant.hunt != Hunt::Rollback,
+    };
+    for (number, mutant) in MUTANTS.iter().enumerate().filter(|(_, mutant)| takes_part(mutant)) {
         if mutant.journal && super::tier().name != "journal" {
             part.left_out.push(format!("{}: only the journal has it", mutant.name));
         } else if mutant.inside && !inside {
@@ -95,26 +115,43 @@ pub fn run(campaign: &Campaign, part: &mut Part) {
         } else if mutant.hunt == Hunt::Power && shim.is_none() {
             part.left_out.push(format!("{}: no layer", mutant.name));
         } else {
-            hunt(campaign, part, number as u64, mutant, shim.as_ref());
+            let relays = mutant.hunt == Hunt::Rollback;
+            if relays && servers.is_none() {
+                servers = relay::servers(part);
+            }
+            if relays && servers.is_none() {
+                part.left_out.push(format!("{}: no Kafka", mutant.name));
+                continue;
+            }
+            hunt(campaign, part, number as u64, mutant, (shim.as_ref(), servers.as_ref()));
         }
     }
 }
 
-fn hunt(campaign: &Campaign, part: &mut Part, number: u64, mutant: &Mutant, shim: Option<&PathBuf>) {
+fn hunt(
+    campaign: &Campaign,
+    part: &mut Part,
+    number: u64,
+    mutant: &Mutant,
+    (shim, servers): (Option<&PathBuf>, Option<&(Broker, Postgres)>),
+) {
     let mut trial = part.trial(1_000, HUNT);
     for history in 0.. {
         if !trial.goes_on() || !trial.failures.is_empty() {
             break;
         }
         let mut dice = part.dice(campaign, number << 16 | history);
-        trial.attempt(mutant.name, |trial| match (mutant.hunt, shim) {
-            (Hunt::Power, Some(shim)) => power::history_of(shim, None, mutant.env, 8, trial, &mut dice).1,
-            _ => {
-                let env = mutant.env.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-                let mut world = World::start(dice.next(), &Plan { env, ..Plan::default() });
-                kill::cycles(&mut world, 10, trial, &mut dice)
-            }
+        let env = mutant.env.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        let plan = Plan { env, ..Plan::default() };
+        let name = format!("mutant{number}_{history}");
+        trial.attempt(mutant.name, |trial| match (mutant.hunt, shim, servers) {
+            (Hunt::Power, Some(shim), _) => power::history_of(shim, None, mutant.env, 8, trial, &mut dice).1,
+            (Hunt::Rollback, _, Some((broker, server))) => relay::refusals((broker, server), &name, 2, plan, trial, &mut dice),
+            _ => kill::cycles(&mut World::start(dice.next(), &plan), 10, trial, &mut dice),
         });
+        if mutant.hunt == Hunt::Rollback {
+            trial.failures.retain(|how| !SLOW.iter().any(|slow| how.contains(slow)));
+        }
     }
     match trial.failures.first() {
         // A layer that does not see all that is done finds fault with everybody.

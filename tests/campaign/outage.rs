@@ -176,8 +176,19 @@ pub fn pause(campaign: &Campaign, part: &mut Part) {
     });
 }
 
+/// A network that is cut off in one way or another.
+pub fn part(proxy: &Proxy, dice: &mut Dice) {
+    match dice.below(5) {
+        0 => proxy.cut(),
+        1 => proxy.set(Mood::Refuse),
+        2 => proxy.set(Mood::HalfCloseThere),
+        3 => proxy.set(Mood::HalfCloseBack),
+        _ => proxy.set(Mood::Swallow),
+    }
+}
+
 /// One history after another until the part is over.
-fn histories(campaign: &Campaign, part: &mut Part, mut act: impl FnMut(&mut Part, &mut Dice, u64) -> Result<(), String>) {
+pub fn histories(campaign: &Campaign, part: &mut Part, mut act: impl FnMut(&mut Part, &mut Dice, u64) -> Result<(), String>) {
     for history in 0.. {
         if !part.goes_on() {
             break;
@@ -187,7 +198,8 @@ fn histories(campaign: &Campaign, part: &mut Part, mut act: impl FnMut(&mut Part
     }
 }
 
-fn end(part: &mut Part, mut world: World, result: Result<(), String>) -> Result<(), String> {
+/// The comparison at the end of a history.
+pub fn end(part: &mut Part, mut world: World, result: Result<(), String>) -> Result<(), String> {
     match result.and_then(|()| world.verify_clean()) {
         Ok(verdict) => part.compared(&verdict),
         Err(what) => part.failed(what, Some(&world)),

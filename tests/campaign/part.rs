@@ -20,6 +20,8 @@ const FAILURES_MAX: usize = 5;
 pub struct Campaign {
     /// Everything random follows from it.
     pub seed: u64,
+    /// All of it, and not the short round.
+    pub long: bool,
 }
 
 /// See the module.

@@ -27,6 +27,8 @@ pub struct Target {
     pub address: String,
     /// A token with the role ingest.
     pub token: String,
+    /// Other instances, address and token each: where to go when this one does not answer.
+    pub others: Vec<(String, String)>,
     /// The lowest level that counts.
     pub level: &'static str,
 }
@@ -49,29 +51,39 @@ pub enum Outcome {
 /// A connection that is made anew after each failure.
 #[derive(Debug)]
 pub struct Connection {
-    address: SocketAddr,
-    head: String,
+    /// Address and head of a request, for each instance.
+    places: Vec<(SocketAddr, String)>,
+    at: usize,
     socket: Option<TcpStream>,
 }
 
 impl Connection {
-    /// Asks for `ack` where it is given.
-    pub fn new(target: &Target, ack: Option<&str>) -> Self {
+    /// Asks for `ack` where it is given. Begins with the `first` of the instances.
+    pub fn new(target: &Target, ack: Option<&str>, first: usize) -> Self {
         let query = ack.map(|level| format!("?ack={level}")).unwrap_or_default();
-        Self {
-            address: target.address.parse().expect("an address"),
-            head: format!(
-                "POST /api/readings{query} HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\n",
-                target.address, target.token
-            ),
-            socket: None,
-        }
+        let place = |address: &String, token: &String| {
+            let head = format!(
+                "POST /api/readings{query} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\n",
+            );
+            (address.parse().expect("an address"), head)
+        };
+        let mut places = vec![place(&target.address, &target.token)];
+        places.extend(target.others.iter().map(|(address, token)| place(address, token)));
+        Self { at: first % places.len(), places, socket: None }
+    }
+
+    fn go_elsewhere(&mut self) {
+        self.socket = None;
+        self.at = (self.at + 1) % self.places.len();
     }
 
     /// Sends one body and waits for the answer.
     pub fn push(&mut self, body: &str, rows: u64) -> Outcome {
         if self.socket.is_none() {
-            let Ok(socket) = TcpStream::connect_timeout(&self.address, Duration::from_secs(1)) else { return Outcome::Unsent };
+            let Ok(socket) = TcpStream::connect_timeout(&self.places[self.at].0, Duration::from_secs(1)) else {
+                self.go_elsewhere();
+                return Outcome::Unsent;
+            };
             let _ = socket.set_nodelay(true);
             let _ = socket.set_read_timeout(Some(ANSWER));
             let _ = socket.set_write_timeout(Some(ANSWER));
@@ -79,7 +91,7 @@ impl Connection {
         }
         let answer = self.exchange(body);
         let Some((status, body)) = answer else {
-            self.socket = None;
+            self.go_elsewhere();
             return Outcome::Unknown("no answer".into());
         };
         match status {
@@ -107,7 +119,7 @@ impl Connection {
 
     fn exchange(&mut self, body: &str) -> Option<(u16, String)> {
         let socket = self.socket.as_mut()?;
-        let request = format!("{}Content-Length: {}\r\n\r\n{body}", self.head, body.len());
+        let request = format!("{}Content-Length: {}\r\n\r\n{body}", self.places[self.at].1, body.len());
         socket.write_all(request.as_bytes()).ok()?;
         let mut answer = Vec::new();
         let mut part = [0; 4096];
@@ -154,7 +166,10 @@ pub fn deliver(
                 oracle.acknowledge(sender, number, &reached, &stream, first_seq);
                 return Ok(());
             }
-            Outcome::Taken { .. } => oracle.unknown(sender, number),
+            Outcome::Taken { level: reached, .. } => {
+                last = format!("202 at level {reached}");
+                oracle.unknown(sender, number);
+            }
             Outcome::Unknown(answer) => {
                 last = answer;
                 oracle.unknown(sender, number);
@@ -187,7 +202,7 @@ impl Load {
             thread::spawn(move || {
                 // Every third asks for the store's commit, the others for what the daemon gives by itself.
                 let ack = if target.level == "store" || sender % 3 == 2 { Some("store") } else { None };
-                let mut connection = Connection::new(&target, ack);
+                let mut connection = Connection::new(&target, ack, sender);
                 let go_on = || !stop.load(Ordering::Relaxed);
                 while go_on() {
                     let (number, rows) = oracle.intend(sender, None);
@@ -219,17 +234,17 @@ impl Drop for Load {
     }
 }
 
-/// Fresh readings pass: 20 of them are stored within `limit`. Returns how long that took.
+/// Fresh readings pass: 20 of them reach `level` within `limit`. Returns how long that took.
 ///
 /// # Errors
 /// They did not.
-pub fn fresh(oracle: &Oracle, target: &Target, limit: Duration) -> Result<Duration, String> {
+pub fn fresh(oracle: &Oracle, target: &Target, level: &str, limit: Duration) -> Result<Duration, String> {
     let started = Instant::now();
     let sender = oracle.senders() - 1;
-    let mut connection = Connection::new(target, Some("store"));
+    let mut connection = Connection::new(target, Some(level), 0);
     let (number, rows) = oracle.intend(sender, Some(20));
     let go_on = || started.elapsed() < limit;
-    let delivered = deliver(oracle, &mut connection, (sender, number, rows), "store", &go_on);
-    delivered.map_err(|last| format!("20 fresh readings were not stored within {limit:?}: {last}"))?;
+    let delivered = deliver(oracle, &mut connection, (sender, number, rows), level, &go_on);
+    delivered.map_err(|last| format!("20 fresh readings did not reach {level} within {limit:?}: {last}"))?;
     Ok(started.elapsed())
 }

@@ -25,16 +25,25 @@ impl Client {
         Self { address: address.into(), token: token.into(), socket: RefCell::new(None) }
     }
 
+    /// GET; status 0 where there was no answer.
+    pub fn get(&self, path: &str) -> Answer {
+        self.ask("GET", path, "")
+    }
+
     /// POST of JSON; status 0 where the outcome is unknown.
     pub fn post(&self, path: &str, body: &str) -> Answer {
-        let answer = self.try_post(path, body);
+        self.ask("POST", path, body)
+    }
+
+    fn ask(&self, method: &str, path: &str, body: &str) -> Answer {
+        let answer = self.try_ask(method, path, body);
         if answer.is_none() {
             self.socket.take();
         }
         answer.unwrap_or(Answer { status: 0, head: String::new(), body: String::new() })
     }
 
-    fn try_post(&self, path: &str, body: &str) -> Option<Answer> {
+    fn try_ask(&self, method: &str, path: &str, body: &str) -> Option<Answer> {
         let mut slot = self.socket.borrow_mut();
         if slot.is_none() {
             let socket = TcpStream::connect(&self.address).ok()?;
@@ -44,7 +53,7 @@ impl Client {
         }
         let socket = slot.as_mut()?;
         let request = format!(
-            "POST {path} HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
             self.address,
             self.token,
             body.len()

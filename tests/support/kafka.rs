@@ -87,7 +87,7 @@ impl Kafka {
              auto.create.topics.enable=false\ndefault.replication.factor=1\nnum.partitions=1\nlog.cleaner.enable=false\n\
              num.network.threads=2\nnum.io.threads=2\nbackground.threads=2\ninitial.broker.registration.timeout.ms=20000\n{}\n",
             dir.path().join("data").display(),
-            settings.join("\n").replace("{port}", &port.to_string()),
+            settings.join("\n").replace("{port}", &port.to_string()).replace("{controller}", &controller.to_string()),
         );
         fs::write(dir.path().join("server.properties"), text).expect("the configuration can be written");
         let mut kafka = Self { jars, dir, port, child: None };
@@ -141,6 +141,11 @@ impl Kafka {
     /// kill -9.
     pub fn kill(&mut self) {
         self.end(libc::SIGKILL);
+    }
+
+    /// Whether it was started and neither stopped nor killed since.
+    pub fn is_running(&self) -> bool {
+        self.child.is_some()
     }
 
     /// Halts it, so that connections hang without being closed, or lets it go on.

@@ -90,6 +90,20 @@ impl Redis {
         }
     }
 
+    /// Stops it in order.
+    pub fn stop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // SAFETY: kill(2) only reads its arguments; the process is a child of ours that has not been waited for.
+            unsafe { libc::kill(child.id().cast_signed(), libc::SIGTERM) };
+            let _ = child.wait();
+        }
+    }
+
+    /// Whether it was started and neither stopped nor killed since.
+    pub fn is_running(&self) -> bool {
+        self.child.is_some()
+    }
+
     /// Halts it, so that connections hang without being closed, or lets it go on.
     pub fn freeze(&self, frozen: bool) {
         if let Some(child) = &self.child {

@@ -65,6 +65,8 @@ pub fn store_for(
         return settle_in_two_on_purpose(conn, &stream, frames, (now_us, relaying));
     }
     partitions::make_room(conn, &stream, frames);
+    #[cfg(feature = "fault-injection")]
+    let relaying = relay_before_the_commit_on_purpose(conn, &stream, frames, (now_us, relaying))?;
     let mut care = Care::Quick;
     loop {
         let failed = Cell::new(None);
@@ -218,4 +220,19 @@ fn settle_in_two_on_purpose(conn: &mut Conn, stream: &str, frames: &[Frame], whe
     let no =
         conn.write(|conn| move_cursor(conn, stream, (first.first_seq - 1, first.chain_before), (end.last_seq(), end.chain)))?;
     conn.write(|conn| store_new(conn, stream, no, frames, when, Care::Quick, &Cell::new(None)))
+}
+
+/// The mutant that transactions which are rolled back must find: the delivery is committed before the readings that it holds.
+#[cfg(feature = "fault-injection")]
+fn relay_before_the_commit_on_purpose(
+    conn: &mut Conn,
+    stream: &str,
+    frames: &[Frame],
+    (now_us, relaying): (i64, Relaying),
+) -> StoreResult<Relaying> {
+    if relaying == Relaying::Off || std::env::var_os("BELAYD_FAULT").is_none_or(|fault| fault != "relay-early") {
+        return Ok(relaying);
+    }
+    conn.write(|conn| relay::enqueue(conn, stream, &relay::Body::of_frames(frames, &[]), now_us))?;
+    Ok(Relaying::Off)
 }
