@@ -3,7 +3,11 @@
 //! What fails is never mended in place: the next [`Link::open`] fences whatever this one left behind, ends its transaction one way or the
 //! other, and only then reads the mark. So there is one way to learn an outcome, and every failure takes it.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{Arc, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
 
 use rdkafka::{
     Offset, TopicPartitionList,
@@ -34,6 +38,8 @@ const QUEUE_RECORDS: &str = "8192";
 const LOOK_EVERY: u32 = 512;
 /// Shortest life of a transaction that its producer left behind: until then consumers of committed records wait behind it.
 const TRANSACTION_MIN: Duration = Duration::from_secs(10);
+/// How long the library may take beyond the time-out that it was given.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// The consumer group, and transactional id, of a stream.
 pub fn group_of(lane: &str) -> String {
@@ -42,9 +48,9 @@ pub fn group_of(lane: &str) -> String {
 
 /// See the module.
 pub struct Link {
-    producer: BaseProducer<Ears>,
+    producer: Arc<BaseProducer<Ears>>,
     ears: Ears,
-    group: ConsumerGroupMetadata,
+    group: Arc<ConsumerGroupMetadata>,
     topic: String,
     timeout: Duration,
     partitions: u32,
@@ -83,6 +89,7 @@ impl Link {
             error_type: "configuration",
             message: "the client knows no consumer group".into(),
         })?;
+        let (producer, group) = (Arc::new(producer), Arc::new(group));
         Ok(Self { producer, ears, group, topic: config.topic.clone(), timeout: config.timeout, partitions, mark })
     }
 
@@ -137,7 +144,8 @@ impl Link {
         fill(&mut outgoing)?;
         outgoing.wait_for_all()?;
         self.note(mark, offset).map_err(|error| failed("noting the run", &error))?;
-        self.producer.commit_transaction(self.timeout).map_err(|error| failed("committing", &error))?;
+        let timeout = self.timeout;
+        self.within(move |producer| producer.commit_transaction(timeout)).map_err(|error| failed("committing", &error))?;
         self.mark = Some(mark.to_owned());
         Ok(())
     }
@@ -151,7 +159,23 @@ impl Link {
         if let Some(mut place) = offsets.find_partition(&self.topic, 0) {
             place.set_metadata(mark);
         }
-        self.producer.send_offsets_to_transaction(&offsets, &self.group, self.timeout)
+        let (group, timeout) = (self.group.clone(), self.timeout);
+        self.within(move |producer| producer.send_offsets_to_transaction(&offsets, &group, timeout))
+    }
+
+    /// Calls the library on a thread of its own and waits for it. It does not always keep to the time-out that it is given: a step of a
+    /// transaction whose coordinator dies in the middle of it was seen to wait until that broker came back. The caller gives it up then, as
+    /// an outcome that is unknown; the producer ends with the thread, and the next one of the stream fences it.
+    fn within(&self, call: impl FnOnce(&BaseProducer<Ears>) -> Result<(), KafkaError> + Send + 'static) -> Result<(), KafkaError> {
+        let (done, answer) = mpsc::sync_channel(1);
+        let producer = self.producer.clone();
+        let run = move || {
+            // Nobody waits any more where it took too long.
+            let _ = done.send(call(&producer));
+        };
+        // Without a thread nothing is sent, and the channel says so at once.
+        let _ = thread::Builder::new().name("relay-call".into()).spawn(run);
+        answer.recv_timeout(self.timeout + GRACE).unwrap_or(Err(KafkaError::MessageProduction(Code::MessageTimedOut)))
     }
 
     /// What a record's refusal means. Where the whole transaction has failed its records are only said to be purged: a further step of the
