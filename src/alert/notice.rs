@@ -44,6 +44,7 @@ pub(super) fn deliveries(config: &Config, alert: &Alert, change: Change, due_at_
             due_at_us,
             max_attempts: config.outbox.max_attempts,
             on_unknown,
+            recipient: String::new(),
         })
         .collect()
 }

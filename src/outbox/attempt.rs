@@ -61,7 +61,7 @@ impl Outbox {
             verdict: outcome.event().target().as_str(),
         }
         .emit(&self.metrics);
-        lock(&side.ends).push(Settlement { held: row.held(), outcome, error });
+        lock(&side.ends).push(Settlement { held: row.held(), outcome, error, answer: None });
         self.wake();
     }
 
@@ -69,6 +69,7 @@ impl Outbox {
         let letter = Letter {
             id: row.id.clone(),
             sink: row.sink.clone(),
+            recipient: row.recipient.clone(),
             subject: row.subject.clone(),
             payload: row.payload.as_str().into(),
             attempt: row.attempt.unsigned_abs(),
@@ -86,9 +87,12 @@ impl Outbox {
         let outcome = self.judge(&row, &result);
         self.tell(&row, &result, &outcome, took);
         self.count(&row.sink, &result);
-        let error = result.err().map(|error| (error.error_type.to_owned(), error.message));
+        let (answer, error) = match result {
+            Ok(sent) => (Some(sent.answer), None),
+            Err(error) => (None, Some((error.error_type.to_owned(), error.message))),
+        };
         let side = &self.sides[side];
-        lock(&side.ends).push(Settlement { held: row.held(), outcome, error });
+        lock(&side.ends).push(Settlement { held: row.held(), outcome, error, answer });
         self.settle(side).await;
         self.wake(); // A place is free, and the lane's next may go.
     }

@@ -58,7 +58,7 @@ impl Outbox {
         log::debug!(target: "belayd::outbox", deliveryId = row.id.as_str(), sink = row.sink.as_str(); "{text}");
         let error = Some(("told_by_another".to_owned(), text.to_owned()));
         let side = &self.sides[side];
-        lock(&side.ends).push(Settlement { held: row.held(), outcome, error });
+        lock(&side.ends).push(Settlement { held: row.held(), outcome, error, answer: None });
         self.settle(side).await;
         self.wake();
     }

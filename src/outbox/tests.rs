@@ -83,6 +83,7 @@ fn new(id: &str, sink: &str, lane: &str) -> NewDelivery {
         due_at_us: 0,
         max_attempts: 3,
         on_unknown: OnUnknown::Resend,
+        recipient: String::new(),
     }
 }
 

@@ -53,6 +53,7 @@ mod tests {
             let letter = Letter {
                 id: "d".into(),
                 sink: NAME.into(),
+                recipient: String::new(),
                 subject: "a".into(),
                 payload: payload.into(),
                 attempt: 1,

@@ -28,7 +28,9 @@ pub struct Letter {
     pub id: String,
     /// The sink it is meant for.
     pub sink: String,
-    /// What it is about: the id of the alert.
+    /// To whom: an address, a room. Empty where the sink itself is the receiver.
+    pub recipient: String,
+    /// What it is about: the id of the alert or message.
     pub subject: String,
     /// JSON text.
     pub payload: Arc<str>,

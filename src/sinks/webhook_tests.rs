@@ -16,6 +16,7 @@ fn letter() -> Letter {
     Letter {
         id: "0198c1a2-0000-7000-8000-000000000001".into(),
         sink: "hook".into(),
+        recipient: String::new(),
         subject: "alert".into(),
         payload: r#"{"title":"t"}"#.into(),
         attempt: 2,

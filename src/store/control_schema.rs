@@ -146,6 +146,8 @@ diesel::table! {
         created_at_us -> BigInt,
         updated_at_us -> BigInt,
         settled_at_us -> Nullable<BigInt>,
+        recipient -> Text,
+        answer -> Nullable<Text>,
     }
 }
 

@@ -28,7 +28,7 @@ use crate::{
     on_backend,
 };
 
-/// Rows of one insert statement; ten parameters each stay far below both databases' limits.
+/// Rows of one insert statement; twelve parameters each stay far below both databases' limits.
 const INSERT_ROWS: usize = 500;
 
 /// A delivery to be made.
@@ -50,6 +50,8 @@ pub struct NewDelivery {
     pub max_attempts: u32,
     /// What to do when an outcome is unknown.
     pub on_unknown: OnUnknown,
+    /// To whom: an address, a room. Empty where the sink itself is the receiver.
+    pub recipient: String,
 }
 
 /// One row of the outbox.
@@ -109,11 +111,18 @@ pub struct DeliveryRow {
     /// When it reached a final state, microseconds since the epoch.
     #[diesel(sql_type = Nullable<BigInt>)]
     pub settled_at_us: Option<i64>,
+    /// To whom; empty where the sink itself is the receiver.
+    #[diesel(sql_type = Text)]
+    pub recipient: String,
+    /// What the receiver answered when it took it.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub answer: Option<String>,
 }
 
 /// The columns of [`DeliveryRow`].
 const COLUMNS: &str = "seq, id, sink, lane, subject, payload, state, attempt, max_attempts, due_at_us, epoch, claimed_by, \
-                       last_error_type, last_error, on_unknown, possible_repeat, created_at_us, updated_at_us, settled_at_us";
+                       last_error_type, last_error, on_unknown, possible_repeat, created_at_us, updated_at_us, settled_at_us, \
+                       recipient, answer";
 
 impl DeliveryRow {
     /// Where it stands.
@@ -159,6 +168,7 @@ struct InsertRow<'a> {
     on_unknown: &'static str,
     created_at_us: i64,
     updated_at_us: i64,
+    recipient: &'a str,
 }
 
 /// Adds deliveries, in order. Call it in the transaction of what they tell about: committed together, delivered together.
@@ -191,6 +201,7 @@ fn insert_row(delivery: &NewDelivery, now_us: i64) -> InsertRow<'_> {
         },
         created_at_us: now_us,
         updated_at_us: now_us,
+        recipient: &delivery.recipient,
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
     store::{Conn, StoreResult, control_schema::deliveries, relay},
 };
 
-/// Longest error text that is kept, in characters.
+/// Longest error or answer that is kept, in characters.
 const ERROR_MAX_CHARS: usize = 500;
 /// Rows looked at in one pass over vanished workers.
 const RECLAIM_ROWS: i64 = 500;
@@ -76,6 +76,8 @@ pub struct Settlement {
     pub outcome: Outcome,
     /// A fixed word and a sentence, where it failed.
     pub error: Option<(String, String)>,
+    /// What the receiver answered, where it took it.
+    pub answer: Option<String>,
 }
 
 /// What a move changes beside the state; `None` leaves a column as it is.
@@ -88,6 +90,7 @@ pub(super) struct Patch<'a> {
     pub(super) attempt: Option<i32>,
     pub(super) last_error_type: Option<&'a str>,
     pub(super) last_error: Option<&'a str>,
+    pub(super) answer: Option<&'a str>,
     pub(super) possible_repeat: Option<i32>,
     pub(super) settled_at_us: Option<i64>,
     pub(super) lease_until_us: Option<Option<i64>>,
@@ -137,6 +140,7 @@ pub fn settle(conn: &mut Conn, settlements: &[Settlement], now_us: i64) -> Store
             patch.last_error_type = Some(word);
             patch.last_error = Some(text);
         }
+        patch.answer = settlement.answer.as_deref().map(cut);
         match settlement.outcome {
             Outcome::Retry { at_us } => patch.due_at_us = Some(at_us),
             Outcome::Postponed { at_us, attempts } => {

@@ -17,6 +17,7 @@ fn new(id: &str, lane: &str, due_at_us: i64) -> NewDelivery {
         due_at_us,
         max_attempts: 3,
         on_unknown: OnUnknown::Review,
+        recipient: String::new(),
     }
 }
 
@@ -40,7 +41,7 @@ fn begin(store: &Store, rows: &[DeliveryRow]) -> Vec<Held> {
 }
 
 fn finish(store: &Store, held: &Held, outcome: Outcome) -> Vec<Held> {
-    let settlement = Settlement { held: held.clone(), outcome, error: Some(("timeout".into(), "x".repeat(2_000))) };
+    let settlement = Settlement { held: held.clone(), outcome, error: Some(("timeout".into(), "x".repeat(2_000))), answer: None };
     store.with(|conn| conn.write(|conn| settle(conn, &[settlement], 200))).expect("settles")
 }
 

@@ -32,6 +32,7 @@ pub(in crate::store) fn enqueue(conn: &mut Conn, stream: &str, body: &Body, now_
         // An outage never makes readings dead; what ends attempts is Kafka's word about this delivery alone.
         max_attempts: i32::MAX as u32,
         on_unknown: OnUnknown::Review,
+        recipient: String::new(),
     };
     deliveries::enqueue(conn, &[delivery], now_us)?;
     diesel::insert_into(delivery_bodies::table)

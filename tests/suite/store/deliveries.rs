@@ -40,6 +40,7 @@ fn new(id: &str, lane: &str) -> NewDelivery {
         due_at_us: 0,
         max_attempts: 2,
         on_unknown: OnUnknown::Review,
+        recipient: String::new(),
     }
 }
 
@@ -59,7 +60,7 @@ fn begin(store: &TestStore, rows: &[DeliveryRow]) -> Vec<Held> {
 }
 
 fn end(store: &TestStore, held: &Held, outcome: Outcome) -> Vec<Held> {
-    let settlement = Settlement { held: held.clone(), outcome, error: Some(("timeout".into(), "no answer".into())) };
+    let settlement = Settlement { held: held.clone(), outcome, error: Some(("timeout".into(), "no answer".into())), answer: None };
     store.with(|conn| conn.write(|conn| settle(conn, &[settlement], 200))).expect("settles")
 }
 

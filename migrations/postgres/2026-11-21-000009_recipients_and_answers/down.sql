@@ -1,0 +1,2 @@
+ALTER TABLE deliveries DROP COLUMN answer;
+ALTER TABLE deliveries DROP COLUMN recipient;
