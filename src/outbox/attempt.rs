@@ -74,6 +74,7 @@ impl Outbox {
             payload: row.payload.as_str().into(),
             attempt: row.attempt.unsigned_abs(),
             possible_repeat: row.possible_repeat(),
+            attachments: Vec::new(),
         };
         if let Some(outcome) = self.ask_others(side, &row).await {
             return self.end_untold(side, &row, outcome).await;

@@ -58,6 +58,7 @@ mod tests {
                 payload: payload.into(),
                 attempt: 1,
                 possible_repeat: false,
+                attachments: Vec::new(),
             };
             assert!(LogSink.send(&letter).await.is_ok());
         }

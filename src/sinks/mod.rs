@@ -38,6 +38,35 @@ pub struct Letter {
     pub attempt: u32,
     /// Whether an earlier attempt may have arrived.
     pub possible_repeat: bool,
+    /// What goes with it, loaded just before the send.
+    pub attachments: Vec<Attachment>,
+}
+
+/// A file that goes with a delivery.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Attachment {
+    /// Its name, without a folder.
+    pub name: String,
+    /// Its media type.
+    pub content_type: String,
+    /// What is in it; shared by the attempts that are on their way.
+    pub content: Arc<[u8]>,
+}
+
+impl fmt::Debug for Attachment {
+    /// Without the content, which may be long and private.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({}, {} bytes)", self.name, self.content_type, self.content.len())
+    }
+}
+
+/// How much a sink is asked to send.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Sends at once; `None`: as the outbox says.
+    pub concurrency: Option<usize>,
+    /// Most sends a minute; `None`: no limit.
+    pub per_minute: Option<u32>,
 }
 
 /// What the receiver confirmed.
@@ -87,8 +116,29 @@ pub trait Sink: Send + Sync + fmt::Debug {
     /// The name that routes use.
     fn name(&self) -> &str;
 
+    /// How much it wants to be asked for.
+    fn limits(&self) -> Limits {
+        Limits::default()
+    }
+
+    /// Whether a delivery names to whom it goes; others have one receiver.
+    fn takes_recipients(&self) -> bool {
+        false
+    }
+
     /// Sends one delivery and waits for the receiver's word.
     fn send<'a>(&'a self, letter: &'a Letter) -> BoxFuture<'a, Result<Sent, SendError>>;
+}
+
+/// The names of every sink that routes and messages can name.
+pub fn known(config: &Config) -> Vec<String> {
+    let webhooks = config.webhooks.iter().map(|webhook| webhook.name.clone());
+    std::iter::once(log::NAME.to_owned()).chain(webhooks).collect()
+}
+
+/// Whether deliveries to the sink of this name say to whom they go.
+pub fn takes_recipients(config: &Config, name: &str) -> bool {
+    build(config).iter().any(|sink| sink.name() == name && sink.takes_recipients())
 }
 
 /// Every sink that the configuration asks for. A new kind of sink is one file and one line here.

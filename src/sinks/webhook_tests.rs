@@ -21,6 +21,7 @@ fn letter() -> Letter {
         payload: r#"{"title":"t"}"#.into(),
         attempt: 2,
         possible_repeat: true,
+        attachments: Vec::new(),
     }
 }
 
