@@ -146,7 +146,15 @@ impl ControlClient {
         if text("code").is_empty() {
             return Err(Failed::Other(format!("the daemon answered {status}")));
         }
-        Err(Failed::Refused { code: text("code"), message: text("message"), hint: text("hint") })
+        let mut message = text("message");
+        let details = body["error"]["details"].as_array().map_or(&[][..], Vec::as_slice);
+        // One fault stands in the message already.
+        for detail in details.iter().filter(|_| details.len() > 1) {
+            if let (Some(field), Some(reason)) = (detail["field"].as_str(), detail["message"].as_str()) {
+                message.push_str(&format!("\n  {field}: {reason}"));
+            }
+        }
+        Err(Failed::Refused { code: text("code"), message, hint: text("hint") })
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> Failed {

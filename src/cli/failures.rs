@@ -17,6 +17,31 @@ pub struct FailuresArgs {
     pub action: FailuresAction,
 }
 
+/// Which deliveries are meant; what is left out matches all.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Which {
+    /// Only deliveries to this sink
+    #[arg(long, value_name = "NAME")]
+    pub sink: Option<String>,
+    /// Only deliveries that failed so, for example connect
+    #[arg(long, value_name = "WORD")]
+    pub error_type: Option<String>,
+    /// Only deliveries that stand so
+    #[arg(long, value_parser = ["dead", "uncertain"])]
+    pub state: Option<String>,
+    /// Only deliveries that failed at or after this time, RFC 3339
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+}
+
+impl Which {
+    /// As the API names them.
+    fn named(self) -> impl Iterator<Item = (&'static str, String)> {
+        let all = [("sink", self.sink), ("errorType", self.error_type), ("state", self.state), ("since", self.since)];
+        all.into_iter().filter_map(|(name, value)| Some((name, value?)))
+    }
+}
+
 /// What to do with failures.
 #[derive(Clone, Debug, Subcommand)]
 pub enum FailuresAction {
@@ -26,6 +51,9 @@ pub enum FailuresAction {
         /// Readings or deliveries only
         #[arg(long, value_parser = ["reading", "delivery"])]
         kind: Option<String>,
+        /// Which deliveries
+        #[command(flatten)]
+        which: Which,
         /// At most so many
         #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
         limit: u32,
@@ -51,6 +79,44 @@ pub enum FailuresAction {
         #[arg(long, value_name = "TEXT")]
         reason: String,
     },
+    /// Say that a delivery arrived after all
+    #[command(name = "mark-sent")]
+    #[command(
+        after_help = "Example:\n  belayd failures mark-sent 01a1fa89-b3a4-74b0-8106-211d21c0fc2c --reason \"they called back\""
+    )]
+    MarkSent {
+        /// In full, as `belayd failures list` shows it
+        id: String,
+        /// Why; goes to the audit
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+    },
+    /// Try many again, deliveries at so many a second
+    #[command(after_help = "Example:\n  belayd failures redrive --sink on-call --per-second 5 --reason \"receiver is back\"")]
+    Redrive {
+        /// Readings or deliveries only
+        #[arg(long, value_parser = ["reading", "delivery"])]
+        kind: Option<String>,
+        /// Which deliveries
+        #[command(flatten)]
+        which: Which,
+        /// At most so many
+        #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        limit: u32,
+        /// Deliveries that become due each second; without it all at once
+        #[arg(long, value_name = "RATE")]
+        per_second: Option<f64>,
+        /// Why; goes to the audit
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+    },
+    /// Show how many deliveries failed alike, the most first
+    #[command(after_help = "Example:\n  belayd failures causes")]
+    Causes {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Give one up for good
     #[command(after_help = "Example:\n  belayd failures discard 01a1fa89-b3a4-74b0-8106-211d21c0fc2c --reason \"test data\"")]
     Discard {
@@ -67,9 +133,10 @@ pub fn execute(args: &FailuresArgs, global: &GlobalArgs) -> ExitCode {
     let action = args.action.clone();
     with_daemon(global, |client| async move {
         match action {
-            FailuresAction::List { kind, limit, json } => {
+            FailuresAction::List { kind, which, limit, json } => {
                 let mut query = vec![("limit", limit.to_string())];
                 query.extend(kind.map(|kind| ("kind", kind)));
+                query.extend(which.named());
                 let listed = client.get(&["admin", "failures"], &query).await?;
                 Ok(if json { format!("{:#}\n", listed["items"]) } else { render(&listed["items"]) })
             }
@@ -85,6 +152,29 @@ pub fn execute(args: &FailuresArgs, global: &GlobalArgs) -> ExitCode {
                     Some(true) => format!("{id} is stored\n"),
                     None => format!("{id} is on its way again\n"),
                 })
+            }
+            FailuresAction::MarkSent { id, reason } => {
+                client.send(Method::POST, &["admin", "failures", &id, "mark-sent"], &json!({"reason": reason})).await?;
+                Ok(format!("{id} counts as sent\n"))
+            }
+            FailuresAction::Redrive { kind, which, limit, per_second, reason } => {
+                let mut body = json!({"reason": reason, "limit": limit});
+                let named = which.named().map(|(name, value)| (name, json!(value)));
+                for (name, value) in
+                    named.chain(kind.map(|kind| ("kind", json!(kind)))).chain(per_second.map(|rate| ("perSecond", json!(rate))))
+                {
+                    body[name] = value;
+                }
+                let done = client.send(Method::POST, &["admin", "failures", "redrive"], &body).await?;
+                let until = done["until"].as_str().map_or_else(String::new, |until| format!(", deliveries until {until}"));
+                Ok(format!(
+                    "{} tried again{until}; {} failed again or were decided by somebody else\n",
+                    done["redriven"], done["failed"]
+                ))
+            }
+            FailuresAction::Causes { json } => {
+                let causes = client.get(&["admin", "failures", "causes"], &[]).await?;
+                Ok(if json { format!("{:#}\n", causes["items"]) } else { grouped(&causes) })
             }
             FailuresAction::Discard { id, reason } => {
                 client.send(Method::POST, &["admin", "failures", &id, "discard"], &json!({"reason": reason})).await?;
@@ -102,6 +192,29 @@ fn render(items: &Value) -> String {
         let what = format!("{about}: {}", word("message"));
         // Writing into memory cannot fail.
         let _ = writeln!(text, "{:<36} {:<9} {:<9} {:<28} {what}", word("id"), word("kind"), word("cause"), word("createdAt"));
+    }
+    text
+}
+
+fn grouped(causes: &Value) -> String {
+    let mut text = format!("{:>7} {:<10} {:<20} {:<20} {:<28} {}\n", "COUNT", "STATE", "SINK", "ERROR", "NEWEST", "SAMPLE");
+    for cause in causes["items"].as_array().into_iter().flatten() {
+        let word = |name: &str| cause[name].as_str().unwrap_or("-");
+        let sample =
+            format!("{} {}", cause["sample"]["id"].as_str().unwrap_or("-"), cause["sample"]["message"].as_str().unwrap_or("-"));
+        // Writing into memory cannot fail.
+        let _ = writeln!(
+            text,
+            "{:>7} {:<10} {:<20} {:<20} {:<28} {sample}",
+            cause["count"].to_string(),
+            word("state"),
+            word("sink"),
+            word("errorType"),
+            word("newestAt")
+        );
+    }
+    if causes["away"].as_array().is_some_and(|away| !away.is_empty()) {
+        text.push_str("the database is away: deliveries of messages are missing here\n");
     }
     text
 }
@@ -127,6 +240,14 @@ mod tests {
             {"id": "2", "kind": "delivery", "cause": "dead", "sink": "ops", "message": null, "createdAt": "t"},
         ]));
         assert!(text.contains("e7: other values") && text.contains("ops: -"), "{text}");
+        let groups = grouped(
+            &json!({"items": [{"count": 12, "state": "dead", "sink": "ops", "errorType": "connect", "sample": {"id": "7"}}],
+            "away": ["store"]}),
+        );
+        assert!(
+            groups.contains("     12 dead       ops") && groups.contains("7 -") && groups.contains("the database is away"),
+            "{groups}"
+        );
         assert!(in_full(&json!({"a": "b", "n": 1, "x": null})) == "a              b\nn              1\n");
     }
 }

@@ -22,6 +22,7 @@ pub mod failures;
 pub mod journal;
 pub mod migrate;
 pub mod run;
+pub mod send;
 pub mod simulate;
 pub mod status;
 pub mod tail;
@@ -127,6 +128,8 @@ pub enum Command {
     Status(status::StatusArgs),
     /// Show the running daemon's log
     Tail(tail::TailArgs),
+    /// Send a message to people
+    Send(send::SendArgs),
     /// Readings and deliveries that wait for a person
     Failures(failures::FailuresArgs),
     /// Tokens for people and senders
@@ -152,6 +155,7 @@ pub fn main() -> ExitCode {
         Command::Config(args) => config::execute(args),
         Command::Status(args) => status::execute(args, &cli.global),
         Command::Tail(args) => tail::execute(args, &cli.global),
+        Command::Send(args) => send::execute(args, &cli.global),
         Command::Failures(args) => failures::execute(args, &cli.global),
         Command::Token(args) => token::execute(args, &cli.global),
         Command::Migrate(args) => migrate::execute(args, &cli.global),

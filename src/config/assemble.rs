@@ -25,6 +25,9 @@ use crate::domain::{
 /// How far behind a timestamp may lie unless the file says otherwise: 10 years.
 const MAX_BEHIND_DEFAULT: Duration = Duration::from_secs(3_650 * 86_400);
 
+/// How long idempotency keys are kept unless the file says otherwise: a day, in which every sensible repeat has come.
+const IDEMPOTENCY_KEYS_DEFAULT: Duration = Duration::from_secs(86_400);
+
 /// Streams of the journal unless the file says otherwise: SQLite has one writer, PostgreSQL keeps two connections busy.
 const STREAMS_SQLITE: usize = 1;
 const STREAMS_POSTGRES: usize = 2;
@@ -99,6 +102,8 @@ pub(super) fn assemble(resolved: &Resolved) -> Result<Config, Missing> {
         sources: resolved.entries("sources").map(source).collect::<Result<_, _>>()?,
         rules: resolved.entries("rules").filter(|e| !is_anomaly(e)).map(rule).collect::<Result<_, _>>()?,
         anomaly_rules: resolved.entries("rules").filter(|e| is_anomaly(e)).map(anomaly_rule).collect::<Result<_, _>>()?,
+        messages: messages(one("messages")?)?,
+        limits: limits(one("limits")?)?,
         outbox: outbox(one("outbox")?)?,
         kafka: kafka(one("kafka")?)?,
         schedule: schedule(one("schedule")?)?,
@@ -262,7 +267,7 @@ fn route(e: &Entry) -> Result<RouteConfig, Missing> {
         names: e.option("names").unwrap_or_default(),
         subjects: e.option("subjects").unwrap_or_default(),
         sinks: e.get("sinks")?,
-        on_unknown: if e.get::<String>("on_unknown")? == "review" { OnUnknown::Review } else { OnUnknown::Resend },
+        on_unknown: on_unknown(e)?,
         notify_resolved: e.get("notify_resolved")?,
     })
 }
@@ -291,6 +296,18 @@ fn outbox(e: &Entry) -> Result<OutboxConfig, Missing> {
     })
 }
 
+fn messages(e: &Entry) -> Result<MessagesConfig, Missing> {
+    Ok(MessagesConfig { on_unknown: on_unknown(e)? })
+}
+
+fn limits(e: &Entry) -> Result<LimitsConfig, Missing> {
+    Ok(LimitsConfig { messages_per_minute: e.get("messages_per_minute")?, requests_per_minute: e.get("requests_per_minute")? })
+}
+
+fn on_unknown(e: &Entry) -> Result<OnUnknown, Missing> {
+    Ok(if e.get::<String>("on_unknown")? == "review" { OnUnknown::Review } else { OnUnknown::Resend })
+}
+
 fn kafka(e: &Entry) -> Result<Option<KafkaConfig>, Missing> {
     let Some(brokers) = e.option("brokers") else { return Ok(None) };
     let security: String = e.get("security")?;
@@ -312,9 +329,11 @@ fn kafka(e: &Entry) -> Result<Option<KafkaConfig>, Missing> {
 }
 
 fn retention(e: &Entry) -> Result<RetentionConfig, Missing> {
+    let deliveries = e.get("deliveries")?;
     Ok(RetentionConfig {
         readings: e.get("readings")?,
-        deliveries: e.get("deliveries")?,
+        deliveries,
+        idempotency_keys: e.option("idempotency_keys").unwrap_or(IDEMPOTENCY_KEYS_DEFAULT.min(deliveries)),
         ledger: e.get("ledger")?,
         alerts: e.get("alerts")?,
         audit: e.get("audit")?,

@@ -3,6 +3,7 @@
 
 mod daemon;
 mod flow;
+mod messages;
 mod redis;
 
 /// What a key's value may be, and how it is written.
@@ -173,7 +174,7 @@ impl Section {
 }
 
 /// Every section, in the order of the example.
-pub static SECTIONS: [&Section; 17] = [
+pub static SECTIONS: [&Section; 19] = [
     &daemon::SERVER,
     &daemon::STORE,
     &flow::BUFFER,
@@ -183,6 +184,8 @@ pub static SECTIONS: [&Section; 17] = [
     &flow::RULES,
     &flow::WEBHOOKS,
     &flow::ROUTES,
+    &messages::MESSAGES,
+    &messages::LIMITS,
     &flow::OUTBOX,
     &flow::KAFKA,
     &daemon::RETENTION,
@@ -205,7 +208,6 @@ pub static NOT_SERVED: &[(&str, &str)] = &[
     ("slack", "this build has no Slack sink; remove [slack], its sinks are \"log\" and [[webhooks]]"),
     ("discord", "this build has no Discord sink; remove [discord], its sinks are \"log\" and [[webhooks]]"),
     ("bots", "this build has no bots; remove [[bots]], its sinks are \"log\" and [[webhooks]]"),
-    ("retention.idempotency_keys", "this build takes no messages, so it keeps no idempotency keys; remove it"),
     ("routes.recipients", "this build has no sink with recipients; remove it and name sinks only"),
     ("routes.labels", "this build selects by levels, kinds, names and subjects; use those"),
 ];

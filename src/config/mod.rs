@@ -14,6 +14,7 @@ mod layers;
 pub mod load;
 #[cfg(test)]
 mod malformed;
+mod messages;
 pub mod model;
 mod node;
 mod overlay;

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+pub use super::messages::{LimitsConfig, MessagesConfig};
 use crate::domain::{
     alert::{AlertKind, Level},
     anomaly::AnomalyRule,
@@ -38,6 +39,10 @@ pub struct Config {
     pub webhooks: Vec<WebhookConfig>,
     /// Which alert goes where.
     pub routes: Vec<RouteConfig>,
+    /// Messages to people.
+    pub messages: MessagesConfig,
+    /// How much a caller may ask.
+    pub limits: LimitsConfig,
     /// The outbox.
     pub outbox: OutboxConfig,
     /// The relay to Kafka, where there is one.
@@ -353,6 +358,8 @@ pub struct RetentionConfig {
     pub readings: Duration,
     /// Settled deliveries.
     pub deliveries: Duration,
+    /// Idempotency keys of messages.
+    pub idempotency_keys: Duration,
     /// Ledger rows.
     pub ledger: Duration,
     /// Resolved alerts and their history.

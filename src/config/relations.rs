@@ -23,6 +23,7 @@ pub(super) fn check(resolved: &Resolved, report: &mut Report) {
     server(resolved, report);
     bounds(resolved, report);
     readings(resolved, report);
+    idempotency_keys(resolved, report);
     redis(resolved, report);
     for section in ["sources", "rules", "webhooks"] {
         unique_names(resolved, section, report);
@@ -132,6 +133,22 @@ fn readings(resolved: &Resolved, report: &mut Report) {
             readings.place_of("max_behind"),
             readings.key_path("max_behind"),
             Wrong::hint(message, "lower it, raise retention.readings, or leave it out"),
+        );
+    }
+}
+
+/// A key must not outlive the message that it leads to.
+fn idempotency_keys(resolved: &Resolved, report: &mut Report) {
+    let Some(retention) = resolved.one("retention") else { return };
+    if let (Some(Value::Duration(keys)), Some(Value::Duration(keep))) =
+        (retention.value("idempotency_keys"), retention.value("deliveries"))
+        && keys > keep
+    {
+        let message = format!("is beyond retention.deliveries ({}), with which messages go", format_duration(*keep));
+        report.add(
+            retention.place_of("idempotency_keys"),
+            retention.key_path("idempotency_keys"),
+            Wrong::hint(message, "lower it, raise retention.deliveries, or leave it out"),
         );
     }
 }

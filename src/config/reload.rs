@@ -22,6 +22,8 @@ pub struct Changes {
     pub routes: bool,
     /// `[readings]` differs.
     pub readings: bool,
+    /// `[messages]` or `[limits]` differ.
+    pub messages: bool,
     /// `[retention]` differs.
     pub retention: bool,
     /// Thresholds in `[monitor]` or `[recovery]` differ.
@@ -45,6 +47,7 @@ impl Changes {
             "webhooks" => &mut self.webhooks,
             "routes" => &mut self.routes,
             "readings" => &mut self.readings,
+            "messages" | "limits" => &mut self.messages,
             "retention" => &mut self.retention,
             "monitor" | "recovery" => &mut self.monitor,
             // The only live key there; a test holds the table to it.
@@ -121,17 +124,27 @@ mod tests {
     fn each_live_part_is_told_apart() {
         let all = changes(
             "[readings]\nmax_ahead = \"1h\"\n[[sources]]\nname = \"s\"\nurl = \"http://h\"\n[[rules]]\nname = \"r\"\nmetric = \"rpm\"\n\
-             op = \">\"\nthreshold = 1\n[[webhooks]]\nname = \"w\"\nurl = \"http://h\"\n[retention]\naudit = \"1d\"\n[monitor]\n\
+             op = \">\"\nthreshold = 1\n[[webhooks]]\nname = \"w\"\nurl = \"http://h\"\n[limits]\nmessages_per_minute = 1\n[retention]\naudit = \"1d\"\n[monitor]\n\
              cpu_percent = 50\n[log]\nlevel = \"debug\"\n",
         );
-        let keys =
-            ["readings.max_ahead", "sources", "rules", "webhooks", "routes", "retention.audit", "monitor.cpu_percent", "log.level"];
+        let keys = [
+            "readings.max_ahead",
+            "sources",
+            "rules",
+            "webhooks",
+            "routes",
+            "limits.messages_per_minute",
+            "retention.audit",
+            "monitor.cpu_percent",
+            "log.level",
+        ];
         let expected = Changes {
             sources: true,
             rules: true,
             webhooks: true,
             routes: true,
             readings: true,
+            messages: true,
             retention: true,
             monitor: true,
             log_level: true,
@@ -164,7 +177,8 @@ mod tests {
             assert_eq!(section.is_list(), lists.contains(&section.name));
             for key in section.keys {
                 assert!(key.live || !section.restart.is_empty(), "{}.{}", section.name, key.name);
-                let flagged = section.is_list() || ["readings", "retention", "monitor", "recovery"].contains(&section.name);
+                let flagged = section.is_list()
+                    || ["readings", "messages", "limits", "retention", "monitor", "recovery"].contains(&section.name);
                 assert!(!key.live || flagged || (section.name, key.name) == ("log", "level"), "{}.{}", section.name, key.name);
             }
         }

@@ -29,6 +29,8 @@ fn tables(config: &Config, section: &str) -> Tables {
         "rules" => config.rules.iter().map(rule).chain(config.anomaly_rules.iter().map(anomaly_rule)).collect(),
         "webhooks" => config.webhooks.iter().map(webhook).collect(),
         "routes" => config.routes.iter().map(route).collect(),
+        "messages" => vec![json!({ "on_unknown": config.messages.on_unknown })],
+        "limits" => vec![limits(&config.limits)],
         "outbox" => vec![outbox(&config.outbox)],
         "kafka" => vec![config.kafka.as_ref().map_or_else(no_kafka, kafka)],
         "retention" => vec![retention(&config.retention)],
@@ -190,6 +192,10 @@ fn route(c: &RouteConfig) -> Json {
     })
 }
 
+fn limits(c: &LimitsConfig) -> Json {
+    json!({ "messages_per_minute": c.messages_per_minute, "requests_per_minute": c.requests_per_minute })
+}
+
 fn outbox(c: &OutboxConfig) -> Json {
     json!({
         "poll_interval": format_duration(c.poll_interval),
@@ -230,6 +236,7 @@ fn retention(c: &RetentionConfig) -> Json {
     json!({
         "readings": format_duration(c.readings),
         "deliveries": format_duration(c.deliveries),
+        "idempotency_keys": format_duration(c.idempotency_keys),
         "ledger": format_duration(c.ledger),
         "alerts": format_duration(c.alerts),
         "audit": format_duration(c.audit),

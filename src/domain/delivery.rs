@@ -124,6 +124,8 @@ pub enum Event {
     Cancel,
     /// A person has it sent again.
     Redrive,
+    /// A person has it sent again, at a time that spreads many of them.
+    RedriveLater,
     /// A person knows that it arrived.
     MarkSent,
     /// A person gives it up.
@@ -132,7 +134,7 @@ pub enum Event {
 
 impl Event {
     /// Every event.
-    pub const ALL: [Event; 15] = [
+    pub const ALL: [Event; 16] = [
         Self::Due,
         Self::Claim,
         Self::GiveBack,
@@ -146,6 +148,7 @@ impl Event {
         Self::Repeat,
         Self::Cancel,
         Self::Redrive,
+        Self::RedriveLater,
         Self::MarkSent,
         Self::Discard,
     ];
@@ -167,7 +170,7 @@ impl Event {
 }
 
 /// The life of a delivery: event, the states it moves, the state it leads to. Whatever is not listed is illegal.
-pub const MOVES: [(Event, &[DeliveryState], DeliveryState); 15] = {
+pub const MOVES: [(Event, &[DeliveryState], DeliveryState); 16] = {
     use DeliveryState::*;
     [
         (Event::Due, &[Scheduled, Retry], Ready),
@@ -183,6 +186,7 @@ pub const MOVES: [(Event, &[DeliveryState], DeliveryState); 15] = {
         (Event::Repeat, &[Sending], DeliveryState::Retry),
         (Event::Cancel, &[Scheduled, Ready, Retry], Cancelled),
         (Event::Redrive, &[Uncertain, Dead], Ready),
+        (Event::RedriveLater, &[Uncertain, Dead], Scheduled),
         (Event::MarkSent, &[Uncertain, Dead], Sent),
         (Event::Discard, &[Retry, Uncertain, Dead], Discarded),
     ]
@@ -240,7 +244,7 @@ mod tests {
             }
         }
         assert_eq!(drawn(), coded);
-        assert_eq!(coded.len(), 22);
+        assert_eq!(coded.len(), 24);
     }
 
     #[test]

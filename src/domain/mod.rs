@@ -3,11 +3,14 @@
 //! Nothing here reads a clock, touches a disk or awaits. Everything else depends on this folder; it depends on nothing.
 
 pub mod ack;
+pub mod address;
 pub mod alert;
 pub mod anomaly;
 pub mod batch;
 pub mod breaker;
 pub mod delivery;
+pub mod message;
+pub mod quota;
 pub mod reading;
 pub mod receipt;
 pub mod role;

@@ -68,6 +68,8 @@ pub mod names {
     pub const OUTBOX_BACKLOG: &str = "belayd_outbox_backlog";
     pub const OUTBOX_OLDEST_AGE: &str = "belayd_outbox_oldest_age_seconds";
     pub const SEND_FAILURES: &str = "belayd_send_failures_total";
+    pub const MESSAGES_ACCEPTED: &str = "belayd_messages_accepted_total";
+    pub const REQUESTS_LIMITED: &str = "belayd_requests_limited_total";
     pub const CLAIM_FAILURES: &str = "belayd_claim_failures_total";
     pub const DISPATCH_DURATION: &str = "belayd_dispatch_duration_seconds";
     pub const READINGS_RELAYED: &str = "belayd_readings_relayed_total";
@@ -208,6 +210,13 @@ pub const CATALOG: &[Entry] = &[
         Kind::Counter,
         &["sink", "type"],
         "Attempts to send that failed, by sink and kind of failure; since the start.",
+    ),
+    entry(names::MESSAGES_ACCEPTED, Kind::Counter, &["via"], "Messages to people that were taken, by sink; since the start."),
+    entry(
+        names::REQUESTS_LIMITED,
+        Kind::Counter,
+        &["by"],
+        "Requests that were refused because of [limits], by what was counted: token or address; since the start.",
     ),
     entry(names::CLAIM_FAILURES, Kind::Counter, &[], "Attempts to claim due deliveries that failed; since the start."),
     entry(names::DISPATCH_DURATION, Kind::Histogram, &["sink"], "Time that one attempt to send took, by sink, seconds."),

@@ -39,6 +39,10 @@ pub struct Metrics {
     pub outbox_oldest_age: GaugeVec,
     /// Failed attempts by sink and type.
     pub send_failures: IntCounterVec,
+    /// Messages taken, by sink.
+    pub messages_accepted: IntCounterVec,
+    /// Requests refused because of a quota, by what was counted.
+    pub requests_limited: IntCounterVec,
     /// Failed claims.
     pub claim_failures: IntCounter,
     /// Time of one attempt by sink, seconds.
@@ -135,6 +139,8 @@ impl Metrics {
                 GaugeVec::new(opts(names::OUTBOX_OLDEST_AGE), labels(names::OUTBOX_OLDEST_AGE))?,
             )?,
             send_failures: counter_vec(&registry, names::SEND_FAILURES)?,
+            messages_accepted: counter_vec(&registry, names::MESSAGES_ACCEPTED)?,
+            requests_limited: counter_vec(&registry, names::REQUESTS_LIMITED)?,
             claim_failures: counter(&registry, names::CLAIM_FAILURES)?,
             dispatch_duration: histogram_vec(&registry, names::DISPATCH_DURATION)?,
             readings_relayed: counter(&registry, names::READINGS_RELAYED)?,
@@ -342,6 +348,8 @@ mod tests {
         let metrics = Metrics::new().expect("the catalogue is sound");
         metrics.count_rejected("invalid", 1);
         metrics.pushes_refused.with_label_values(&["buffer_full"]).inc();
+        metrics.messages_accepted.with_label_values(&["log"]).inc();
+        metrics.requests_limited.with_label_values(&["token"]).inc();
         metrics.outbox_backlog.with_label_values(&["log"]).set(1);
         metrics.outbox_oldest_age.with_label_values(&["log"]).set(1.0);
         metrics.send_failures.with_label_values(&["log", "timeout"]).inc();

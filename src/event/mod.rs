@@ -45,6 +45,43 @@ impl PushRefused {
     }
 }
 
+/// A message was taken: it and its deliveries are committed.
+#[derive(Clone, Copy, Debug)]
+pub struct MessageAccepted<'a> {
+    /// The message.
+    pub message_id: &'a str,
+    /// The sink.
+    pub via: &'a str,
+    /// How many deliveries it has. Never to whom.
+    pub deliveries: usize,
+    /// The token's name.
+    pub who: &'a str,
+}
+
+impl MessageAccepted<'_> {
+    /// Counts it and says so.
+    pub fn emit(self, metrics: &Metrics) {
+        metrics.messages_accepted.with_label_values(&[self.via]).inc();
+        log::info!(target: "belayd::web", messageId = self.message_id, via = self.via, deliveries = self.deliveries, who = self.who;
+            "message accepted");
+    }
+}
+
+/// A request was refused because its caller asked too much.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestLimited {
+    /// What was counted: `token` or `address`.
+    pub by: &'static str,
+}
+
+impl RequestLimited {
+    /// Counts it; the line is at debug level, since a sender can make any number of them.
+    pub fn emit(self, metrics: &Metrics) {
+        metrics.requests_limited.with_label_values(&[self.by]).inc();
+        log::debug!(target: "belayd::web", by = self.by; "request refused: more than [limits] allows");
+    }
+}
+
 /// The database stopped answering.
 #[derive(Clone, Copy, Debug)]
 pub struct StoreWentDown<'a> {

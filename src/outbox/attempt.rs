@@ -66,7 +66,7 @@ impl Outbox {
     }
 
     async fn attempt(self: Arc<Self>, side: usize, row: DeliveryRow, sink: Arc<dyn Sink>) {
-        let letter = Letter {
+        let mut letter = Letter {
             id: row.id.clone(),
             sink: row.sink.clone(),
             recipient: row.recipient.clone(),
@@ -80,7 +80,13 @@ impl Outbox {
             return self.end_untold(side, &row, outcome).await;
         }
         let began = Instant::now();
-        let result = send(&*sink, &letter).await;
+        let result = match self.attached(&self.sides[side], &row).await {
+            Ok(attachments) => {
+                letter.attachments = attachments;
+                send(&*sink, &letter).await
+            }
+            Err(error) => Err(error),
+        };
         if result.is_ok() {
             self.tell_others(side, &row).await;
         }

@@ -11,6 +11,7 @@
 //! attempts in flight; at the start they go the way that their route wants for an unknown outcome.
 
 mod actor;
+mod attachments;
 mod attempt;
 mod backoff;
 mod dispatcher;

@@ -23,6 +23,7 @@ pub mod instances;
 pub mod integrity;
 pub mod leases;
 pub mod ledger;
+pub mod messages;
 pub mod migrate;
 pub mod partitions;
 mod place;

@@ -118,4 +118,69 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    /// Messages to people, as they were asked for.
+    messages (id) {
+        id -> Text,
+        via -> Text,
+        subject -> Text,
+        send_at_us -> Nullable<BigInt>,
+        created_by -> Text,
+        created_at_us -> BigInt,
+        reply_to -> Nullable<Text>,
+        body -> Text,
+        html -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    /// Which deliveries are a message's.
+    message_deliveries (message_id, no) {
+        message_id -> Text,
+        no -> BigInt,
+        delivery_id -> Text,
+        recipient -> Text,
+        created_at_us -> BigInt,
+    }
+}
+
+diesel::table! {
+    /// What goes with a message.
+    message_attachments (message_id, no) {
+        message_id -> Text,
+        no -> BigInt,
+        name -> Text,
+        content_type -> Text,
+        bytes -> BigInt,
+        sha256 -> Text,
+        content -> Binary,
+    }
+}
+
+diesel::table! {
+    /// Who asked for a message, and who called it off.
+    message_events (message_id, no) {
+        message_id -> Text,
+        no -> BigInt,
+        at_us -> BigInt,
+        event -> Text,
+        actor -> Text,
+        reason -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    /// The same key of the same caller makes one message.
+    idempotency_keys (owner, key) {
+        owner -> Text,
+        key -> Text,
+        content -> Text,
+        message_id -> Text,
+        created_at_us -> BigInt,
+    }
+}
+
 diesel::allow_tables_to_appear_in_same_query!(readings, streams, batches, reading_failures);
+
+use super::control_schema::deliveries;
+diesel::allow_tables_to_appear_in_same_query!(message_deliveries, deliveries);

@@ -20,7 +20,7 @@ pub struct Kinds {
     /// Readings, without their index on PostgreSQL; on SQLite a table and its key are one.
     #[diesel(sql_type = BigInt)]
     pub readings: i64,
-    /// Deliveries and their bodies.
+    /// Deliveries and their bodies, messages and what goes with them.
     #[diesel(sql_type = BigInt)]
     pub deliveries: i64,
     /// The ledger: batches, streams, what was removed, what failed.
@@ -87,7 +87,18 @@ fn kinds(conn: &mut Conn) -> StoreResult<Kinds> {
     // Names as the migrations give them; on PostgreSQL each with its partitions.
     let groups = [
         ("readings", &["readings"][..]),
-        ("deliveries", &["deliveries", "delivery_bodies"]),
+        (
+            "deliveries",
+            &[
+                "deliveries",
+                "delivery_bodies",
+                "messages",
+                "message_deliveries",
+                "message_attachments",
+                "message_events",
+                "idempotency_keys",
+            ],
+        ),
         ("ledger", &["batches", "streams", "removed_readings", "reading_failures"]),
     ];
     let text = match conn {

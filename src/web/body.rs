@@ -202,21 +202,55 @@ impl<T: DeserializeOwned + 'static> FromRequest for Json<T> {
 }
 
 async fn read_json<T: DeserializeOwned>(request: &HttpRequest, payload: &mut Payload) -> Result<T, ApiError> {
-    let media = header_str(request, CONTENT_TYPE).unwrap_or_default();
-    let essence = media.split(';').next().unwrap_or_default().trim();
     let announced = announced_length(request, JSON_MAX_BYTES)?;
-    let pause = WebState::of(request)?.config.load().server.client_timeout;
-    let body = read(payload, announced, JSON_MAX_BYTES, pause).await?;
+    let body = read_document(request, payload, announced, JSON_MAX_BYTES).await?;
     if body.is_empty() {
         // Where every field may be left out, so may the body.
-        return serde_json::from_slice(b"{}")
-            .map_err(|_| BodyError::new(Reason::EmptyBody, "the body is empty; a JSON object is expected").into());
+        return serde_json::from_slice(b"{}").map_err(|_| empty());
     }
-    if !essence.eq_ignore_ascii_case("application/json") {
+    let plain: Cow<'_, [u8]> = coding(request)?.decode(&body, JSON_MAX_BYTES)?;
+    parse(&plain)
+}
+
+/// The body as it came; a body that is not empty must say that it is JSON.
+///
+/// # Errors
+/// As [`read`]; 415.
+pub async fn read_document(
+    request: &HttpRequest,
+    payload: &mut Payload,
+    announced: Option<usize>,
+    max_bytes: usize,
+) -> Result<Bytes, ApiError> {
+    let media = header_str(request, CONTENT_TYPE).unwrap_or_default();
+    let essence = media.split(';').next().unwrap_or_default().trim();
+    let pause = WebState::of(request)?.config.load().server.client_timeout;
+    let body = read(payload, announced, max_bytes, pause).await?;
+    if !body.is_empty() && !essence.eq_ignore_ascii_case("application/json") {
         return Err(BodyError::new(Reason::UnsupportedMediaType, "the body must be application/json").into());
     }
-    let plain: Cow<'_, [u8]> = Coding::from_header(header_str(request, CONTENT_ENCODING))?.decode(&body, JSON_MAX_BYTES)?;
-    serde_json::from_slice(&plain).map_err(|error| match error.classify() {
+    Ok(body)
+}
+
+/// How the body is packed.
+///
+/// # Errors
+/// 415 for a coding that is not known.
+pub fn coding(request: &HttpRequest) -> Result<Coding, ApiError> {
+    Ok(Coding::from_header(header_str(request, CONTENT_ENCODING))?)
+}
+
+/// There is no body where one is needed.
+pub fn empty() -> ApiError {
+    BodyError::new(Reason::EmptyBody, "the body is empty; a JSON object is expected").into()
+}
+
+/// Plain bytes as JSON.
+///
+/// # Errors
+/// 400 for text that is no JSON, is cut, or is of another shape.
+pub fn parse<T: DeserializeOwned>(plain: &[u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(plain).map_err(|error| match error.classify() {
         serde_json::error::Category::Data => ApiError::new(ErrorCode::InvalidField, error.to_string()),
         serde_json::error::Category::Eof => BodyError::new(Reason::CutBody, error.to_string()).into(),
         _ => BodyError::new(Reason::BadJson, error.to_string()).into(),

@@ -18,6 +18,9 @@ use crate::{
     store::{StoreError, StoreErrorKind},
 };
 
+/// Most faults of one body that are listed one by one.
+const MAX_DETAILS: usize = 100;
+
 macro_rules! error_codes {
     ($($(#[$doc:meta])* $variant:ident = $code:literal, $status:literal, $hint:literal;)*) => {
         /// Every code that an answer can carry. Codes are part of the interface: they are added, never changed.
@@ -73,6 +76,8 @@ error_codes! {
     RequestTimeout = "request_timeout", 408, "Send the whole request without pauses, or ask for a longer server.client_timeout.";
     /// The thing is not in a state in which that can be done.
     Conflict = "conflict", 409, "The message says why; fetch it again to see its present state.";
+    /// The idempotency key has made another message.
+    IdempotencyConflict = "idempotency_conflict", 409, "Use a new idempotencyKey for a new message; repeat a message with the very same content.";
     /// The request target is too long.
     UriTooLong = "uri_too_long", 414, "Shorten the path and query to 8 KB.";
     /// This server does not answer for that host.
@@ -83,6 +88,8 @@ error_codes! {
     AdmissionLimit = "admission_limit", 429, "Come again after Retry-After, with fewer requests at once.";
     /// More readings a second than `buffer.readings_per_s`.
     RateLimit = "rate_limit", 429, "Come again after Retry-After; send fewer readings a second, or ask for a higher buffer.readings_per_s.";
+    /// More requests than `[limits]` allows.
+    TooManyRequests = "too_many_requests", 429, "Come again after Retry-After, or ask for a higher limit in [limits] of belayd.toml.";
     /// The ingest mailbox is full.
     IngestBusy = "ingest_busy", 429, "Come again after Retry-After, with fewer requests at once.";
     /// The header section is too large.
@@ -117,6 +124,7 @@ impl ErrorCode {
         match self {
             Self::AdmissionLimit
             | Self::RateLimit
+            | Self::TooManyRequests
             | Self::IngestBusy
             | Self::BufferFull
             | Self::BufferFailed
@@ -236,6 +244,17 @@ impl ApiError {
     pub fn query(name: &str, reason: impl fmt::Display) -> Self {
         Self::new(ErrorCode::InvalidQuery, format!("{name}: {reason}"))
             .details(vec![json!({"parameter": name, "message": reason.to_string()})])
+    }
+
+    /// Several fields of the body at once, each with the reason in words: at least one.
+    pub fn fields(faults: &[(String, String)]) -> Self {
+        let (field, reason) = faults.first().map_or(("body", "is wrong"), |(field, reason)| (field.as_str(), reason.as_str()));
+        let more = match faults.len() {
+            0 | 1 => String::new(),
+            count => format!(", and {} more", count - 1),
+        };
+        let details = faults.iter().take(MAX_DETAILS).map(|(field, message)| json!({"field": field, "message": message})).collect();
+        Self::new(ErrorCode::InvalidField, format!("{field}: {reason}{more}")).details(details)
     }
 
     /// Nothing has this id.

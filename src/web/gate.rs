@@ -24,7 +24,7 @@ use actix_web::{
 use super::{
     body,
     error::{ApiError, ErrorCode},
-    peer,
+    peer, quota,
     request_id::{self, request_id},
     state::WebState,
 };
@@ -48,7 +48,7 @@ pub(super) const STANDARD: [(HeaderName, HeaderValue); 4] = [
 /// # Errors
 /// Those of an inner middleware, of which there is none.
 pub async fn gate(mut request: ServiceRequest, next: Next<impl MessageBody + 'static>) -> Result<ServiceResponse<BoxBody>, Error> {
-    if let Err(error) = admit(request.request()) {
+    if let Err(error) = admit(request.request()).and_then(|()| quota::admit_address(request.request())) {
         let mut payload = request.take_payload();
         if let Some(pause) = patience(request.request()) {
             body::turn_away(request.request(), &mut payload, pause).await;
@@ -151,6 +151,7 @@ fn finish(mut response: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody> {
         None if lean => None,
         None => HeaderValue::from_str(&request_id(response.request())).ok(),
     };
+    quota::show(&mut response);
     let headers = response.headers_mut();
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if !lean {

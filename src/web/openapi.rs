@@ -23,7 +23,7 @@ use utoipa::{
 use super::{
     admin, alerts,
     auth::{SESSION_COOKIE, Viewer},
-    body, health, push, query, session, stream,
+    body, health, messages, push, query, session, stream,
     ui::{Lang, render_document, serve_html},
 };
 
@@ -37,16 +37,18 @@ use super::{
     paths(
         push::push, query::readings, query::engines, query::receipt,
         alerts::list, alerts::show, alerts::acknowledge,
+        messages::create, messages::list, messages::show, messages::cancel,
         admin::actors::list, admin::actors::restart, admin::duties::list, admin::duties::run, admin::look::buffer, admin::look::outbox, admin::look::instances, admin::look::audit_rows, admin::look::config,
         admin::logs::tail, admin::logs::set_level, admin::tokens::list, admin::tokens::create, admin::tokens::revoke,
-        admin::failures::list, admin::failures::show, admin::failures::retry, admin::failures::discard, admin::failures::mark_sent,
-        admin::failures::redrive,
+        admin::failures::list, admin::failures::causes, admin::failures::show, admin::failures::decide::retry,
+        admin::failures::decide::discard, admin::failures::decide::mark_sent, admin::failures::many::redrive,
         health::healthz, health::readyz, health::metrics,
         document, readable,
         session::page, session::form, session::sign_in, session::sign_out, stream::snapshot, stream::state, asset
     ),
     tags(
         (name = "readings", description = "In and out"), (name = "alerts", description = "What rules and the daemon raise"),
+        (name = "messages", description = "To people"),
         (name = "failures", description = "What waits for a person"), (name = "admin", description = "The daemon itself"),
         (name = "health", description = "For probes and Prometheus"), (name = "page", description = "For browsers")
     )

@@ -149,7 +149,11 @@ pub fn page_size(limit: Option<u32>) -> Result<u32, ApiError> {
     }
 }
 
-fn moment(name: &str, text: Option<&str>) -> Result<Option<i64>, ApiError> {
+/// A time of a query parameter.
+///
+/// # Errors
+/// 400 where it is none.
+pub fn moment(name: &str, text: Option<&str>) -> Result<Option<i64>, ApiError> {
     let Some(text) = text else { return Ok(None) };
     // A plus that was not escaped arrives as a blank.
     from_rfc3339(&text.replace(' ', "+"))

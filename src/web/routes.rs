@@ -10,7 +10,7 @@ use super::{
     admin::{actors, duties, failures, logs, look, tokens},
     alerts,
     error::{ApiError, ErrorCode},
-    health, openapi, push, query, session, stream,
+    health, messages, openapi, push, query, session, stream,
 };
 use crate::domain::role::Role;
 
@@ -68,6 +68,10 @@ pub const ROUTES: &[RouteSpec] = routes! {
     VIEWER   GET    "/api/alerts" => alerts::list;
     VIEWER   GET    "/api/alerts/{id}" => alerts::show;
     OPERATOR POST   "/api/alerts/{id}/ack" => alerts::acknowledge;
+    OPERATOR POST   "/api/messages" => messages::create;
+    VIEWER   GET    "/api/messages" => messages::list;
+    VIEWER   GET    "/api/messages/{id}" => messages::show;
+    OPERATOR POST   "/api/messages/{id}/cancel" => messages::cancel;
     VIEWER   GET    "/api/state" => stream::snapshot;
     VIEWER   GET    "/api/stream" => stream::state;
     VIEWER   GET    "/api/openapi.json" => openapi::document;
@@ -87,11 +91,12 @@ pub const ROUTES: &[RouteSpec] = routes! {
     ADMIN    POST   "/admin/tokens" => tokens::create;
     ADMIN    DELETE "/admin/tokens/{id}" => tokens::revoke;
     OPERATOR GET    "/admin/failures" => failures::list;
-    OPERATOR POST   "/admin/failures/redrive" => failures::redrive;
+    OPERATOR POST   "/admin/failures/redrive" => failures::many::redrive;
+    OPERATOR GET    "/admin/failures/causes" => failures::causes;
     OPERATOR GET    "/admin/failures/{id}" => failures::show;
-    OPERATOR PATCH  "/admin/failures/{id}/retry" => failures::retry;
-    OPERATOR POST   "/admin/failures/{id}/discard" => failures::discard;
-    OPERATOR POST   "/admin/failures/{id}/mark-sent" => failures::mark_sent;
+    OPERATOR PATCH  "/admin/failures/{id}/retry" => failures::decide::retry;
+    OPERATOR POST   "/admin/failures/{id}/discard" => failures::decide::discard;
+    OPERATOR POST   "/admin/failures/{id}/mark-sent" => failures::decide::mark_sent;
     OPEN     GET    "/healthz" => health::healthz;
     OPEN     GET    "/readyz" => health::readyz;
     OPEN     GET    "/metrics" => health::metrics;

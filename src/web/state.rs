@@ -9,6 +9,8 @@ use tokio::sync::{Semaphore, oneshot};
 use super::{
     auth::Throttle,
     error::{ApiError, ErrorCode},
+    messages::Ways,
+    quota::Quotas,
 };
 use crate::{
     clock::{ArrivalClock, SharedClock},
@@ -79,6 +81,10 @@ pub struct WebState {
     pub(super) streams: Arc<Semaphore>,
     /// Failed sign-ins.
     pub(super) throttle: Throttle,
+    /// How much each caller has asked.
+    pub(super) quotas: Quotas,
+    /// Where messages can go.
+    pub(super) ways: Ways,
 }
 
 impl std::ops::Deref for WebState {
@@ -99,7 +105,13 @@ impl WebState {
     /// Adds what the surface keeps for itself.
     pub fn new(parts: Parts) -> Self {
         let max_streams = parts.config.load().server.max_streams;
-        Self { parts, streams: Arc::new(Semaphore::new(max_streams)), throttle: Throttle::default() }
+        Self {
+            parts,
+            streams: Arc::new(Semaphore::new(max_streams)),
+            throttle: Throttle::default(),
+            quotas: Quotas::default(),
+            ways: Ways::default(),
+        }
     }
 
     /// The state of the application that a request belongs to.

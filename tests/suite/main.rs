@@ -16,6 +16,7 @@ mod integrity;
 #[cfg(feature = "fault-injection")]
 mod kill_campaign;
 mod left_open;
+mod messages;
 mod network;
 mod outage;
 mod outage_kinds;

@@ -104,7 +104,14 @@ pub(super) static RETENTION: Section = Section {
             "Readings, by the time at which they were observed. On PostgreSQL they go a partition at a time: at most 1h, or a tenth of this, later.",
         )
         .live(),
-        key("deliveries", KEEP, Is(r#""30d""#), "Settled deliveries. Unsettled ones are never deleted.").live(),
+        key("deliveries", KEEP, Is(r#""30d""#), "Settled deliveries, and messages of which every delivery is settled. Unsettled ones are never deleted.").live(),
+        key(
+            "idempotency_keys",
+            Duration("1m", "365d"),
+            Example(r#""24h""#),
+            "Idempotency keys of messages: for so long the same key makes no second message; never beyond retention.deliveries. Left out: \"24h\", or retention.deliveries where that is shorter.",
+        )
+        .live(),
         key("ledger", KEEP, Is(r#""90d""#), "Rows of the ledger; receipts older than that answer \"settled\".").live(),
         key("alerts", KEEP, Is(r#""365d""#), "Resolved alerts and their history. Open ones are never deleted.").live(),
         key("audit", KEEP, Is(r#""365d""#), "Rows of the audit.").live(),

@@ -1,4 +1,4 @@
-//! Retention of the store: readings, ledger, decided failures and settled deliveries that are older than they must be kept.
+//! Retention of the store: readings, ledger, decided failures, messages and settled deliveries that are older than they must be kept.
 //!
 //! Readings on PostgreSQL go a partition at a time, once all of it is too old. What has no partition of its own, or one that is wider than
 //! those of today, goes in slices, as everything does on SQLite.
@@ -12,7 +12,7 @@ use crate::{
     config::Config,
     schedule::{Duty, DutyContext, DutyReport, Rhythm},
     store::{
-        Backend, StoreError, StoreResult, deliveries, failures, ledger,
+        Backend, StoreError, StoreResult, deliveries, failures, ledger, messages,
         partitions::{self, Partition},
         readings,
     },
@@ -43,12 +43,16 @@ impl Duty for Retention {
             let keep = &context.config.retention;
             let (store, before) = (&context.store, |age| context.ago_us(age));
             let (readings_us, ledger_us, deliveries_us) = (before(keep.readings), before(keep.ledger), before(keep.deliveries));
+            let keys_us = before(keep.idempotency_keys);
             let (partitions, readings) = drop_readings(context, readings_us).await?;
             let counts = vec![
                 ("partitions", partitions),
                 ("readings", readings),
                 ("ledger", drop_all(context, store, move |c, limit| ledger::prune(c, ledger_us, limit)).await?),
                 ("failures", drop_all(context, store, move |c, limit| failures::prune(c, readings_us, limit)).await?),
+                // Messages before the deliveries that tell how they stand.
+                ("messages", drop_all(context, store, move |c, limit| messages::prune(c, deliveries_us, limit)).await?),
+                ("idempotencyKeys", drop_all(context, store, move |c, limit| messages::prune_keys(c, keys_us, limit)).await?),
                 (
                     "deliveries",
                     drop_all(context, store, move |c, limit| deliveries::prune(c, deliveries_us, limit).map(|n| n as u64)).await?,

@@ -5,6 +5,7 @@
 //! was claimed or being sent is found again by its lease, or at once when its worker restarts.
 
 mod claim;
+mod inbox;
 mod people;
 mod settle;
 #[cfg(test)]
@@ -18,7 +19,8 @@ use diesel::{
 pub(super) use self::claim::PG_CLOCK_US;
 pub use self::{
     claim::{Claim, Held, claim_due, mark_sending, next_due, promote_due, renew},
-    people::{Count, act, counts, failures, get, prune},
+    inbox::{Cause, Edit, FailureFilter, causes, edit, failures_where},
+    people::{Count, act, act_at, counts, failures, get, prune},
     settle::{Outcome, Owner, Settlement, reclaim_expired, settle, take_back},
 };
 use super::{Conn, StoreResult, control::corrupt, control_schema::deliveries};

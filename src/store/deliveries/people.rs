@@ -90,12 +90,20 @@ pub fn failures(conn: &mut Conn, limit: u32, before: Option<i64>) -> StoreResult
 /// # Errors
 /// `NotFound`; `Conflict` where the state machine has no such move, with the state in words; those of the store.
 pub fn act(conn: &mut Conn, id: &str, event: Event, now_us: i64) -> StoreResult<DeliveryRow> {
+    act_at(conn, id, event, now_us, now_us)
+}
+
+/// As [`act`]; what goes out again does so at `due_at_us`.
+///
+/// # Errors
+/// As [`act`].
+pub fn act_at(conn: &mut Conn, id: &str, event: Event, due_at_us: i64, now_us: i64) -> StoreResult<DeliveryRow> {
     let found = get(conn, id)?.ok_or_else(|| StoreError::not_found(format!("there is no delivery {id}")))?;
     delivery::next(found.state()?, event).map_err(|illegal| StoreError::conflict(illegal.to_string()))?;
     let mut patch = settle::Patch::of(event, now_us);
-    if event == Event::Redrive {
+    if matches!(event, Event::Redrive | Event::RedriveLater) {
         patch.attempt = Some(0);
-        patch.due_at_us = Some(now_us);
+        patch.due_at_us = Some(due_at_us);
         patch.possible_repeat = Some(i32::from(found.possible_repeat() || found.state()? == DeliveryState::Uncertain));
     }
     if !settle::apply(conn, id, None, event, &patch)? {

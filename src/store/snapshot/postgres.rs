@@ -97,6 +97,11 @@ tables! {
     Episodes = "episodes",
     DeliveryBodies = "delivery_bodies",
     RelayEngines = "relay_engines",
+    Messages = "messages",
+    MessageDeliveries = "message_deliveries",
+    MessageAttachments = "message_attachments",
+    MessageEvents = "message_events",
+    IdempotencyKeys = "idempotency_keys",
 }
 
 type Sink<'a> = &'a mut dyn FnMut(&[u8]) -> StoreResult<()>;

@@ -18,7 +18,7 @@ use actix_web::{
 };
 
 pub use permission::{Admin, Asker, Operator, Pusher, Viewer};
-pub use throttle::Throttle;
+pub use throttle::{Throttle, network};
 
 use super::{
     error::{ApiError, ErrorCode},

@@ -53,7 +53,8 @@ fn permit(request: &HttpRequest, roles: &[Role]) -> Result<Caller, ApiError> {
     let needed: Vec<&str> = roles.iter().map(|role| role.as_str()).collect();
     let (role, name) = (caller.role(), caller.name());
     log::warn!(target: "belayd::web", token = name, role = role.as_str(), path = request.path(); "refused: the role does not reach that far");
-    if request.path().starts_with("/admin/") && request.method() != Method::GET {
+    let acts = request.path().starts_with("/admin/") || request.path().starts_with("/api/messages");
+    if acts && request.method() != Method::GET {
         let subject = format!("{} {}", request.method(), request.path().chars().take(200).collect::<String>());
         let refused = audit(state, &caller, "admin.refused", &subject, None, ErrorCode::Forbidden.as_str());
         actix_web::rt::spawn(async move {

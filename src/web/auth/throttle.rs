@@ -61,7 +61,8 @@ impl Throttle {
     }
 }
 
-fn network(address: IpAddr) -> IpAddr {
+/// An IPv6 client owns a /64, and counts by it.
+pub fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() & !u128::from(u64::MAX)).into()),
         v4 => v4,

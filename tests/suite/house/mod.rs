@@ -51,6 +51,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "monitor",
             "protocol",
             "schedule",
+            "sinks",
             "store",
             "supervise",
         ],

@@ -1,0 +1,163 @@
+//! What people decide about deliveries that failed: filtered, grouped by cause, set right, sent again at a rate, marked as sent.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{Receiver, databases, plain, ready, sent, stands};
+use crate::support::daemon::{Answer, Daemon, Setup};
+
+fn failures(daemon: &Daemon, query: &str) -> Vec<Value> {
+    let answer = daemon.get(&format!("/admin/failures?kind=delivery&limit=1000{query}"));
+    assert_eq!(answer.status, 200, "{query}: {answer:?}");
+    answer.json()["items"].as_array().cloned().unwrap_or_default()
+}
+
+/// These receivers get messages alone: alerts, of which failures make some, go to the log.
+fn alone(sections: &str) -> String {
+    format!("{sections}[[routes]]\nsinks = [\"log\"]\n")
+}
+
+fn id_of(item: &Value) -> String {
+    item["id"].as_str().expect("an id").to_owned()
+}
+
+fn retry(daemon: &Daemon, token: &str, id: &str, body: &Value) -> Answer {
+    let bearer = format!("Bearer {token}");
+    let headers = [("Authorization", bearer.as_str()), ("Content-Type", "application/json")];
+    daemon.raw("PATCH", &format!("/admin/failures/{id}/retry"), &headers, body.to_string().as_bytes())
+}
+
+fn audited(daemon: &Daemon, action: &str) -> Vec<(String, String)> {
+    let rows = daemon.get("/admin/audit?limit=1000").json()["items"].clone();
+    let text = |row: &Value, name: &str| row[name].as_str().unwrap_or_default().to_owned();
+    let mine = rows.as_array().into_iter().flatten().filter(|row| row["action"] == action);
+    mine.map(|row| (text(row, "subject"), text(row, "outcome"))).collect()
+}
+
+#[test]
+fn a_delivery_is_set_right_by_an_admin_and_goes_out_again() {
+    for (url, _server) in databases() {
+        let receiver = Receiver::start(422);
+        let daemon = ready(&Setup::with(&alone(&receiver.section("hook"))).store(&url));
+        let mut message = plain("hook", "wrong");
+        message["html"] = json!("<p>wrong</p>");
+        let id = sent(&daemon, &message);
+        stands(&daemon, &id, "dead");
+        let failed = id_of(&failures(&daemon, "")[0]);
+        let shown = daemon.get(&format!("/admin/failures/{failed}")).json();
+        assert_eq!(
+            (&shown["subject"], &shown["errorCode"], &shown["onUnknown"]),
+            (&json!(id), &json!("status_4xx"), &json!("review")),
+            "{shown}"
+        );
+        assert!(shown["lane"].is_string() && shown["dueAt"].is_string() && shown["claims"] == 1, "{shown}");
+
+        let operator = daemon.create_token("op", "operator");
+        let edit = json!({"reason": "typo", "edit": {"subject": "right", "body": "the right text"}});
+        let refused = retry(&daemon, &operator, &failed, &edit);
+        assert_eq!((refused.status, refused.code()), (403, "forbidden".into()), "{refused:?}");
+        assert!(refused.json()["error"]["message"].as_str().is_some_and(|text| text.contains("admin")), "{refused:?}");
+        let admin = daemon.token.clone();
+        for (wrong, field) in [
+            (json!({"recipient": "a@example.com"}), "edit.recipient"),
+            (json!({"subject": "a\nb"}), "edit.subject"),
+            (json!({"body": "\u{0}"}), "edit.body"),
+            (json!({"payload": 7}), "edit.payload"),
+            (json!({"payload": {"a": "\u{0}"}}), "edit.payload"),
+            (json!({"payload": {}, "subject": "x"}), "edit.payload"),
+        ] {
+            let answer = retry(&daemon, &admin, &failed, &json!({"reason": "typo", "edit": wrong}));
+            assert_eq!((answer.status, super::fields(&answer)), (400, vec![field.to_owned()]), "{answer:?}");
+        }
+        assert_eq!(retry(&daemon, &admin, &failed, &json!({"reason": "typo", "edit": {"sink": "log"}})).status, 400);
+        assert_eq!(super::show(&daemon, &id)["status"], "dead", "nothing was moved");
+
+        receiver.answer(200);
+        let done = retry(&daemon, &admin, &failed, &edit);
+        assert_eq!(done.status, 200, "{done:?}");
+        stands(&daemon, &id, "sent");
+        let heard = receiver.messages();
+        let body = &heard[0].1["message"];
+        assert_eq!((&body["subject"], &body["body"], &body["html"]), (&json!("right"), &json!("the right text"), &Value::Null));
+        let told = audited(&daemon, "delivery.edit");
+        assert_eq!(
+            told,
+            [(format!("{failed} (subject, body)"), "ok".to_owned()), (format!("{failed} (subject, body)"), "forbidden".to_owned())],
+            "what was edited, never to what"
+        );
+        // Without an edit an operator may.
+        receiver.answer(422);
+        let second = sent(&daemon, &plain("hook", "again"));
+        stands(&daemon, &second, "dead");
+        receiver.answer(200);
+        let failed = id_of(&failures(&daemon, "")[0]);
+        assert_eq!(retry(&daemon, &operator, &failed, &json!({"reason": "back"})).status, 200);
+        stands(&daemon, &second, "sent");
+    }
+}
+
+#[test]
+fn many_go_out_again_at_their_rate_and_are_told_apart_by_cause() {
+    for (url, _server) in databases() {
+        let (bad, worse) = (Receiver::start(422), Receiver::start(404));
+        let sections = format!("{}{}", bad.section("bad"), worse.section("worse"));
+        let daemon = ready(&Setup::with(&alone(&sections)).store(&url));
+        for n in 0..12 {
+            sent(&daemon, &plain("bad", &format!("bad {n}")));
+        }
+        let other = sent(&daemon, &plain("worse", "worse"));
+        daemon.wait_for("all are dead", Duration::from_secs(60), |daemon| failures(daemon, "").len() == 13);
+
+        assert_eq!((failures(&daemon, "&sink=bad").len(), failures(&daemon, "&sink=worse&state=dead").len()), (12, 1));
+        assert_eq!((failures(&daemon, "&errorType=status_4xx").len(), failures(&daemon, "&state=uncertain").len()), (13, 0));
+        assert_eq!(
+            (failures(&daemon, "&since=2020-01-01T00:00:00Z").len(), failures(&daemon, "&since=2099-01-01T00:00:00Z").len()),
+            (13, 0)
+        );
+        for wrong in ["kind=reading&sink=bad", "state=sent", "since=x", "sink=", "errorType=%00"] {
+            assert_eq!(daemon.get(&format!("/admin/failures?{wrong}")).status, 400, "{wrong}");
+        }
+        let causes = daemon.get("/admin/failures/causes").json()["items"].clone();
+        let groups: Vec<_> =
+            causes.as_array().into_iter().flatten().map(|cause| (cause["sink"].clone(), cause["count"].clone())).collect();
+        assert_eq!(groups, [(json!("bad"), json!(12)), (json!("worse"), json!(1))], "{causes}");
+        assert!(causes[0]["sample"]["message"].as_str().is_some_and(|text| text.contains("422")), "{causes}");
+        let table = String::from_utf8(daemon.command(&["failures", "causes"]).stdout).expect("text");
+        assert!(table.contains("bad") && table.contains("12"), "{table}");
+
+        let redrive = |body: &Value| daemon.post("/admin/failures/redrive", &body.to_string());
+        for (wrong, field) in [
+            (json!({"reason": "x", "limit": 0}), "limit"),
+            (json!({"reason": "x", "limit": 10_001}), "limit"),
+            (json!({"reason": "x", "perSecond": 0}), "perSecond"),
+            (json!({"reason": "x", "perSecond": -1}), "perSecond"),
+            (json!({"reason": "x", "state": "sent"}), "state"),
+            (json!({"reason": "x", "since": "x"}), "since"),
+        ] {
+            let answer = redrive(&wrong);
+            assert_eq!((answer.status, super::fields(&answer)), (400, vec![field.to_owned()]), "{answer:?}");
+        }
+        bad.answer(200);
+        let done = redrive(&json!({"reason": "back", "sink": "bad", "perSecond": 4, "limit": 9}));
+        assert_eq!((done.status, &done.json()["redriven"], &done.json()["failed"]), (200, &json!(9), &json!(0)), "{done:?}");
+        assert!(done.json()["until"].is_string(), "{done:?}");
+        daemon.wait_for("nine arrive", Duration::from_secs(60), |_| bad.messages().len() == 9);
+        let heard = bad.messages();
+        let took = heard[8].2.duration_since(heard[0].2);
+        assert!(took >= Duration::from_millis(1_700), "nine at four a second take two seconds: {took:?}");
+        assert_eq!((failures(&daemon, "&sink=bad").len(), super::show(&daemon, &other)["status"].clone()), (3, json!("dead")));
+        let told = audited(&daemon, "delivery.retry");
+        assert_eq!((told.len(), told.iter().all(|(_, outcome)| outcome == "ok")), (9, true), "{told:?}");
+
+        // The same over the command line.
+        let said = daemon.command(&["failures", "redrive", "--sink", "bad", "--limit", "2", "--reason", "the rest"]);
+        assert!(String::from_utf8_lossy(&said.stdout).starts_with("2 tried again"), "{said:?}");
+        daemon.wait_for("two more", Duration::from_secs(60), |_| bad.messages().len() == 11);
+        let last = id_of(&failures(&daemon, "&sink=worse")[0]);
+        let said = daemon.command(&["failures", "mark-sent", &last, "--reason", "they called back"]);
+        assert!(said.status.success(), "{said:?}");
+        stands(&daemon, &other, "sent");
+        assert_eq!(audited(&daemon, "delivery.mark-sent"), [(last, "ok".to_owned())]);
+    }
+}
