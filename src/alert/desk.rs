@@ -17,7 +17,7 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, oneshot};
 
-use super::{board::AlertBoard, notice, poison};
+use super::{board::AlertBoard, issue, notice, poison};
 use crate::{
     clock::SharedClock,
     config::Config,
@@ -300,7 +300,8 @@ pub(super) fn take_over(
     let Some((alert, change)) = alerts::take_over(conn, transition, now_us)? else { return Ok(()) };
     // Due since belayd got to know: the outbox measures the latency from there.
     let due_at_us = transition.arrived_at_us.min(now_us);
-    let notices = notice::deliveries(config, &alert, change, due_at_us, now_us);
+    let mut notices = notice::deliveries(config, &alert, change, due_at_us, now_us);
+    notices.extend(issue::delivery(&alert, change, now_us));
     if !notices.is_empty() {
         deliveries::enqueue(conn, &notices, now_us)?;
     }

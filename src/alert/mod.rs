@@ -8,6 +8,7 @@
 mod actor;
 mod board;
 mod desk;
+mod issue;
 mod notice;
 mod poison;
 #[cfg(test)]

@@ -49,7 +49,7 @@ pub(super) fn deliveries(config: &Config, alert: &Alert, change: Change, due_at_
         .collect()
 }
 
-fn render(alert: &Alert, change: Change, now_us: i64) -> String {
+pub(super) fn render(alert: &Alert, change: Change, now_us: i64) -> String {
     let event = change.as_str();
     let title = format!("{} {} {}: {event}", alert.level, alert.name, alert.subject);
     let notice = Notice { event, title, alert, sent_at: time::rfc3339_us(now_us) };

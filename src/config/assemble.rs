@@ -337,6 +337,7 @@ fn retention(e: &Entry) -> Result<RetentionConfig, Missing> {
         ledger: e.get("ledger")?,
         alerts: e.get("alerts")?,
         audit: e.get("audit")?,
+        issues: e.get("issues")?,
     })
 }
 

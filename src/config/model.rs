@@ -366,6 +366,8 @@ pub struct RetentionConfig {
     pub alerts: Duration,
     /// Audit rows.
     pub audit: Duration,
+    /// Closed issues.
+    pub issues: Duration,
 }
 
 /// `[schedule]`

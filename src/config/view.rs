@@ -240,6 +240,7 @@ fn retention(c: &RetentionConfig) -> Json {
         "ledger": format_duration(c.ledger),
         "alerts": format_duration(c.alerts),
         "audit": format_duration(c.audit),
+        "issues": format_duration(c.issues),
     })
 }
 

@@ -11,6 +11,7 @@ pub mod breaker;
 pub mod delivery;
 pub mod message;
 pub mod quota;
+pub mod issue;
 pub mod reading;
 pub mod receipt;
 pub mod role;

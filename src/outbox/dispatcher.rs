@@ -140,6 +140,7 @@ impl Outbox {
         let (concurrency, now) = (self.config.load().outbox.concurrency.max(1), Instant::now());
         lock(&self.sinks)
             .iter()
+            .filter(|(_, way)| way.sink.is_ready())
             .map(|(name, way)| {
                 let free = concurrency.saturating_sub(way.in_flight);
                 (name.clone(), way.breaker.allowed(now, free, way.in_flight) as u32)

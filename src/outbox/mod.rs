@@ -16,6 +16,7 @@ mod attempt;
 mod backoff;
 mod dispatcher;
 mod episode;
+mod issues;
 mod relay;
 mod state;
 #[cfg(test)]
@@ -24,6 +25,7 @@ mod watch;
 
 pub use self::{
     actor::OutboxActor,
+    issues::IssueSink,
     relay::{Relay, RelayParts},
     state::{Outbox, OutboxParts, RaiseFn},
     watch::{OutboxCounts, SinkCounts},

@@ -43,8 +43,10 @@ pub struct OutboxParts {
     pub store: Option<(Store, Box<dyn Fn() -> bool + Send + Sync>)>,
     /// The configuration in force.
     pub config: Arc<ArcSwap<Config>>,
-    /// The ways out.
+    /// The ways out that the configuration names.
     pub sinks: Vec<Arc<dyn Sink>>,
+    /// Those of the daemon's own, which no configuration takes away.
+    pub own_sinks: Vec<Arc<dyn Sink>>,
     /// Wall-clock time.
     pub clock: SharedClock,
     /// Metrics.
@@ -61,6 +63,7 @@ pub struct Outbox {
     pub(super) metrics: Arc<Metrics>,
     pub(super) worker: String,
     pub(super) sinks: Mutex<HashMap<String, Way>>,
+    own_sinks: Vec<Arc<dyn Sink>>,
     pub(super) wake: Notify,
     pub(super) driving: AtomicBool,
     pub(super) stopping: AtomicBool,
@@ -138,6 +141,7 @@ impl Outbox {
             metrics: parts.metrics,
             worker: parts.worker,
             sinks: Mutex::default(),
+            own_sinks: parts.own_sinks,
             wake: Notify::new(),
             driving: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
@@ -174,7 +178,7 @@ impl Outbox {
         let config = self.config.load();
         let mut ways = lock(&self.sinks);
         let mut before = std::mem::take(&mut *ways);
-        for sink in sinks {
+        for sink in sinks.into_iter().chain(self.own_sinks.iter().cloned()) {
             let old = before.remove(sink.name());
             let of_config = config.webhooks.iter().find(|webhook| webhook.name == sink.name()).map(|webhook| webhook.breaker);
             let settings = of_config.unwrap_or(BreakerSettings::SINK);

@@ -16,6 +16,8 @@ use futures_util::future::BoxFuture;
 pub use self::{log::LogSink, webhook::WebhookSink};
 use crate::config::Config;
 
+/// The name of the daemon's own way from alerts to issues; no route and no message names it.
+pub const ISSUES: &str = "issues";
 /// The system condition that a sink takes nothing; its subject is the sink.
 pub const SINK_DOWN: &str = "sink-down";
 /// The system condition that deliveries to a sink wait for a person; its subject is the sink.
@@ -124,6 +126,11 @@ pub trait Sink: Send + Sync + fmt::Debug {
     /// Whether a delivery names to whom it goes; others have one receiver.
     fn takes_recipients(&self) -> bool {
         false
+    }
+
+    /// Whether it can take anything now. While it cannot its deliveries wait, without an attempt and without a fault of the sink.
+    fn is_ready(&self) -> bool {
+        true
     }
 
     /// Sends one delivery and waits for the receiver's word.

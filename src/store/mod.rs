@@ -21,6 +21,7 @@ pub mod error;
 pub mod failures;
 pub mod instances;
 pub mod integrity;
+pub mod issues;
 pub mod leases;
 pub mod ledger;
 pub mod messages;

@@ -183,4 +183,39 @@ diesel::table! {
 diesel::allow_tables_to_appear_in_same_query!(readings, streams, batches, reading_failures);
 
 use super::control_schema::deliveries;
+diesel::table! {
+    /// What people work on.
+    issues (id) {
+        id -> Text,
+        title -> Text,
+        body -> Text,
+        state -> Text,
+        level -> Nullable<Text>,
+        kind -> Nullable<Text>,
+        name -> Nullable<Text>,
+        subject -> Nullable<Text>,
+        opened_by -> Text,
+        views -> BigInt,
+        comments -> BigInt,
+        created_at_us -> BigInt,
+        updated_at_us -> BigInt,
+        resolved_at_us -> Nullable<BigInt>,
+        closed_at_us -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
+    /// What happened to issues.
+    issue_events (id) {
+        id -> BigInt,
+        issue_id -> Text,
+        at_us -> BigInt,
+        event -> Text,
+        actor -> Text,
+        text -> Nullable<Text>,
+        alert_id -> Nullable<Text>,
+        delivery_id -> Nullable<Text>,
+    }
+}
+
 diesel::allow_tables_to_appear_in_same_query!(message_deliveries, deliveries);

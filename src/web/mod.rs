@@ -12,6 +12,7 @@ pub mod body;
 pub mod error;
 pub mod gate;
 pub mod health;
+pub mod issues;
 mod linger;
 pub mod messages;
 pub mod openapi;

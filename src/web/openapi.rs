@@ -23,7 +23,7 @@ use utoipa::{
 use super::{
     admin, alerts,
     auth::{SESSION_COOKIE, Viewer},
-    body, health, messages, push, query, session, stream,
+    body, health, issues, messages, push, query, session, stream,
     ui::{Lang, render_document, serve_html},
 };
 
@@ -38,6 +38,7 @@ use super::{
         push::push, query::readings, query::engines, query::receipt,
         alerts::list, alerts::show, alerts::acknowledge,
         messages::create, messages::list, messages::show, messages::cancel,
+        issues::list, issues::open, issues::show, issues::comment, issues::start, issues::resolve, issues::close, issues::reopen,
         admin::actors::list, admin::actors::restart, admin::duties::list, admin::duties::run, admin::look::buffer, admin::look::outbox, admin::look::instances, admin::look::audit_rows, admin::look::config,
         admin::logs::tail, admin::logs::set_level, admin::tokens::list, admin::tokens::create, admin::tokens::revoke,
         admin::failures::list, admin::failures::causes, admin::failures::show, admin::failures::decide::retry,
@@ -47,8 +48,7 @@ use super::{
         session::page, session::form, session::sign_in, session::sign_out, stream::snapshot, stream::state, asset
     ),
     tags(
-        (name = "readings", description = "In and out"), (name = "alerts", description = "What rules and the daemon raise"),
-        (name = "messages", description = "To people"),
+        (name = "readings", description = "In and out"), (name = "alerts", description = "What rules and the daemon raise"), (name = "issues", description = "What people work on"), (name = "messages", description = "To people"),
         (name = "failures", description = "What waits for a person"), (name = "admin", description = "The daemon itself"),
         (name = "health", description = "For probes and Prometheus"), (name = "page", description = "For browsers")
     )
@@ -167,6 +167,34 @@ shapes! {
         threshold: Option<f64>,
         text: String,
         count: u64,
+    }
+    /// A page of issues.
+    Issues { items: Vec<IssueItem>, next_cursor: Option<String>, }
+    /// One issue.
+    IssueItem {
+        id: String,
+        title: String,
+        body: String,
+        /// OPEN, IN_PROGRESS, RESOLVED or CLOSED
+        state: String,
+        /// INFO, WARNING or CRITICAL
+        level: Option<String>,
+        /// Of the alert that opened it: rule or system
+        kind: Option<String>,
+        /// The rule or condition
+        name: Option<String>,
+        /// The engine or part; * where the issue collects several
+        subject: Option<String>,
+        /// The name of a token, or alert
+        opened_by: String,
+        views: u64,
+        comment_count: u64,
+        opened_at: String,
+        updated_at: String,
+        resolved_at: Option<String>,
+        closed_at: Option<String>,
+        /// With one issue only: at, event, actor, text, alertId
+        events: Option<Vec<serde_json::Value>>,
     }
     /// Actors and loops.
     Actors { items: Vec<Actor>, loops: Vec<serde_json::Value>, }

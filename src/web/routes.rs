@@ -10,7 +10,7 @@ use super::{
     admin::{actors, duties, failures, logs, look, tokens},
     alerts,
     error::{ApiError, ErrorCode},
-    health, messages, openapi, push, query, session, stream,
+    health, issues, messages, openapi, push, query, session, stream,
 };
 use crate::domain::role::Role;
 
@@ -72,6 +72,14 @@ pub const ROUTES: &[RouteSpec] = routes! {
     VIEWER   GET    "/api/messages" => messages::list;
     VIEWER   GET    "/api/messages/{id}" => messages::show;
     OPERATOR POST   "/api/messages/{id}/cancel" => messages::cancel;
+    VIEWER   GET    "/api/issues" => issues::list;
+    OPERATOR POST   "/api/issues" => issues::open;
+    VIEWER   GET    "/api/issues/{id}" => issues::show;
+    OPERATOR POST   "/api/issues/{id}/comments" => issues::comment;
+    OPERATOR POST   "/api/issues/{id}/start" => issues::start;
+    OPERATOR POST   "/api/issues/{id}/resolve" => issues::resolve;
+    OPERATOR POST   "/api/issues/{id}/close" => issues::close;
+    OPERATOR POST   "/api/issues/{id}/reopen" => issues::reopen;
     VIEWER   GET    "/api/state" => stream::snapshot;
     VIEWER   GET    "/api/stream" => stream::state;
     VIEWER   GET    "/api/openapi.json" => openapi::document;

@@ -13,6 +13,7 @@ mod dead_letters;
 mod house;
 mod instances;
 mod integrity;
+mod issues;
 #[cfg(feature = "fault-injection")]
 mod kill_campaign;
 mod left_open;

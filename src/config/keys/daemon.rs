@@ -114,6 +114,7 @@ pub(super) static RETENTION: Section = Section {
         .live(),
         key("ledger", KEEP, Is(r#""90d""#), "Rows of the ledger; receipts older than that answer \"settled\".").live(),
         key("alerts", KEEP, Is(r#""365d""#), "Resolved alerts and their history. Open ones are never deleted.").live(),
+        key("issues", KEEP, Is(r#""1825d""#), "Closed issues with their comments, by the time at which they were closed.").live(),
         key("audit", KEEP, Is(r#""365d""#), "Rows of the audit.").live(),
     ],
 };

@@ -12,7 +12,7 @@ use crate::{
     config::Config,
     schedule::{Duty, DutyContext, DutyReport, Rhythm},
     store::{
-        Backend, StoreError, StoreResult, deliveries, failures, ledger, messages,
+        Backend, StoreError, StoreResult, deliveries, failures, issues, ledger, messages,
         partitions::{self, Partition},
         readings,
     },
@@ -42,6 +42,7 @@ impl Duty for Retention {
         Box::pin(async move {
             let keep = &context.config.retention;
             let (store, before) = (&context.store, |age| context.ago_us(age));
+            let issues_us = before(keep.issues);
             let (readings_us, ledger_us, deliveries_us) = (before(keep.readings), before(keep.ledger), before(keep.deliveries));
             let keys_us = before(keep.idempotency_keys);
             let (partitions, readings) = drop_readings(context, readings_us).await?;
@@ -53,6 +54,7 @@ impl Duty for Retention {
                 // Messages before the deliveries that tell how they stand.
                 ("messages", drop_all(context, store, move |c, limit| messages::prune(c, deliveries_us, limit)).await?),
                 ("idempotencyKeys", drop_all(context, store, move |c, limit| messages::prune_keys(c, keys_us, limit)).await?),
+                ("issues", drop_all(context, store, move |c, limit| issues::prune(c, issues_us, limit)).await?),
                 (
                     "deliveries",
                     drop_all(context, store, move |c, limit| deliveries::prune(c, deliveries_us, limit).map(|n| n as u64)).await?,

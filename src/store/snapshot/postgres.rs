@@ -102,6 +102,8 @@ tables! {
     MessageAttachments = "message_attachments",
     MessageEvents = "message_events",
     IdempotencyKeys = "idempotency_keys",
+    Issues = "issues",
+    IssueEvents = "issue_events",
 }
 
 type Sink<'a> = &'a mut dyn FnMut(&[u8]) -> StoreResult<()>;

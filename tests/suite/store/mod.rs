@@ -7,6 +7,7 @@ mod failures;
 mod handle;
 mod instances;
 mod integrity;
+mod issues;
 mod leases;
 mod ledger;
 mod migrations;

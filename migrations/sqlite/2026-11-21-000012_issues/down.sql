@@ -1,0 +1,2 @@
+DROP TABLE issue_events;
+DROP TABLE issues;
