@@ -22,6 +22,7 @@ mod redact;
 mod relations;
 mod reload;
 mod resolve;
+mod retention;
 mod secrets;
 mod texts;
 pub mod units;

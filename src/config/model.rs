@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-pub use super::messages::{LimitsConfig, MessagesConfig};
+pub use super::{
+    messages::{LimitsConfig, MessagesConfig},
+    retention::RetentionConfig,
+};
 use crate::domain::{
     alert::{AlertKind, Level},
     anomaly::AnomalyRule,
@@ -349,25 +352,6 @@ pub struct KafkaConfig {
     pub cert: Option<PathBuf>,
     /// PEM private key of it.
     pub key: Option<PathBuf>,
-}
-
-/// `[retention]`
-#[derive(Clone, Debug, PartialEq)]
-pub struct RetentionConfig {
-    /// Readings, by their observation time.
-    pub readings: Duration,
-    /// Settled deliveries.
-    pub deliveries: Duration,
-    /// Idempotency keys of messages.
-    pub idempotency_keys: Duration,
-    /// Ledger rows.
-    pub ledger: Duration,
-    /// Resolved alerts and their history.
-    pub alerts: Duration,
-    /// Audit rows.
-    pub audit: Duration,
-    /// Closed issues.
-    pub issues: Duration,
 }
 
 /// `[schedule]`
