@@ -7,6 +7,7 @@ use super::{GlobalArgs, complain, exit, print};
 use crate::{
     config::{Config, Loaded, Tier, redact_url, units::format_size},
     monitor::{Usage, disk_of},
+    sinks::templates::Templates,
 };
 
 mod connect;
@@ -15,7 +16,7 @@ mod connect;
 #[derive(Clone, Copy, Debug, Default, clap::Args)]
 #[command(after_help = "Example:\n  belayd check --config /etc/belayd/belayd.toml --connect")]
 pub struct CheckArgs {
-    /// Also try the store, the sources and the webhooks (connections only: nothing is sent or changed)
+    /// Also try the store, the sources and the sinks (connections only: nothing is sent or changed)
     #[arg(long)]
     pub connect: bool,
 }
@@ -26,8 +27,15 @@ pub fn execute(args: &CheckArgs, global: &GlobalArgs) -> ExitCode {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
+    let texts = match Templates::load(&loaded.config.templates) {
+        Ok(texts) => texts,
+        Err(faults) => {
+            complain(&faults.to_string());
+            return ExitCode::from(exit::CONFIG);
+        }
+    };
     loaded.notes.iter().cloned().chain(room_for_journal(&loaded.config)).for_each(|note| complain(&format!("note: {note}")));
-    let said = print(&summary(&loaded));
+    let said = print(&format!("{}{}", summary(&loaded), samples(&texts)));
     if !args.connect {
         return said;
     }
@@ -40,7 +48,8 @@ pub fn execute(args: &CheckArgs, global: &GlobalArgs) -> ExitCode {
 
 /// What was read, without secrets.
 fn summary(loaded: &Loaded) -> String {
-    let Config { server, store, sources, rules, anomaly_rules, webhooks, routes, .. } = &loaded.config;
+    let Config { server, store, sources, rules, anomaly_rules, routes, .. } = &loaded.config;
+    let sinks = loaded.config.sinks();
     let file = loaded.file.as_ref().map_or_else(|| "no file, defaults".to_owned(), |file| file.display().to_string());
     format!(
         "OK: {file}\n  listens on {}, keeps its data in {}\n  stores in {}\n  {}, {}, {}, {}\n",
@@ -49,9 +58,19 @@ fn summary(loaded: &Loaded) -> String {
         redact_url(&store.url, false),
         counted(sources.len(), "source"),
         counted(rules.len() + anomaly_rules.len(), "rule"),
-        counted(webhooks.len(), "webhook"),
+        counted(sinks.len(), "sink"),
         counted(routes.len(), "route"),
     )
+}
+
+/// What the texts come out as, each under its name and where it is from.
+fn samples(texts: &Templates) -> String {
+    let mut said = String::from("  texts, on made-up content:\n");
+    for sample in texts.samples() {
+        let text = sample.text.lines().map(|line| format!("      {line}").trim_end().to_owned() + "\n");
+        said.push_str(&format!("    {} ({})\n{}", sample.name, sample.source, text.collect::<String>()));
+    }
+    said
 }
 
 /// Whether the disk can take the journal up to its bound; what it takes already counts as room.

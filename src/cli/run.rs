@@ -6,6 +6,7 @@ use super::{GlobalArgs, complain, exit};
 use crate::{
     daemon::{self, Options},
     logging,
+    sinks::templates::Templates,
 };
 
 /// Arguments of `belayd run`.
@@ -31,6 +32,10 @@ pub fn execute(args: &RunArgs, global: &GlobalArgs) -> ExitCode {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
+    if let Err(faults) = Templates::load(&loaded.config.templates) {
+        complain(&faults.to_string());
+        return ExitCode::from(exit::CONFIG);
+    }
     let logging = match logging::init(&loaded.config.log) {
         Ok(logging) => logging,
         Err(error) => {

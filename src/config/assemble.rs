@@ -1,6 +1,8 @@
 //! From resolved tables to the typed [`Config`]. Everything was checked before: what is missing here is a fault of the table of
 //! keys, and is said so rather than made a panic.
 
+mod sinks;
+
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
@@ -10,7 +12,7 @@ use std::{
 
 use super::{
     model::*,
-    relations::{LOG_SINK, is_anomaly},
+    relations::is_anomaly,
     resolve::{Entry, Resolved},
     texts::metric_name,
     value::Value,
@@ -55,6 +57,7 @@ macro_rules! take {
 
 take! {
     bool: Value::Bool(flag) => Some(*flag);
+    u16: Value::Int(number) => u16::try_from(*number).ok();
     u32: Value::Int(number) => u32::try_from(*number).ok();
     usize: Value::Int(number) => usize::try_from(*number).ok();
     f64: Value::Float(number) => Some(*number);
@@ -84,17 +87,12 @@ impl Entry {
 }
 
 /// Makes the configuration of resolved tables without faults.
-pub(super) fn assemble(resolved: &Resolved) -> Result<Config, Missing> {
+pub(super) fn assemble(resolved: &Resolved, own_texts: BTreeMap<String, String>) -> Result<Config, Missing> {
     let one = |name: &str| resolved.one(name).ok_or_else(|| name.to_owned());
     let server = server(one("server")?)?;
     let retention = retention(one("retention")?)?;
-    let webhooks = resolved.entries("webhooks").map(webhook).collect::<Result<Vec<_>, _>>()?;
-    let mut routes = resolved.entries("routes").map(route).collect::<Result<Vec<_>, _>>()?;
-    if routes.is_empty() {
-        routes.push(everything_everywhere(&webhooks));
-    }
     let store = store(one("store")?, &server)?;
-    Ok(Config {
+    let mut config = Config {
         buffer: buffer(one("buffer")?, &store)?,
         store,
         redis: redis(one("redis")?)?,
@@ -113,9 +111,18 @@ pub(super) fn assemble(resolved: &Resolved) -> Result<Config, Missing> {
         log: log(one("log")?)?,
         server,
         retention,
-        webhooks,
-        routes,
-    })
+        smtp: sinks::smtp(one("smtp")?)?,
+        slack: sinks::chat(one("slack")?)?,
+        discord: sinks::chat(one("discord")?)?,
+        webhooks: resolved.entries("webhooks").map(sinks::webhook).collect::<Result<_, _>>()?,
+        bots: resolved.entries("bots").map(sinks::bot).collect::<Result<_, _>>()?,
+        templates: sinks::templates(one("templates")?, own_texts)?,
+        routes: resolved.entries("routes").map(route).collect::<Result<_, _>>()?,
+    };
+    if config.routes.is_empty() {
+        config.routes.push(sinks::everything_everywhere(&config));
+    }
+    Ok(config)
 }
 
 fn server(e: &Entry) -> Result<ServerConfig, Missing> {
@@ -246,17 +253,6 @@ fn anomaly_rule(e: &Entry) -> Result<AnomalyRule, Missing> {
     })
 }
 
-fn webhook(e: &Entry) -> Result<WebhookConfig, Missing> {
-    Ok(WebhookConfig {
-        name: e.get("name")?,
-        url: e.get("url")?,
-        timeout: e.get("timeout")?,
-        headers: e.option("headers").unwrap_or_default(),
-        allow_link_local: e.get("allow_link_local")?,
-        breaker: breaker(e)?,
-    })
-}
-
 fn route(e: &Entry) -> Result<RouteConfig, Missing> {
     let levels: Vec<String> = e.option("levels").unwrap_or_default();
     let kinds: Vec<String> = e.option("kinds").unwrap_or_default();
@@ -270,19 +266,6 @@ fn route(e: &Entry) -> Result<RouteConfig, Missing> {
         on_unknown: on_unknown(e)?,
         notify_resolved: e.get("notify_resolved")?,
     })
-}
-
-/// The route that holds where none is given: a receiver that somebody set up is meant to be told.
-fn everything_everywhere(webhooks: &[WebhookConfig]) -> RouteConfig {
-    RouteConfig {
-        levels: Vec::new(),
-        kinds: Vec::new(),
-        names: Vec::new(),
-        subjects: Vec::new(),
-        sinks: std::iter::once(LOG_SINK.to_owned()).chain(webhooks.iter().map(|hook| hook.name.clone())).collect(),
-        on_unknown: OnUnknown::Resend,
-        notify_resolved: true,
-    }
 }
 
 fn outbox(e: &Entry) -> Result<OutboxConfig, Missing> {

@@ -101,9 +101,9 @@ from the working directory. The same holds for `sqlite://PATH`.
 Durations are a number and a unit: `us`, `ms`, `s`, `m`, `h`, `d` (`\"1.5h\"`). Sizes too: `B`, `kB`, `MB`, `GB`, `TB` (powers of 1000),
 `KiB`, `MiB`, `GiB` (powers of 1024).
 
-A URL that holds a secret, or a password, can stand in a file of its own (`url_file`, `password_file`) or in a systemd credential
-(`url_credential`, `password_credential`) instead of `url` or `password`. URLs are never shown with user, password or query, webhooks never
-with their path, headers never with their values, passwords never.
+A URL that holds a secret, a password, a webhook's secret or a bot's token can stand in a file of its own (`url_file`, `password_file` and so
+on) or in a systemd credential (`url_credential`, `password_credential`) instead. URLs are never shown with user, password or query, those of
+chats, webhooks and bots never with their path, headers never with their values, passwords, secrets and tokens never.
 
 **reload**: `yes` is applied by SIGHUP (`systemctl reload belayd`) while running. Where a key with `no` has changed too, nothing is applied,
 the reason is logged, and the old configuration stays.
@@ -160,7 +160,10 @@ mod tests {
         let text: String = example()
             .lines()
             .map(|line| line.strip_prefix("# ").filter(|rest| is_key(rest) || rest.starts_with("[[")).unwrap_or(line))
-            .filter(|line| !["url_", "password_", "cluster = "].iter().any(|begin| line.starts_with(begin)) && !line.contains('…'))
+            .filter(|line| {
+                !["url_", "password_", "secret_", "token_", "cluster = "].iter().any(|begin| line.starts_with(begin))
+                    && !line.contains('…')
+            })
             .map(|line| format!("{line}\n"))
             .collect();
         parse(&text).unwrap_or_else(|faults| panic!("{faults}\n{text}"));

@@ -5,6 +5,7 @@ mod daemon;
 mod flow;
 mod messages;
 mod redis;
+mod sinks;
 
 /// What a key's value may be, and how it is written.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +30,8 @@ pub enum Kind {
     Path,
     /// A path to a file that must be there; relative ones count from where they stand.
     InputFile,
+    /// A path to a folder that must be there; relative ones count from where they stand.
+    InputDir,
     /// The name of a systemd credential.
     Credential,
     /// `ADDRESS:PORT`
@@ -39,6 +42,12 @@ pub enum Kind {
     StoreUrl,
     /// Text that is never shown.
     Secret,
+    /// What webhooks are signed with; never shown.
+    SigningSecret,
+    /// `a@example.org`, or `Name <a@example.org>`.
+    MailAddress,
+    /// One host name or address without port.
+    Host,
     /// `HOST:PORT`, several separated by commas.
     Brokers,
     /// `redis://…` or `rediss://…`; a secret.
@@ -70,7 +79,10 @@ pub enum Kind {
 impl Kind {
     /// Whether the value must not be shown.
     pub fn is_secret(self) -> bool {
-        matches!(self, Self::HttpUrl | Self::StoreUrl | Self::RedisUrl | Self::RedisUrls | Self::Headers | Self::Secret)
+        matches!(
+            self,
+            Self::HttpUrl | Self::StoreUrl | Self::RedisUrl | Self::RedisUrls | Self::Headers | Self::Secret | Self::SigningSecret
+        )
     }
 
     /// What may be written, in words, for faults and the reference.
@@ -87,10 +99,14 @@ impl Kind {
             Self::Metric => "metric: temperature, rpm, pressure, fuel_flow, or the name of an extra one".to_owned(),
             Self::Path => "path".to_owned(),
             Self::InputFile => "path of a file that exists".to_owned(),
+            Self::InputDir => "path of a folder that exists".to_owned(),
             Self::Credential => "name of a systemd credential".to_owned(),
             Self::Socket => "ADDRESS:PORT".to_owned(),
             Self::HttpUrl => "URL, http:// or https://".to_owned(),
             Self::Secret => "text, never shown".to_owned(),
+            Self::SigningSecret => "whsec_ and base64, or text of at least 16 characters; never shown".to_owned(),
+            Self::MailAddress => "mail address, with or without a name before it".to_owned(),
+            Self::Host => "host name or address, without port".to_owned(),
             Self::Brokers => "HOST:PORT, or several separated by commas".to_owned(),
             Self::RedisUrl => "URL, redis:// or rediss:// (TLS)".to_owned(),
             Self::RedisUrls => "list of URLs, redis:// or rediss:// (TLS)".to_owned(),
@@ -174,7 +190,7 @@ impl Section {
 }
 
 /// Every section, in the order of the example.
-pub static SECTIONS: [&Section; 19] = [
+pub static SECTIONS: [&Section; 24] = [
     &daemon::SERVER,
     &daemon::STORE,
     &flow::BUFFER,
@@ -182,7 +198,12 @@ pub static SECTIONS: [&Section; 19] = [
     &flow::READINGS,
     &flow::SOURCES,
     &flow::RULES,
-    &flow::WEBHOOKS,
+    &sinks::SMTP,
+    &sinks::SLACK,
+    &sinks::DISCORD,
+    &sinks::WEBHOOKS,
+    &sinks::BOTS,
+    &sinks::TEMPLATES,
     &flow::ROUTES,
     &messages::MESSAGES,
     &messages::LIMITS,
@@ -204,10 +225,6 @@ pub fn section(name: &str) -> Option<&'static Section> {
 /// Sections and keys of belayd that this build cannot serve, and what to do instead. They are faults of their own kind: the
 /// name is right, the build is not.
 pub static NOT_SERVED: &[(&str, &str)] = &[
-    ("smtp", "this build sends no mail; remove [smtp], its sinks are \"log\" and [[webhooks]]"),
-    ("slack", "this build has no Slack sink; remove [slack], its sinks are \"log\" and [[webhooks]]"),
-    ("discord", "this build has no Discord sink; remove [discord], its sinks are \"log\" and [[webhooks]]"),
-    ("bots", "this build has no bots; remove [[bots]], its sinks are \"log\" and [[webhooks]]"),
     ("routes.recipients", "this build has no sink with recipients; remove it and name sinks only"),
     ("routes.labels", "this build selects by levels, kinds, names and subjects; use those"),
 ];

@@ -70,10 +70,7 @@ fn faults_in_environment_and_flags_name_them_and_hide_values() {
             ("BELAYD__BUFFER__BATCH_ROWS", "x"),
             "BELAYD__BUFFER__BATCH_ROWS: buffer.batch_rows: expected whole number, 1 to 100000, found text",
         ),
-        (
-            ("BELAYD__SMTP__HOST", "x"),
-            "BELAYD__SMTP__HOST: smtp.host: not available in this build; this build sends no mail; remove [smtp], its sinks are \"log\" and [[webhooks]]",
-        ),
+        (("BELAYD__SMTP__PORT", "x"), "BELAYD__SMTP__PORT: smtp.port: expected whole number, 1 to 65535, found text"),
         (("BELAYD__BUFFER", "x"), "BELAYD__BUFFER: buffer: names a section; name one of its keys"),
         (
             ("BELAYD__SOURCES__URL", "http://h"),
@@ -216,7 +213,7 @@ fn what_is_probably_not_meant_is_noted() {
         [
             "buffer.streams means nothing with buffer.tier = \"memory\"",
             "rule \"r\" watches the extra metric \"temprature\"; did you mean \"temperature\"?",
-            "webhook \"w\" is named by no route: nothing goes there"
+            "webhook \"w\" is named by no route: no alert goes there"
         ]
     );
 }

@@ -12,6 +12,7 @@ use super::{
     model::Config,
     node, overlay, relations,
     resolve::{Files, Ground, HostFiles, NoFiles, Report, resolve},
+    templates,
     value::Value,
 };
 
@@ -191,7 +192,11 @@ fn build(text: &str, file: Option<PathBuf>, options: &LoadOptions, files: &dyn F
     if !report.faults.is_empty() {
         return Err(sorted(report));
     }
-    match assemble(&resolved) {
+    let own_texts = templates::read(&resolved, files, &mut report);
+    if !report.faults.is_empty() {
+        return Err(sorted(report));
+    }
+    match assemble(&resolved, own_texts) {
         Ok(config) => Ok(Loaded { notes: relations::notes(&config, &resolved), config, file }),
         Err(key) => {
             report.add(&Place::Nowhere, key, "has no value; this is a fault of belayd's table of keys, please report it");

@@ -28,7 +28,7 @@ fn unknown_keys_are_told_with_the_nearest_known_one() {
         ("colour = 3\n", "belayd.toml:1:1: colour: unknown key"),
         ("batch_rows = 3\n", "belayd.toml:1:1: batch_rows: unknown key; it belongs under [buffer]"),
         ("[store]\ndata_dir = \"x\"\n", "belayd.toml:2:1: store.data_dir: unknown key; it belongs under [server]"),
-        ("[server.tls]\ncert = \"x\"\n", "belayd.toml:1:9: server.tls: unknown key"),
+        ("[server.tls]\ncert = \"x\"\n", "belayd.toml:1:9: server.tls: unknown key; it belongs under [smtp]"),
         (
             "[[sources]]\nname = \"a\"\nurl = \"http://h\"\nintervall = \"1s\"\n",
             "belayd.toml:4:1: sources[0].intervall: unknown key; did you mean \"interval\"?",
@@ -50,14 +50,6 @@ fn what_this_build_cannot_serve_is_told_apart_from_what_is_unknown() {
         (
             "[redis]\ntimeout = \"3s\"\n[buffer]\nack_timeout = \"3s\"\n",
             "belayd.toml:2:11: redis.timeout: 3s leaves no time for the journal's answer within buffer.ack_timeout (3s); lower it to half of that at most",
-        ),
-        (
-            "[smtp]\n",
-            "belayd.toml:1:2: smtp: not available in this build; this build sends no mail; remove [smtp], its sinks are \"log\" and [[webhooks]]",
-        ),
-        (
-            "[[bots]]\nname = \"b\"\n",
-            "belayd.toml:1:3: bots: not available in this build; this build has no bots; remove [[bots]], its sinks are \"log\" and [[webhooks]]",
         ),
         (
             "[buffer]\njournal_bytes = \"1MB\"\n",
@@ -297,12 +289,12 @@ fn broken_toml_is_told_with_its_place() {
 
 #[test]
 fn all_faults_are_told_at_once_in_the_order_in_which_they_stand() {
-    let text = "[buffer]\nbatchrows = 1\ntier = \"threefold\"\n[smtp]\n[[rules]]\nname = \"r r\"\n";
+    let text = "[buffer]\nbatchrows = 1\ntier = \"threefold\"\n[smpt]\n[[rules]]\nname = \"r r\"\n";
     let lines: Vec<String> = told(text).lines().map(|line| line.split(": ").take(2).collect::<Vec<_>>().join(" ")).collect();
     let expected = [
         "belayd.toml:2:1 buffer.batchrows",
         "belayd.toml:3:8 buffer.tier",
-        "belayd.toml:4:2 smtp",
+        "belayd.toml:4:2 smpt",
         "belayd.toml:5:1 rules[0].metric",
         "belayd.toml:5:1 rules[0].op",
         "belayd.toml:5:1 rules[0].threshold",
@@ -380,4 +372,68 @@ fn what_only_a_build_with_openssl_can_do_to_kafka_is_told() {
             "belayd.toml:6:13: kafka.mechanism: this build cannot sign in by SCRAM-SHA-256: it needs OpenSSL; build belayd with --features kafka-tls, or use plaintext or sasl_plaintext with PLAIN",
         ),
     ]);
+}
+
+#[test]
+fn sinks_are_held_to_what_they_need() {
+    const SMTP: &str = "[smtp]\nhost = \"mail.example.org\"\nfrom = \"a@example.org\"\n";
+    let with = |more: &str| told(&format!("{SMTP}{more}"));
+    check(&[
+        (
+            "[smtp]\nto = \"a@b.c\"\n",
+            "belayd.toml:1:1: smtp.host: is missing, and to is given; add for example: host = \"mail.example.org\"",
+        ),
+        (
+            "[slack]\nper_minute = 7\n",
+            "belayd.toml:1:1: slack.url: is missing, and per_minute is given; add for example: url_file = \"slack-url\"",
+        ),
+        (
+            "[smtp]\nhost = \"h\"\n",
+            "belayd.toml:1:1: smtp.from: is missing; add for example: from = \"belayd <belayd@example.org>\"",
+        ),
+        ("[smtp]\nhost = \"h:25\"\nfrom = \"a@b.c\"\n", "belayd.toml:2:8: smtp.host: \"h:25\" has a port; did you mean \"h\"?"),
+        (
+            "[smtp]\nhost = \"h\"\nfrom = \"a@b.c, hunter2@b.c\"\n",
+            "belayd.toml:3:8: smtp.from: is not a mail address; write a@example.org or Name <a@example.org>",
+        ),
+        (
+            "[[webhooks]]\nname = \"w\"\nurl = \"http://h\"\nsecret = \"whsec_hunter2!\"\n",
+            "belayd.toml:4:10: webhooks[0].secret: is not base64 behind whsec_; make one with: echo whsec_$(head -c 24 /dev/urandom | base64)",
+        ),
+        (
+            "[[webhooks]]\nname = \"w\"\nurl = \"http://h\"\nsecret = \"hunter2\"\n",
+            "belayd.toml:4:10: webhooks[0].secret: is shorter than 16 bytes, which can be guessed; make one with: echo whsec_$(head -c 24 /dev/urandom | base64)",
+        ),
+        (
+            "[[webhooks]]\nname = \"x\"\nurl = \"http://h\"\n[[bots]]\nname = \"x\"\nurl = \"http://h\"\n",
+            "belayd.toml:5:8: bots[0].name: \"x\" names another sink already; give each a name of its own",
+        ),
+        (
+            "[[bots]]\nname = \"smtp\"\nurl = \"http://h\"\n",
+            "belayd.toml:2:8: bots[0].name: \"smtp\" is the name of belayd's own sink; choose another",
+        ),
+        (
+            "[[routes]]\nsinks = \"smtp\"\n",
+            "belayd.toml:2:9: routes[0].sinks: there is no sink \"smtp\"; switch it on: [smtp] with host = \"mail.example.org\"",
+        ),
+        (
+            "[slack]\nurl = \"http://h\"\nfallback = \"slak\"\n",
+            "belayd.toml:3:12: slack.fallback: there is no sink \"slak\"; did you mean \"slack\"?",
+        ),
+        (
+            "[slack]\nurl = \"http://h\"\nfallback = \"slack\"\n",
+            "belayd.toml:3:12: slack.fallback: goes round in a circle: slack, slack; let one of them end at \"log\", or nowhere",
+        ),
+        ("[templates]\nlang = \"de\"\n", "belayd.toml:2:8: templates.lang: unknown value \"de\", expected one of \"en\", \"ko\""),
+    ]);
+    assert_eq!(with("username = \"u\"\n"), "belayd.toml:4:12: smtp.username: is given without password; add password_file");
+    assert_eq!(
+        with("tls = \"none\"\nusername = \"u\"\npassword = \"hunter2\"\n"),
+        "belayd.toml:4:7: smtp.tls: the password would cross the network in the clear; use starttls or tls, or sign in with no password"
+    );
+    let circle = "[slack]\nurl = \"http://h\"\nfallback = \"hook\"\n[[webhooks]]\nname = \"hook\"\nurl = \"http://h\"\nfallback = \"smtp\"\n";
+    let told = with(&format!("fallback = \"slack\"\n{circle}"));
+    assert_eq!(told.lines().count(), 3, "each of the circle is told: {told}");
+    assert!(told.contains("goes round in a circle: smtp, slack, hook, smtp"), "{told}");
+    assert!(parse(&format!("{SMTP}tls = \"none\"\n{}", circle.replace("\"smtp\"", "\"log\""))).is_ok());
 }

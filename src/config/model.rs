@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use super::sinks::{BotConfig, ChatConfig, SmtpConfig, TemplatesConfig, WebhookConfig};
 pub use super::{
     messages::{LimitsConfig, MessagesConfig},
     retention::RetentionConfig,
@@ -38,8 +39,18 @@ pub struct Config {
     pub rules: Vec<Rule>,
     /// Anomaly rules.
     pub anomaly_rules: Vec<AnomalyRule>,
+    /// Mail, where there is a server.
+    pub smtp: Option<SmtpConfig>,
+    /// Slack, where there is a webhook of it.
+    pub slack: Option<ChatConfig>,
+    /// Discord, where there is a webhook of it.
+    pub discord: Option<ChatConfig>,
     /// Receivers of webhooks.
     pub webhooks: Vec<WebhookConfig>,
+    /// Chat bots.
+    pub bots: Vec<BotConfig>,
+    /// The texts of mails and chats.
+    pub templates: TemplatesConfig,
     /// Which alert goes where.
     pub routes: Vec<RouteConfig>,
     /// Messages to people.
@@ -232,23 +243,6 @@ pub struct SourceConfig {
     pub breaker: BreakerSettings,
 }
 
-/// One of `[[webhooks]]`
-#[derive(Clone, PartialEq)]
-pub struct WebhookConfig {
-    /// Unique among the sinks; routes name it.
-    pub name: String,
-    /// Where the POST goes.
-    pub url: String,
-    /// For one whole answer.
-    pub timeout: Duration,
-    /// Extra request headers.
-    pub headers: BTreeMap<String, String>,
-    /// Whether link-local and metadata addresses may be asked.
-    pub allow_link_local: bool,
-    /// Its circuit breaker.
-    pub breaker: BreakerSettings,
-}
-
 /// What happens to a delivery whose outcome is unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -270,7 +264,7 @@ pub struct RouteConfig {
     pub names: Vec<String>,
     /// Subjects (engine ids, parts) that match.
     pub subjects: Vec<String>,
-    /// Sink names: `log`, or the name of a webhook.
+    /// Sink names, as [`Config::sinks`] has them.
     pub sinks: Vec<String>,
     /// What to do when an outcome is unknown.
     pub on_unknown: OnUnknown,

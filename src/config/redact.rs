@@ -6,12 +6,19 @@ use url::Url;
 
 use super::{
     keys::{Kind, Section, section},
-    model::{Config, KafkaConfig, RedisConfig, SourceConfig, StoreConfig, WebhookConfig},
-    view::{kafka, redis, source, store, values, webhook},
+    model::{Config, KafkaConfig, RedisConfig, SourceConfig, StoreConfig},
+    sinks::{BotConfig, ChatConfig, SmtpConfig, WebhookConfig},
+    view::{
+        kafka, redis,
+        sinks::{bot, chat, smtp, webhook},
+        source, store, values,
+    },
 };
 
 /// What stands in place of a secret.
 const HIDDEN: &str = "***";
+/// Sections of receivers whose URL's path is the secret.
+const RECEIVERS: [&str; 4] = ["slack", "discord", "webhooks", "bots"];
 
 impl Config {
     /// The configuration as JSON (camelCase) for people and for `/admin/config`: header values, passwords, queries and the
@@ -45,7 +52,10 @@ debug_without_secrets! {
     StoreConfig, "store", store;
     RedisConfig, "redis", redis;
     SourceConfig, "sources", source;
+    SmtpConfig, "smtp", smtp;
+    ChatConfig, "slack", chat;
     WebhookConfig, "webhooks", webhook;
+    BotConfig, "bots", bot;
     KafkaConfig, "kafka", kafka;
 }
 
@@ -57,7 +67,7 @@ fn hide(section: &Section, table: Map<String, Json>) -> Map<String, Json> {
             urls.map(|url| redact_url(url.as_str().unwrap_or_default(), false)).collect()
         }
         Some(Kind::HttpUrl | Kind::StoreUrl | Kind::RedisUrl) => {
-            Json::String(redact_url(value.as_str().unwrap_or_default(), section.name == "webhooks"))
+            Json::String(redact_url(value.as_str().unwrap_or_default(), RECEIVERS.contains(&section.name)))
         }
         Some(kind) if kind.is_secret() && !value.is_null() => value.as_object().map_or_else(
             || Json::String(HIDDEN.to_owned()),
@@ -129,6 +139,20 @@ mod tests {
             name = "w"
             url = "https://hooks.example.org/services/hunter2"
             headers = { X-Key = "hunter2" }
+            secret = "hunter2hunter2hunter2"
+            [smtp]
+            host = "mail.local"
+            username = "u"
+            password = "hunter2"
+            from = "belayd@mail.local"
+            [slack]
+            url = "https://hooks.slack.com/services/hunter2"
+            [discord]
+            url = "https://discord.com/api/webhooks/hunter2"
+            [[bots]]
+            name = "b"
+            url = "https://bot.local/hunter2"
+            token = "hunter2"
             [kafka]
             brokers = "localhost:9092"
             security = "sasl_plaintext"
@@ -144,6 +168,11 @@ mod tests {
         assert_eq!(shown["sources"][0]["url"], "https://***@host/engines?key=***&after=***");
         assert_eq!(shown["sources"][0]["headers"]["authorization"], "***");
         assert_eq!(shown["webhooks"][0]["url"], "https://hooks.example.org/***");
+        assert_eq!(shown["webhooks"][0]["secret"], "***");
+        assert_eq!((&shown["smtp"]["password"], &shown["smtp"]["host"]), (&"***".into(), &"mail.local".into()));
+        assert_eq!(shown["slack"]["url"], "https://hooks.slack.com/***");
+        assert_eq!(shown["discord"]["url"], "https://discord.com/***");
+        assert_eq!((&shown["bots"][0]["url"], &shown["bots"][0]["token"]), (&"https://bot.local/***".into(), &"***".into()));
         assert_eq!(shown["kafka"]["password"], "***");
         assert_eq!(shown["server"]["dataDir"], "belayd-data");
     }

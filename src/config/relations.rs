@@ -1,6 +1,8 @@
 //! What must hold between keys. In: resolved tables. Out: faults at the key to change; and notes on what is allowed and yet
 //! probably not meant.
 
+mod sinks;
+
 use std::collections::BTreeSet;
 
 use super::{
@@ -8,15 +10,10 @@ use super::{
     model::{Config, Tier},
     node,
     resolve::{Entry, Report, Resolved},
-    texts::{metric_slip, nearest},
+    texts::metric_slip,
     units::format_duration,
     value::{Value, Wrong, convert},
 };
-
-/// The sink that is always there.
-pub(super) const LOG_SINK: &str = "log";
-/// The name under which readings are relayed.
-const KAFKA_SINK: &str = "kafka";
 
 /// Checks everything that more than one key decides.
 pub(super) fn check(resolved: &Resolved, report: &mut Report) {
@@ -25,14 +22,14 @@ pub(super) fn check(resolved: &Resolved, report: &mut Report) {
     readings(resolved, report);
     idempotency_keys(resolved, report);
     redis(resolved, report);
-    for section in ["sources", "rules", "webhooks"] {
+    for section in ["sources", "rules"] {
         unique_names(resolved, section, report);
     }
     for rule in resolved.entries("rules") {
         rule_kind(rule, report);
         clear_side(rule, report);
     }
-    sinks(resolved, report);
+    sinks::check(resolved, report);
     kafka(resolved, report);
 }
 
@@ -186,10 +183,6 @@ fn unique_names(resolved: &Resolved, section: &str, report: &mut Report) {
             let message = format!("\"{name}\" names another of [[{section}]] already");
             report.add(entry.place_of("name"), entry.key_path("name"), Wrong::hint(message, "give each a name of its own"));
         }
-        if section == "webhooks" && [LOG_SINK, KAFKA_SINK].contains(&name) {
-            let message = format!("\"{name}\" is the name of belayd's own sink");
-            report.add(entry.place_of("name"), entry.key_path("name"), Wrong::hint(message, "choose another"));
-        }
     }
 }
 
@@ -211,26 +204,6 @@ fn clear_side(rule: &Entry, report: &mut Report) {
     }
 }
 
-fn sinks(resolved: &Resolved, report: &mut Report) {
-    let known: Vec<&str> =
-        std::iter::once(LOG_SINK).chain(resolved.entries("webhooks").filter_map(|hook| text(hook, "name"))).collect();
-    for route in resolved.entries("routes") {
-        let Some(Value::Texts(sinks)) = route.value("sinks") else { continue };
-        if sinks.is_empty() {
-            report.add(
-                route.place_of("sinks"),
-                route.key_path("sinks"),
-                Wrong::hint("is empty", "name a sink, for example \"log\""),
-            );
-        }
-        for sink in sinks.iter().filter(|sink| !known.contains(&sink.as_str())) {
-            let near = nearest(sink, known.iter().copied());
-            let hint = near.map_or_else(|| format!("known are: {}", known.join(", ")), |near| format!("did you mean \"{near}\"?"));
-            report.add(route.place_of("sinks"), route.key_path("sinks"), Wrong::hint(format!("there is no sink \"{sink}\""), hint));
-        }
-    }
-}
-
 fn is_default(entry: &Entry, key: &Key) -> bool {
     let Absent::Is(default) = key.absent else { return false };
     let (mut table, _) = node::read(&format!("value = {default}"), "defaults");
@@ -238,15 +211,19 @@ fn is_default(entry: &Entry, key: &Key) -> bool {
     default.as_ref() == entry.value(key.name)
 }
 
+/// A key that somebody gave and meant something by: the printed example gives the defaults, and means nothing by it.
+fn meant(entry: &Entry) -> Option<&'static str> {
+    entry.section.keys.iter().find(|key| entry.is_given(key.name) && !is_default(entry, key)).map(|key| key.name)
+}
+
 fn kafka(resolved: &Resolved, report: &mut Report) {
     let Some(kafka) = resolved.one("kafka") else { return };
     let mut wrong = |key: &str, wrong: Wrong| report.add(kafka.place_of(key), kafka.key_path(key), wrong);
     if !kafka.is_given("brokers") {
-        // The printed example gives the defaults, and means nothing by it.
-        if let Some(key) = kafka.section.keys.iter().find(|key| kafka.is_given(key.name) && !is_default(kafka, key)) {
+        if let Some(key) = meant(kafka) {
             wrong(
                 "brokers",
-                Wrong::hint(format!("is missing, and {} is given", key.name), "add for example: brokers = \"127.0.0.1:9092\""),
+                Wrong::hint(format!("is missing, and {key} is given"), "add for example: brokers = \"127.0.0.1:9092\""),
             );
         }
         return;
@@ -285,10 +262,7 @@ pub(super) fn notes(config: &Config, resolved: &Resolved) -> Vec<String> {
             notes.push(format!("rule \"{name}\" watches the extra metric \"{metric}\"; did you mean \"{near}\"?"));
         }
     }
-    let routed: BTreeSet<&str> = config.routes.iter().flat_map(|route| &route.sinks).map(String::as_str).collect();
-    for hook in config.webhooks.iter().filter(|hook| !routed.contains(hook.name.as_str())) {
-        notes.push(format!("webhook \"{}\" is named by no route: nothing goes there", hook.name));
-    }
+    notes.extend(sinks::notes(config));
     notes
 }
 

@@ -16,8 +16,8 @@ pub struct Changes {
     pub sources: bool,
     /// `[[rules]]` differ.
     pub rules: bool,
-    /// `[[webhooks]]` differ.
-    pub webhooks: bool,
+    /// A way out, or the texts that go there, differ.
+    pub sinks: bool,
     /// `[[routes]]` differ.
     pub routes: bool,
     /// `[readings]` differs.
@@ -34,6 +34,9 @@ pub struct Changes {
     pub keys: Vec<String>,
 }
 
+/// Sections of ways out.
+const SINKS: [&str; 6] = ["smtp", "slack", "discord", "webhooks", "bots", "templates"];
+
 impl Changes {
     /// Whether nothing differs.
     pub fn is_empty(&self) -> bool {
@@ -44,7 +47,7 @@ impl Changes {
         let flag = match section {
             "sources" => &mut self.sources,
             "rules" => &mut self.rules,
-            "webhooks" => &mut self.webhooks,
+            _ if SINKS.contains(&section) => &mut self.sinks,
             "routes" => &mut self.routes,
             "readings" => &mut self.readings,
             "messages" | "limits" => &mut self.messages,
@@ -141,7 +144,7 @@ mod tests {
         let expected = Changes {
             sources: true,
             rules: true,
-            webhooks: true,
+            sinks: true,
             routes: true,
             readings: true,
             messages: true,
@@ -167,17 +170,18 @@ mod tests {
     #[test]
     fn a_changed_secret_is_seen() {
         let with = |secret: &str| parse(&format!("[[webhooks]]\nname = \"w\"\nurl = \"http://h/{secret}\"\n")).expect("no fault");
-        assert!(diff(&with("a"), &with("b")).expect("applicable").webhooks);
+        assert!(diff(&with("a"), &with("b")).expect("applicable").sinks);
     }
 
     #[test]
     fn every_key_is_either_live_or_its_section_says_why_not() {
         for section in SECTIONS {
-            let lists = ["sources", "rules", "webhooks", "routes"];
+            let lists = ["sources", "rules", "webhooks", "bots", "routes"];
             assert_eq!(section.is_list(), lists.contains(&section.name));
             for key in section.keys {
                 assert!(key.live || !section.restart.is_empty(), "{}.{}", section.name, key.name);
                 let flagged = section.is_list()
+                    || SINKS.contains(&section.name)
                     || ["readings", "messages", "limits", "retention", "monitor", "recovery"].contains(&section.name);
                 assert!(!key.live || flagged || (section.name, key.name) == ("log", "level"), "{}.{}", section.name, key.name);
             }

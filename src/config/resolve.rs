@@ -22,6 +22,10 @@ pub(super) trait Files {
     fn read(&self, path: &Path) -> io::Result<String>;
     /// Whether it is there and a file.
     fn is_file(&self, path: &Path) -> bool;
+    /// Whether it is there and a folder.
+    fn is_dir(&self, path: &Path) -> bool;
+    /// The names of the files in a folder, in order.
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
 }
 
 /// The host's files.
@@ -35,6 +39,19 @@ impl Files for HostFiles {
     fn is_file(&self, path: &Path) -> bool {
         path.is_file()
     }
+
+    fn is_dir(&self, path: &Path) -> bool {
+        path.is_dir()
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(dir)? {
+            names.push(entry?.file_name().to_string_lossy().into_owned());
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
 }
 
 /// No files at all: every one counts as there, and none can be read.
@@ -47,6 +64,14 @@ impl Files for NoFiles {
 
     fn is_file(&self, _path: &Path) -> bool {
         true
+    }
+
+    fn is_dir(&self, _path: &Path) -> bool {
+        true
+    }
+
+    fn list(&self, _dir: &Path) -> io::Result<Vec<String>> {
+        Ok(Vec::new())
     }
 }
 
@@ -280,6 +305,10 @@ pub(super) fn settle(kind: Kind, value: Value, dir: &Path, files: &dyn Files) ->
         (Kind::InputFile, Value::Path(path)) => {
             let path = dir.join(path);
             if files.is_file(&path) { Ok(Value::Path(path)) } else { Err(format!("there is no file {}", path.display()).into()) }
+        }
+        (Kind::InputDir, Value::Path(path)) => {
+            let path = dir.join(path);
+            if files.is_dir(&path) { Ok(Value::Path(path)) } else { Err(format!("there is no folder {}", path.display()).into()) }
         }
         (Kind::Path, Value::Path(path)) => Ok(Value::Path(dir.join(path))),
         (Kind::StoreUrl, Value::Text(url)) => Ok(Value::Text(match url.strip_prefix("sqlite://") {

@@ -11,7 +11,12 @@ use super::{
 };
 
 /// The ways to give each secret; the first is the key that has it afterwards.
-const SECRETS: [[&str; 3]; 2] = [["url", "url_file", "url_credential"], ["password", "password_file", "password_credential"]];
+const SECRETS: [[&str; 3]; 4] = [
+    ["url", "url_file", "url_credential"],
+    ["password", "password_file", "password_credential"],
+    ["secret", "secret_file", "secret_credential"],
+    ["token", "token_file", "token_credential"],
+];
 
 /// Whether a key only says where a secret is.
 pub(super) fn is_way(key: &str) -> bool {
@@ -38,7 +43,8 @@ fn resolve_one(entry: &mut Entry, ways: [&'static str; 3], seen: &[&'static str]
     let Some(key) = entry.section.key(name) else { return };
     let given: Vec<_> = ways.into_iter().filter(|way| seen.contains(way)).collect();
     match given.as_slice() {
-        [] if entry.section.is_list() => {
+        // A list of sources or receivers is one of URLs; whatever else is secret may be left out.
+        [] if entry.section.is_list() && name == "url" => {
             let hint = format!("add {}, {} or {}", ways[0], ways[1], ways[2]);
             report.add(&entry.place, entry.key_path(name), Wrong::hint("is missing", hint));
         }

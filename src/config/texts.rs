@@ -2,6 +2,10 @@
 //!
 //! No message repeats a URL or a header's value: they may hold secrets.
 
+use base64::{
+    Engine,
+    prelude::{BASE64_STANDARD as STANDARD, BASE64_STANDARD_NO_PAD as STANDARD_NO_PAD},
+};
 use url::Url;
 
 use super::value::Wrong;
@@ -140,6 +144,29 @@ pub(super) fn host_fault(text: &str) -> Option<Wrong> {
     if good { None } else { Some(format!("{text:?} is not a host name or address").into()) }
 }
 
+/// What is wrong with the secret that webhooks are signed with; never the secret itself.
+pub(super) fn signing_secret_fault(text: &str) -> Option<Wrong> {
+    let hint = "make one with: echo whsec_$(head -c 24 /dev/urandom | base64)";
+    match signing_key(text) {
+        None => Some(Wrong::hint("is not base64 behind whsec_", hint)),
+        Some(key) if key.len() < SIGNING_KEY_MIN_BYTES => {
+            Some(Wrong::hint(format!("is shorter than {SIGNING_KEY_MIN_BYTES} bytes, which can be guessed"), hint))
+        }
+        Some(_) => None,
+    }
+}
+
+/// Shortest key that webhooks may be signed with.
+const SIGNING_KEY_MIN_BYTES: usize = 16;
+
+/// The key of a webhook's secret: what is behind `whsec_` is base64, anything else is the key itself.
+pub fn signing_key(secret: &str) -> Option<Vec<u8>> {
+    match secret.strip_prefix("whsec_") {
+        Some(encoded) => STANDARD.decode(encoded).or_else(|_| STANDARD_NO_PAD.decode(encoded)).ok(),
+        None => Some(secret.as_bytes().to_vec()),
+    }
+}
+
 /// What is wrong with a list of brokers.
 pub(super) fn brokers_fault(text: &str) -> Option<Wrong> {
     let hint = "write HOST:PORT, several separated by commas";
@@ -238,6 +265,18 @@ mod tests {
             let wrong = redis_url_fault(bad).expect("a fault");
             assert!(!format!("{wrong:?}").contains("hunter2"), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn a_signing_secret_is_long_enough_and_never_repeated() {
+        for good in ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "a secret of my own", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLQ"] {
+            assert!(signing_secret_fault(good).is_none(), "{good}");
+        }
+        for bad in ["hunter2", "whsec_hunter2", "whsec_hunter2!hunter2!hunter2!"] {
+            let wrong = signing_secret_fault(bad).expect("a fault");
+            assert!(!format!("{wrong:?}").contains("hunter2"), "{wrong:?}");
+        }
+        assert_eq!(signing_key("whsec_AAEC").expect("base64"), [0, 1, 2]);
     }
 
     #[test]

@@ -11,9 +11,10 @@ use super::{
     fault::Place,
     keys::{Kind, quoted},
     node::{Item, Node},
+    sinks::parse_mailbox,
     texts::{
         brokers_fault, field_name, header_fault, host_fault, http_url_fault, metric_name, nearest, redis_url_fault,
-        store_url_fault, time_of_day,
+        signing_secret_fault, store_url_fault, time_of_day,
     },
     units::{parse_duration, parse_size},
 };
@@ -82,7 +83,7 @@ pub(super) fn convert(kind: Kind, item: &Item) -> Result<Value, Wrong> {
         }
         Kind::Duration(min, max) => bounded(text(kind, item)?, parse_duration, min, max).map(Value::Duration),
         Kind::Size(min, max) => bounded(text(kind, item)?, parse_size, min, max).map(Value::Size),
-        Kind::Path | Kind::InputFile => Ok(Value::Path(PathBuf::from(text(kind, item)?))),
+        Kind::Path | Kind::InputFile | Kind::InputDir => Ok(Value::Path(PathBuf::from(text(kind, item)?))),
         Kind::Socket => socket(text(kind, item)?).map(Value::Socket),
         Kind::Words(words) => {
             texts(kind, item)?.into_iter().map(|given| word(words, given)).collect::<Result<_, _>>().map(Value::Texts)
@@ -113,6 +114,9 @@ fn scalar_text(kind: Kind, text: &str) -> Result<Value, Wrong> {
         Kind::Brokers => brokers_fault(text).map_or_else(|| Ok(text.to_owned()), Err)?,
         Kind::RedisUrl => redis_url_fault(text).map_or_else(|| Ok(text.to_owned()), Err)?,
         Kind::StoreUrl => store_url_fault(text).map_or_else(|| Ok(text.to_owned()), Err)?,
+        Kind::SigningSecret => signing_secret_fault(text).map_or_else(|| Ok(text.to_owned()), Err)?,
+        Kind::MailAddress => parse_mailbox(text).map(|_| text.to_owned()).map_err(Wrong::from)?,
+        Kind::Host => host(text)?,
         _ => text.to_owned(),
     };
     Ok(Value::Text(checked))

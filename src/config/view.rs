@@ -1,6 +1,8 @@
 //! The configuration as named values again, in the spelling of the file: for what is shown and for telling what changed.
 //! In: a [`Config`]. Out: JSON, secrets included. Pure.
 
+pub(super) mod sinks;
+
 use serde_json::{Map, Value as Json, json};
 
 use super::{
@@ -27,12 +29,17 @@ fn tables(config: &Config, section: &str) -> Tables {
         "readings" => vec![readings(&config.readings)],
         "sources" => config.sources.iter().map(source).collect(),
         "rules" => config.rules.iter().map(rule).chain(config.anomaly_rules.iter().map(anomaly_rule)).collect(),
-        "webhooks" => config.webhooks.iter().map(webhook).collect(),
+        "smtp" => vec![config.smtp.as_ref().map_or_else(|| none("smtp"), sinks::smtp)],
+        "slack" => vec![config.slack.as_ref().map_or_else(|| none("slack"), sinks::chat)],
+        "discord" => vec![config.discord.as_ref().map_or_else(|| none("discord"), sinks::chat)],
+        "webhooks" => config.webhooks.iter().map(sinks::webhook).collect(),
+        "bots" => config.bots.iter().map(sinks::bot).collect(),
+        "templates" => vec![sinks::templates(&config.templates)],
         "routes" => config.routes.iter().map(route).collect(),
         "messages" => vec![json!({ "on_unknown": config.messages.on_unknown })],
         "limits" => vec![limits(&config.limits)],
         "outbox" => vec![outbox(&config.outbox)],
-        "kafka" => vec![config.kafka.as_ref().map_or_else(no_kafka, kafka)],
+        "kafka" => vec![config.kafka.as_ref().map_or_else(|| none("kafka"), kafka)],
         "retention" => vec![retention(&config.retention)],
         "schedule" => vec![schedule(&config.schedule)],
         "monitor" => vec![monitor(&config.monitor)],
@@ -167,19 +174,6 @@ fn anomaly_rule(r: &AnomalyRule) -> Json {
     })
 }
 
-pub(super) fn webhook(c: &WebhookConfig) -> Json {
-    json!({
-        "name": c.name,
-        "url": c.url,
-        "timeout": format_duration(c.timeout),
-        "headers": c.headers,
-        "allow_link_local": c.allow_link_local,
-        "breaker_failures": c.breaker.failures_max,
-        "breaker_pause": format_duration(c.breaker.open_base),
-        "breaker_pause_max": format_duration(c.breaker.open_max),
-    })
-}
-
 fn route(c: &RouteConfig) -> Json {
     json!({
         "levels": c.levels,
@@ -225,9 +219,9 @@ pub(super) fn kafka(c: &KafkaConfig) -> Json {
     })
 }
 
-/// Without a relay none of its keys holds.
-fn no_kafka() -> Json {
-    let keys = super::keys::section("kafka").map_or(&[][..], |section| section.keys);
+/// Of a section that is off none of the keys holds.
+fn none(section: &str) -> Json {
+    let keys = super::keys::section(section).map_or(&[][..], |section| section.keys);
     let shown = keys.iter().filter(|key| !super::secrets::is_way(key.name));
     Json::Object(shown.map(|key| (key.name.to_owned(), Json::Null)).collect())
 }
@@ -293,7 +287,8 @@ mod tests {
 
     #[test]
     fn every_key_of_the_table_is_in_the_view_and_the_other_way_round() {
-        let text = "[[sources]]\nname = \"s\"\nurl = \"http://h\"\n[[webhooks]]\nname = \"w\"\nurl = \"http://h\"\n";
+        let text = "[[sources]]\nname = \"s\"\nurl = \"http://h\"\n[[webhooks]]\nname = \"w\"\nurl = \"http://h\"\n\
+                    [smtp]\nhost = \"h\"\nfrom = \"a@b.c\"\n[slack]\nurl = \"http://h\"\n[[bots]]\nname = \"b\"\nurl = \"http://h\"\n";
         for (section, tables) in values(&crate::config::parse(text).expect("no fault")) {
             let shown: Vec<&str> = tables[0].keys().map(String::as_str).collect();
             let known = |key: &&Key| !is_way(key.name);

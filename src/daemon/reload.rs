@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Daemon;
-use crate::{config, protocol::Reconfigure};
+use crate::{config, protocol::Reconfigure, sinks::templates::Templates};
 
 /// How often a full mailbox is tried before a reload is given up for that actor.
 const TRIES: u32 = 50;
@@ -39,6 +39,7 @@ impl Daemon {
         };
         let loaded = loaded.map_err(|error| vec![error.to_string()])?;
         let new = loaded.map_err(|faults| faults.0.iter().map(ToString::to_string).collect::<Vec<_>>())?.config;
+        Templates::load(&new.templates).map_err(|faults| faults.0.iter().map(ToString::to_string).collect::<Vec<_>>())?;
         let old = self.config.load_full();
         config::diff(&old, &new).map_err(|refused| refused.iter().map(ToString::to_string).collect::<Vec<_>>())?;
         if *old == new {

@@ -152,13 +152,9 @@ impl Outbox {
     /// Sinks that have a backlog and are gone from the configuration. Their deliveries are claimed to be handed to a person: nobody
     /// else would ever look at them.
     fn orphans(&self) -> Vec<(String, u32)> {
-        let config = self.config.load();
-        let gone = |name: &str| {
-            name != sinks::log::NAME
-                && name != relay::SINK
-                && !config.webhooks.iter().any(|webhook| webhook.name == name)
-                && !lock(&self.sinks).contains_key(name)
-        };
+        let known = sinks::known(&self.config.load());
+        let gone =
+            |name: &str| name != relay::SINK && !known.iter().any(|known| known == name) && !lock(&self.sinks).contains_key(name);
         let backlogs = self.counts().by_sink;
         backlogs.into_iter().filter(|(name, sink)| sink.backlog > 0 && gone(name)).map(|(name, _)| (name, ORPHANS_MAX)).collect()
     }

@@ -180,8 +180,7 @@ impl Outbox {
         let mut before = std::mem::take(&mut *ways);
         for sink in sinks.into_iter().chain(self.own_sinks.iter().cloned()) {
             let old = before.remove(sink.name());
-            let of_config = config.webhooks.iter().find(|webhook| webhook.name == sink.name()).map(|webhook| webhook.breaker);
-            let settings = of_config.unwrap_or(BreakerSettings::SINK);
+            let settings = config.sink(sink.name()).map_or(BreakerSettings::SINK, |sink| sink.settings.breaker);
             let fresh = || (Breaker::new(settings), Default::default(), false);
             let (mut breaker, in_flight, told) = old.map_or_else(fresh, |way| (way.breaker, way.in_flight, way.told));
             breaker.set(settings);
@@ -201,6 +200,11 @@ impl Outbox {
 
     pub(super) fn show_circuit(&self, sink: &str, state: CircuitState, cause: &str) {
         CircuitIs { party: sink, state, cause, now_us: self.clock.now_us() }.emit(&self.metrics);
+    }
+
+    /// Attempts on their way, by sink.
+    pub fn in_flight_by_sink(&self) -> HashMap<String, usize> {
+        lock(&self.sinks).iter().map(|(name, way)| (name.clone(), way.in_flight)).collect()
     }
 
     /// Attempts on their way or not written down yet.

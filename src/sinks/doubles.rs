@@ -1,10 +1,24 @@
-//! Sinks for tests: one that takes everything and remembers it, one that fails as it is told.
+//! Sinks for tests: one that takes everything and remembers it, one that fails as it is told; and a letter to give them.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::{BoxFuture, ready};
 
 use super::{Letter, SendError, Sent, Sink};
+
+/// A delivery with this payload, sent once before.
+pub fn letter(payload: &str) -> Letter {
+    Letter {
+        id: "0198c1a2-0000-7000-8000-000000000001".into(),
+        sink: "sink".into(),
+        recipient: String::new(),
+        subject: "alert".into(),
+        payload: payload.into(),
+        attempt: 2,
+        possible_repeat: true,
+        attachments: Vec::new(),
+    }
+}
 
 /// Takes everything.
 #[derive(Debug)]

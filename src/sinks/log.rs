@@ -1,9 +1,13 @@
-//! The sink that is always there: alerts as log lines, for whoever tails the log.
+//! The sink that is always there: alerts as log lines, for whoever tails the log. Of a message only its subject is logged: what people
+//! write to each other belongs into no log.
 
 use futures_util::future::{BoxFuture, ready};
-use serde::Deserialize;
 
-use super::{Letter, SendError, Sent, Sink};
+use super::{
+    Letter, SendError, Sent, Sink,
+    content::{Content, Event},
+    escape,
+};
 
 /// Writes one line an alert. It cannot fail.
 #[derive(Clone, Copy, Debug)]
@@ -12,16 +16,8 @@ pub struct LogSink;
 /// The name of [`LogSink`] in routes.
 pub const NAME: &str = "log";
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Notice {
-    /// `firing` or `resolved`.
-    #[serde(default)]
-    event: String,
-    title: String,
-    text: String,
-    level: String,
-}
+/// What of a sentence is logged, characters.
+const TEXT_MAX_CHARS: usize = 1_000;
 
 impl Sink for LogSink {
     fn name(&self) -> &str {
@@ -29,16 +25,22 @@ impl Sink for LogSink {
     }
 
     fn send<'a>(&'a self, letter: &'a Letter) -> BoxFuture<'a, Result<Sent, SendError>> {
-        let notice = serde_json::from_str::<Notice>(&letter.payload).ok();
-        let (title, text) = notice.as_ref().map_or(("delivery", &*letter.payload), |n| (n.title.as_str(), n.text.as_str()));
+        let content = Content::read(letter);
+        let title = escape::one_line(&content.title, escape::SUBJECT_MAX_CHARS);
         // That something is over is no trouble, whatever it was.
-        let level = match notice.as_ref().map(|notice| (notice.event.as_str(), notice.level.as_str())) {
-            Some(("resolved", _)) => log::Level::Info,
-            Some((_, "CRITICAL")) => log::Level::Error,
-            Some((_, "WARNING")) => log::Level::Warn,
+        let level = match (content.event, content.level.as_str()) {
+            (Event::Resolved, _) => log::Level::Info,
+            (_, "CRITICAL") => log::Level::Error,
+            (_, "WARNING") => log::Level::Warn,
             _ => log::Level::Info,
         };
-        log::log!(target: "belayd::alert", level, alertId = letter.subject.as_str(), deliveryId = letter.id.as_str(), text = text; "{title}");
+        if content.event == Event::Message {
+            log::info!(target: "belayd::alert", messageId = letter.subject.as_str(), deliveryId = letter.id.as_str(); "message: {title}");
+        } else {
+            let text = escape::cut(content.context["text"].as_str().unwrap_or_default(), TEXT_MAX_CHARS);
+            log::log!(target: "belayd::alert", level, alertId = letter.subject.as_str(), deliveryId = letter.id.as_str(), text = text.as_str();
+                "{title}");
+        }
         Box::pin(ready(Ok(Sent { answer: "logged".into() })))
     }
 }
@@ -46,21 +48,14 @@ impl Sink for LogSink {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sinks::doubles::letter;
 
     #[tokio::test]
     async fn anything_can_be_logged() {
-        for payload in [r#"{"title":"t","text":"x","level":"CRITICAL"}"#, "not json", ""] {
-            let letter = Letter {
-                id: "d".into(),
-                sink: NAME.into(),
-                recipient: String::new(),
-                subject: "a".into(),
-                payload: payload.into(),
-                attempt: 1,
-                possible_repeat: false,
-                attachments: Vec::new(),
-            };
-            assert!(LogSink.send(&letter).await.is_ok());
+        for payload in
+            [r#"{"title":"t","text":"x","level":"CRITICAL"}"#, r#"{"message":{"subject":"s","body":"b"}}"#, "not json", ""]
+        {
+            assert!(LogSink.send(&letter(payload)).await.is_ok());
         }
     }
 }

@@ -3,18 +3,27 @@
 //! In: one delivery at a time from the outbox. Out: what the receiver said, with a verdict: the sink classifies, the outbox
 //! decides. A sink keeps no state that a crash could lose.
 
+mod bot;
+pub mod content;
+mod discord;
 #[cfg(test)]
 pub mod doubles;
+mod escape;
+mod http;
 pub mod kafka;
 pub mod log;
+mod slack;
+pub mod smtp;
+pub mod templates;
 mod webhook;
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 
-pub use self::{log::LogSink, webhook::WebhookSink};
-use crate::config::Config;
+use self::templates::Templates;
+pub use self::{bot::BotSink, discord::DiscordSink, log::LogSink, slack::SlackSink, smtp::SmtpSink, webhook::WebhookSink};
+use crate::config::{Config, SinkSettings};
 
 /// The name of the daemon's own way from alerts to issues; no route and no message names it.
 pub const ISSUES: &str = "issues";
@@ -139,18 +148,50 @@ pub trait Sink: Send + Sync + fmt::Debug {
 
 /// The names of every sink that routes and messages can name.
 pub fn known(config: &Config) -> Vec<String> {
-    let webhooks = config.webhooks.iter().map(|webhook| webhook.name.clone());
-    std::iter::once(log::NAME.to_owned()).chain(webhooks).collect()
+    config.sinks().into_iter().map(|sink| sink.name.to_owned()).collect()
 }
 
 /// Whether deliveries to the sink of this name say to whom they go.
 pub fn takes_recipients(config: &Config, name: &str) -> bool {
-    build(config).iter().any(|sink| sink.name() == name && sink.takes_recipients())
+    config.sink(name).is_some_and(|sink| sink.kind.takes_recipients())
 }
 
-/// Every sink that the configuration asks for. A new kind of sink is one file and one line here.
+fn limits_of(settings: &SinkSettings) -> Limits {
+    Limits { concurrency: settings.concurrency, per_minute: settings.per_minute }
+}
+
+/// Every sink that the configuration asks for. A new kind of sink is one file, one line here and one in [`Config::sinks`].
 pub fn build(config: &Config) -> Vec<Arc<dyn Sink>> {
+    let texts = Arc::new(Templates::in_force(&config.templates));
     let mut sinks: Vec<Arc<dyn Sink>> = vec![Arc::new(LogSink)];
-    sinks.extend(config.webhooks.iter().map(|webhook| Arc::new(WebhookSink::new(webhook)) as Arc<dyn Sink>));
+    let mut add = |sink: Arc<dyn Sink>| sinks.push(sink);
+    config.smtp.iter().for_each(|smtp| add(Arc::new(SmtpSink::new(smtp, config.outbox.concurrency, texts.clone()))));
+    config.slack.iter().for_each(|slack| add(Arc::new(SlackSink::new(slack, texts.clone()))));
+    config.discord.iter().for_each(|discord| add(Arc::new(DiscordSink::new(discord, texts.clone()))));
+    config.webhooks.iter().for_each(|webhook| add(Arc::new(WebhookSink::new(webhook))));
+    config.bots.iter().for_each(|bot| add(Arc::new(BotSink::new(bot, texts.clone()))));
     sinks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_built_is_what_is_known_and_says_the_same_of_itself() {
+        let config = crate::config::parse(
+            "[smtp]\nhost = \"h\"\nfrom = \"a@b.c\"\nper_minute = 7\n[slack]\nurl = \"http://h/hunter2\"\n[discord]\nurl = \"http://h/hunter2\"\n\
+             concurrency = 2\n[[webhooks]]\nname = \"w\"\nurl = \"http://h/hunter2\"\n[[bots]]\nname = \"b\"\nurl = \"http://h/hunter2\"\n",
+        )
+        .expect("no fault");
+        let built = build(&config);
+        assert_eq!(built.iter().map(|sink| sink.name().to_owned()).collect::<Vec<_>>(), known(&config));
+        for sink in &built {
+            assert_eq!(sink.takes_recipients(), takes_recipients(&config, sink.name()), "{sink:?}");
+            assert!(!format!("{sink:?}").contains("hunter2"), "a URL may hold a secret: {sink:?}");
+        }
+        let limits: Vec<_> = built.iter().map(|sink| (sink.limits().concurrency, sink.limits().per_minute)).collect();
+        assert_eq!(limits, [(None, None), (None, Some(7)), (None, None), (Some(2), None), (None, None), (None, None)]);
+        assert!(!takes_recipients(&config, "nobody"));
+    }
 }

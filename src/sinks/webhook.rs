@@ -1,39 +1,48 @@
 //! The webhook sink: the delivery's JSON in a POST.
 //!
 //! Out: the payload with `Belayd-Delivery-Id` and `Idempotency-Key` (both the delivery's id, the same in every attempt), and
-//! `Belayd-Possible-Repeat: true` where an earlier attempt may have arrived. 2xx is sent; 429 and 5xx come again, honouring
-//! Retry-After; every other status is a rejection, redirects included, since a webhook that moved must be told to a person.
+//! `Belayd-Possible-Repeat: true` where an earlier attempt may have arrived; where the section has a secret, signed by Standard Webhooks:
+//! `webhook-id`, `webhook-timestamp`, `webhook-signature`. 2xx is sent; 429 and 5xx come again, honouring Retry-After; every other status is
+//! a rejection, redirects included.
 
 use std::{sync::Arc, time::Duration};
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use chrono::DateTime;
 use futures_util::future::BoxFuture;
-use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use hmac::{Hmac, KeyInit, Mac};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use sha2::Sha256;
 
-use super::{ErrorClass, Letter, SendError, Sent, Sink};
+use super::{ErrorClass, Letter, Limits, SendError, Sent, Sink, http, limits_of};
 use crate::{
-    config::WebhookConfig,
-    ingest::http_client::{ClientError, ClientPolicy, FailureKind, GuardedClient},
+    config::{SinkSettings, WebhookConfig, signing_key},
+    ingest::http_client::{Answer, ClientPolicy, GuardedClient},
 };
-
-/// Of the answer's body nothing is used; so much is read that the connection can be kept.
-const ANSWER_MAX_BYTES: usize = 16 * 1024;
-/// A receiver that asks for more patience than a day is asked again after one.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 3600);
 
 const DELIVERY_ID: HeaderName = HeaderName::from_static("belayd-delivery-id");
 const POSSIBLE_REPEAT: HeaderName = HeaderName::from_static("belayd-possible-repeat");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
+const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
+const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
 
 /// Posts to one URL.
-#[derive(Debug)]
 pub struct WebhookSink {
     name: String,
     /// Never logged: it may hold a secret.
     url: Arc<str>,
+    signer: Option<Signer>,
     timeout: Duration,
+    settings: SinkSettings,
     client: GuardedClient,
+}
+
+impl std::fmt::Debug for WebhookSink {
+    /// Without the URL.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WebhookSink").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 impl WebhookSink {
@@ -43,21 +52,28 @@ impl WebhookSink {
         Self {
             name: config.name.clone(),
             url: config.url.as_str().into(),
+            signer: config.secret.as_deref().and_then(Signer::new),
             timeout: config.timeout,
+            settings: config.settings.clone(),
             client: GuardedClient::new(policy),
         }
     }
 
     async fn post(&self, letter: &Letter) -> Result<Sent, SendError> {
-        let headers = headers(letter).ok_or_else(|| SendError {
+        let unfit = || SendError {
             class: ErrorClass::Reject,
             error_type: "invalid_id",
             message: format!("the delivery id {:?} cannot stand in a header", letter.id),
-        })?;
+        };
+        let mut headers = identity(letter).ok_or_else(unfit)?;
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let body = Bytes::copy_from_slice(letter.payload.as_bytes());
-        match self.client.post(&self.url, body, &headers, self.timeout, ANSWER_MAX_BYTES).await {
-            Ok(answer) => judge(answer.status, &answer.headers),
-            Err(error) => Err(classify(&error)),
+        if let Some(signer) = &self.signer {
+            signer.sign(&mut headers, &letter.id, chrono::Utc::now().timestamp(), &body).ok_or_else(unfit)?;
+        }
+        match self.client.post(&self.url, body, &headers, self.timeout, http::ANSWER_MAX_BYTES).await {
+            Ok(answer) => judge(&answer),
+            Err(error) => Err(http::unanswered(&error)),
         }
     }
 }
@@ -67,15 +83,19 @@ impl Sink for WebhookSink {
         &self.name
     }
 
+    fn limits(&self) -> Limits {
+        limits_of(&self.settings)
+    }
+
     fn send<'a>(&'a self, letter: &'a Letter) -> BoxFuture<'a, Result<Sent, SendError>> {
         Box::pin(self.post(letter))
     }
 }
 
-fn headers(letter: &Letter) -> Option<HeaderMap> {
+/// The headers by which a receiver tells repeats; none where the id cannot stand in one.
+pub(super) fn identity(letter: &Letter) -> Option<HeaderMap> {
     let id = HeaderValue::from_str(&letter.id).ok()?;
-    let mut headers = HeaderMap::with_capacity(4);
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let mut headers = HeaderMap::with_capacity(8);
     headers.insert(DELIVERY_ID, id.clone());
     headers.insert(IDEMPOTENCY_KEY, id);
     if letter.possible_repeat {
@@ -84,41 +104,34 @@ fn headers(letter: &Letter) -> Option<HeaderMap> {
     Some(headers)
 }
 
-fn judge(status: u16, headers: &HeaderMap) -> Result<Sent, SendError> {
-    let (class, error_type) = match status {
-        200..=299 => return Ok(Sent { answer: format!("HTTP {status}") }),
-        429 => (ErrorClass::Retry { after: retry_after(headers) }, "status_429"),
-        408 | 425 => (ErrorClass::Retry { after: retry_after(headers) }, "status_4xx"),
-        500..=599 => (ErrorClass::Retry { after: retry_after(headers) }, "status_5xx"),
-        300..=399 => (ErrorClass::Reject, "redirect"),
-        _ => (ErrorClass::Reject, "status_4xx"),
-    };
-    Err(SendError { class, error_type, message: format!("the receiver answered HTTP {status}") })
+/// Signs by Standard Webhooks, version 1: HMAC-SHA256 over id, time and body.
+struct Signer(Hmac<Sha256>);
+
+impl Signer {
+    fn new(secret: &str) -> Option<Self> {
+        Hmac::new_from_slice(&signing_key(secret)?).ok().map(Self)
+    }
+
+    fn sign(&self, headers: &mut HeaderMap, id: &str, at_s: i64, body: &[u8]) -> Option<()> {
+        let mut mac = self.0.clone();
+        mac.update(format!("{id}.{at_s}.").as_bytes());
+        mac.update(body);
+        let signature = format!("v1,{}", BASE64_STANDARD.encode(mac.finalize().into_bytes()));
+        headers.insert(WEBHOOK_ID, HeaderValue::from_str(id).ok()?);
+        headers.insert(WEBHOOK_TIMESTAMP, HeaderValue::from(at_s));
+        headers.insert(WEBHOOK_SIGNATURE, HeaderValue::from_str(&signature).ok()?);
+        Some(())
+    }
 }
 
-/// Retry-After as seconds, or as a date, which is taken relative to the receiver's own Date, so that no clock is compared.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    let wait = match text.parse::<u64>() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => {
-            let until = DateTime::parse_from_rfc2822(text).ok()?;
-            let now = DateTime::parse_from_rfc2822(headers.get(DATE)?.to_str().ok()?).ok()?;
-            (until - now).to_std().unwrap_or_default()
-        }
-    };
-    Some(wait.min(RETRY_AFTER_MAX))
-}
-
-fn classify(error: &ClientError) -> SendError {
-    let (class, error_type) = match error.kind {
-        FailureKind::Refused => (ErrorClass::Fatal, "refused"),
-        // Nothing was sent: as good as not tried.
-        FailureKind::Connect => (ErrorClass::Retry { after: None }, "connect"),
-        FailureKind::Timeout => (ErrorClass::Unknown, "timeout"),
-        FailureKind::Broken | FailureKind::TooLarge => (ErrorClass::Unknown, "broken"),
-    };
-    SendError { class, error_type, message: error.message.clone() }
+fn judge(answer: &Answer) -> Result<Sent, SendError> {
+    match answer.status {
+        200..=299 => Ok(Sent { answer: format!("HTTP {}", answer.status) }),
+        status => Err(SendError {
+            message: format!("the receiver answered HTTP {status}"),
+            ..http::refused(answer, http::refusal(status, &answer.headers))
+        }),
+    }
 }
 
 #[cfg(test)]

@@ -13,16 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::*;
 
 fn letter() -> Letter {
-    Letter {
-        id: "0198c1a2-0000-7000-8000-000000000001".into(),
-        sink: "hook".into(),
-        recipient: String::new(),
-        subject: "alert".into(),
-        payload: r#"{"title":"t"}"#.into(),
-        attempt: 2,
-        possible_repeat: true,
-        attachments: Vec::new(),
-    }
+    crate::sinks::doubles::letter(r#"{"title":"t"}"#)
 }
 
 fn sink(url: &str) -> WebhookSink {
@@ -32,7 +23,8 @@ fn sink(url: &str) -> WebhookSink {
         timeout: Duration::from_millis(400),
         headers: BTreeMap::from([("X-Key".to_owned(), "k".to_owned())]),
         allow_link_local: false,
-        breaker: crate::domain::breaker::BreakerSettings::SINK,
+        secret: None,
+        settings: SinkSettings::DEFAULT,
     })
 }
 
@@ -150,4 +142,18 @@ async fn a_connection_cut_after_the_body_leaves_the_outcome_unknown() {
 #[actix_web::test]
 async fn a_metadata_address_is_a_fault_of_the_configuration() {
     assert_eq!(class_of("http://169.254.169.254/latest").await, (ErrorClass::Fatal, "refused"));
+}
+
+#[test]
+fn a_signature_is_what_the_standard_says() {
+    // The example of the specification's reference implementation.
+    let signer = Signer::new("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").expect("a key");
+    let mut headers = HeaderMap::new();
+    let body = br#"{"test": 2432232314}"#;
+    signer.sign(&mut headers, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, body).expect("signed");
+    assert_eq!(headers["webhook-signature"], "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
+    assert_eq!(
+        (&headers["webhook-id"], &headers["webhook-timestamp"]),
+        (&"msg_p5jXN8AQM9LWM0D4loKWxJek".parse().expect("a header"), &"1614265330".parse().expect("a header"))
+    );
 }

@@ -23,7 +23,7 @@ fn the_printed_example_is_a_configuration_without_fault() {
     let check = belayd(dir.path(), &["check", "--connect"]);
     assert_eq!((check.status.code(), text(&check.stderr)), (Some(0), ""));
     let said = text(&check.stdout);
-    assert!(said.starts_with("OK: belayd.toml\n") && said.contains("0 sources, 2 rules, 0 webhooks, 1 route"), "{said}");
+    assert!(said.starts_with("OK: belayd.toml\n") && said.contains("0 sources, 2 rules, 1 sink, 1 route"), "{said}");
     assert!(!dir.path().join("belayd-data").exists(), "a check makes nothing");
 }
 

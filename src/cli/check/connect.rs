@@ -1,10 +1,11 @@
-//! Tries what the configuration names: the store by a ping, sources and webhooks by a bare connection, Kafka by a look at the topic.
-//! Nothing is sent to a webhook, and neither a database nor a topic is made.
+//! Tries what the configuration names: the store by a ping, mail by signing in, sources and other sinks by a bare
+//! connection, Kafka by a look at the topic. Nothing is sent to a sink, and neither a database nor a topic is made.
 
 use std::{
     fmt, fs, io,
     net::{SocketAddr, TcpStream, ToSocketAddrs},
     path::Path,
+    sync::Arc,
     time::Duration,
 };
 
@@ -12,9 +13,9 @@ use url::Url;
 
 use crate::{
     buffer::redis::{facts::Facts, link::Server},
-    config::{Config, KafkaConfig, RedisConfig, StoreConfig},
+    config::{Config, KafkaConfig, RedisConfig, SmtpConfig, StoreConfig},
     ingest::address::refuse_address,
-    sinks::kafka,
+    sinks::{SmtpSink, kafka, templates::Templates},
     store::Store,
 };
 
@@ -48,9 +49,20 @@ pub(super) fn try_all(config: &Config) -> Vec<Trial> {
         let outcome = try_url(&source.url, source.allow_link_local, source.timeout);
         trials.push(Trial { subject: format!("source \"{}\"", source.name), outcome });
     }
+    if let Some(smtp) = &config.smtp {
+        trials.push(Trial { subject: "smtp".to_owned(), outcome: try_smtp(config, smtp) });
+    }
+    for (name, chat) in [("slack", &config.slack), ("discord", &config.discord)] {
+        let tried = chat.iter().map(|chat| try_url(&chat.url, false, chat.timeout));
+        trials.extend(tried.map(|outcome| Trial { subject: name.to_owned(), outcome }));
+    }
     for hook in &config.webhooks {
         let outcome = try_url(&hook.url, hook.allow_link_local, hook.timeout);
         trials.push(Trial { subject: format!("webhook \"{}\"", hook.name), outcome });
+    }
+    for bot in &config.bots {
+        let outcome = try_url(&bot.url, bot.allow_link_local, bot.timeout);
+        trials.push(Trial { subject: format!("bot \"{}\"", bot.name), outcome });
     }
     if let Some(kafka) = &config.kafka {
         trials.push(Trial { subject: "kafka".to_owned(), outcome: try_kafka(kafka) });
@@ -66,6 +78,15 @@ fn try_kafka(config: &KafkaConfig) -> Result<String, String> {
         None if config.create_topic => Ok(format!("connected; topic \"{topic}\" is made at the first start")),
         None => Err(format!("topic \"{topic}\" is missing, and kafka.create_topic is false: create it, or allow it")),
     }
+}
+
+/// Connects and signs in as for a mail, and sends none.
+fn try_smtp(config: &Config, smtp: &SmtpConfig) -> Result<String, String> {
+    let texts = Arc::new(Templates::in_force(&config.templates));
+    let mut smtp = smtp.clone();
+    smtp.timeout = smtp.timeout.min(WAIT_MAX);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
+    runtime.block_on(SmtpSink::new(&smtp, 1, texts).probe())
 }
 
 fn try_store(config: &StoreConfig) -> Result<String, String> {

@@ -1,4 +1,4 @@
-//! Keys along the way of a reading: buffer, sources, rules, and the ways out.
+//! Keys along the way of a reading: buffer, sources, rules, routes, the outbox, the relay.
 
 use super::{
     Absent::{Example, Fault, Is},
@@ -103,16 +103,16 @@ pub(super) static READINGS: Section = Section {
     ],
 };
 
-const URL_FILE: Key =
+pub(super) const URL_FILE: Key =
     key("url_file", InputFile, Example(r#""secret-url""#), "File whose first line is the URL, instead of url.").live();
-const URL_CREDENTIAL: Key = key(
+pub(super) const URL_CREDENTIAL: Key = key(
     "url_credential",
     Credential,
     Example(r#""secret-url""#),
     "systemd credential (LoadCredential=) that holds the URL, instead of url.",
 )
 .live();
-const ALLOW_LINK_LOCAL: Key = key(
+pub(super) const ALLOW_LINK_LOCAL: Key = key(
     "allow_link_local",
     Bool,
     Is("false"),
@@ -232,42 +232,10 @@ level = "WARNING"
 const ANY: Kind = Float(f64::MIN, f64::MAX);
 const LEVELS: [&str; 3] = ["INFO", "WARNING", "CRITICAL"];
 
-pub(super) static WEBHOOKS: Section = Section {
-    name: "webhooks",
-    most: 100,
-    doc: "Receivers of alerts by HTTP POST.",
-    restart: "",
-    default_entries: "",
-    keys: &[
-        key("name", Name, Fault(r#""on-call""#), "Unique among the sinks; routes name it.").live(),
-        key(
-            "url",
-            HttpUrl,
-            Example(r#""https://example.org/hook""#),
-            "Where the POST goes; url, url_file or url_credential must be given.",
-        )
-        .live(),
-        URL_FILE,
-        URL_CREDENTIAL,
-        key("timeout", Duration("10ms", "10m"), Is(r#""10s""#), "For one whole answer.").live(),
-        key(
-            "headers",
-            Headers,
-            Example(r#"{ Authorization = "Bearer …" }"#),
-            "Extra request headers; their values are never shown.",
-        )
-        .live(),
-        ALLOW_LINK_LOCAL,
-        breaker_failures("5").live(),
-        breaker_pause(r#""1s""#).live(),
-        breaker_pause_max(r#""30s""#).live(),
-    ],
-};
-
 pub(super) static ROUTES: Section = Section {
     name: "routes",
     most: 1_000,
-    doc: "Which alert goes where. An alert goes to the sinks of every route that matches it; what a route leaves out matches everything. Where no [[routes]] is given at all, every alert goes to the log and to every webhook.",
+    doc: "Which alert goes where. An alert goes to the sinks of every route that matches it; what a route leaves out matches everything. Where no [[routes]] is given at all, every alert goes to every sink, to mail only where smtp.to says whom.",
     restart: "",
     default_entries: "",
     keys: &[
@@ -282,9 +250,14 @@ pub(super) static ROUTES: Section = Section {
         .live(),
         key("names", Names, Example(r#"["overheat"]"#), "Names of rules or system conditions that match.").or("name").live(),
         key("subjects", Names, Example(r#"["engine-1"]"#), "Engine ids or parts of the system that match.").or("subject").live(),
-        key("sinks", Names, Fault(r#"["log", "on-call"]"#), "Where matching alerts go: \"log\", or names of webhooks.")
-            .or("sink")
-            .live(),
+        key(
+            "sinks",
+            Names,
+            Fault(r#"["log", "on-call"]"#),
+            "Where matching alerts go: \"log\", \"smtp\", \"slack\", \"discord\", or names of webhooks and bots.",
+        )
+        .or("sink")
+        .live(),
         key(
             "on_unknown",
             Word(&["resend", "review"]),

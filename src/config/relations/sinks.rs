@@ -1,0 +1,155 @@
+//! What must hold between the ways out, and between them and routes.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use super::{meant, text};
+use crate::config::{
+    model::Config,
+    resolve::{Entry, Report, Resolved},
+    sinks::LOG_SINK,
+    texts::nearest,
+    value::{Value, Wrong},
+};
+
+/// The name under which readings are relayed: nobody routes there, and nobody else may be called so.
+const KAFKA_SINK: &str = "kafka";
+/// Sinks of which there is one, with the key that switches each on and an example of it.
+const SINGLE: [(&str, &str, &str); 3] = [
+    ("smtp", "host", r#"host = "mail.example.org""#),
+    ("slack", "url", r#"url_file = "slack-url""#),
+    ("discord", "url", r#"url_file = "discord-url""#),
+];
+/// Lists of sinks that have a name of their own.
+const NAMED: [&str; 2] = ["webhooks", "bots"];
+
+/// A sink as written: its name and its table.
+type Written<'a> = (&'a str, &'a Entry);
+
+/// Checks everything about sinks that more than one key decides.
+pub(super) fn check(resolved: &Resolved, report: &mut Report) {
+    names(resolved, report);
+    for (section, key, example) in SINGLE {
+        let Some(entry) = resolved.one(section) else { continue };
+        if entry.value(key).is_none()
+            && !entry.wrong.contains(&key)
+            && let Some(other) = meant(entry)
+        {
+            let wrong = Wrong::hint(format!("is missing, and {other} is given"), format!("add for example: {example}"));
+            report.add(&entry.place, entry.key_path(key), wrong);
+        }
+    }
+    if let Some(smtp) = resolved.one("smtp") {
+        mail(smtp, report);
+    }
+    let written = written(resolved);
+    routes(resolved, &written, report);
+    fallbacks(&written, report);
+}
+
+/// Sinks that are on, beside the log.
+fn written(resolved: &Resolved) -> Vec<Written<'_>> {
+    let single = SINGLE.into_iter().filter_map(|(section, key, _)| {
+        let entry = resolved.one(section)?;
+        entry.value(key).is_some().then_some((section, entry))
+    });
+    let named = NAMED.into_iter().flat_map(|section| resolved.entries(section));
+    single.chain(named.filter_map(|entry| Some((text(entry, "name")?, entry)))).collect()
+}
+
+fn names(resolved: &Resolved, report: &mut Report) {
+    let own: Vec<&str> = [LOG_SINK, KAFKA_SINK].into_iter().chain(SINGLE.map(|(section, ..)| section)).collect();
+    let mut seen = BTreeSet::new();
+    for entry in NAMED.into_iter().flat_map(|section| resolved.entries(section)) {
+        let Some(name) = text(entry, "name") else { continue };
+        let (message, hint) = if own.contains(&name) {
+            (format!("\"{name}\" is the name of belayd's own sink"), "choose another")
+        } else if !seen.insert(name) {
+            (format!("\"{name}\" names another sink already"), "give each a name of its own")
+        } else {
+            continue;
+        };
+        report.add(entry.place_of("name"), entry.key_path("name"), Wrong::hint(message, hint));
+    }
+}
+
+fn mail(smtp: &Entry, report: &mut Report) {
+    let Some(host) = text(smtp, "host") else { return };
+    let mut wrong = |key: &str, wrong: Wrong| report.add(smtp.place_of(key), smtp.key_path(key), wrong);
+    if smtp.value("from").is_none() && !smtp.wrong.contains(&"from") {
+        wrong("from", Wrong::hint("is missing", r#"add for example: from = "belayd <belayd@example.org>""#));
+    }
+    let (user, password) = (smtp.value("username").is_some(), smtp.value("password").is_some());
+    if user != password {
+        let (has, lacks) = if user { ("username", "password") } else { ("password", "username") };
+        let add = if user { "add password_file" } else { "add username" };
+        wrong(has, Wrong::hint(format!("is given without {lacks}"), add));
+    }
+    let here = host == "localhost" || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    if text(smtp, "tls") == Some("none") && password && !here {
+        let message = "the password would cross the network in the clear";
+        wrong("tls", Wrong::hint(message, "use starttls or tls, or sign in with no password"));
+    }
+}
+
+fn routes(resolved: &Resolved, written: &[Written<'_>], report: &mut Report) {
+    let known: Vec<&str> = std::iter::once(LOG_SINK).chain(written.iter().map(|(name, _)| *name)).collect();
+    for route in resolved.entries("routes") {
+        let Some(Value::Texts(sinks)) = route.value("sinks") else { continue };
+        if sinks.is_empty() {
+            report.add(
+                route.place_of("sinks"),
+                route.key_path("sinks"),
+                Wrong::hint("is empty", "name a sink, for example \"log\""),
+            );
+        }
+        for sink in sinks.iter().filter(|sink| !known.contains(&sink.as_str())) {
+            report.add(route.place_of("sinks"), route.key_path("sinks"), unknown(sink, &known));
+        }
+    }
+}
+
+fn unknown(sink: &str, known: &[&str]) -> Wrong {
+    let single = SINGLE.into_iter().find(|(section, ..)| *section == sink);
+    let hint = match (single, nearest(sink, known.iter().copied())) {
+        (Some((section, _, example)), _) => format!("switch it on: [{section}] with {example}"),
+        (None, Some(near)) => format!("did you mean \"{near}\"?"),
+        (None, None) => format!("known are: {}", known.join(", ")),
+    };
+    Wrong::hint(format!("there is no sink \"{sink}\""), hint)
+}
+
+/// A fallback is another sink, and going from one to the next comes to an end.
+fn fallbacks(written: &[Written<'_>], report: &mut Report) {
+    let known: Vec<&str> = std::iter::once(LOG_SINK).chain(written.iter().map(|(name, _)| *name)).collect();
+    let of = |name: &str| written.iter().find(|(known, _)| *known == name).and_then(|(_, entry)| text(entry, "fallback"));
+    for (name, entry) in written {
+        let Some(first) = text(entry, "fallback") else { continue };
+        let mut add = |wrong| report.add(entry.place_of("fallback"), entry.key_path("fallback"), wrong);
+        if !known.contains(&first) {
+            add(unknown(first, &known));
+            continue;
+        }
+        // As many steps as there are sinks lead round a circle, or to an end.
+        let (mut path, mut at) = (vec![*name], first);
+        while at != *name && path.len() <= known.len() {
+            path.push(at);
+            match of(at) {
+                Some(next) => at = next,
+                None => break,
+            }
+        }
+        if at == *name {
+            path.push(at);
+            add(Wrong::hint(format!("goes round in a circle: {}", path.join(", ")), "let one of them end at \"log\", or nowhere"));
+        }
+    }
+}
+
+/// What is allowed and yet probably not meant.
+pub(super) fn notes(config: &Config) -> Vec<String> {
+    let routed: BTreeSet<&str> = config.routes.iter().flat_map(|route| &route.sinks).map(String::as_str).collect();
+    let fallbacks: BTreeSet<&str> = config.sinks().iter().filter_map(|sink| sink.settings.fallback.as_deref()).collect();
+    let lonely = |name: &str| name != LOG_SINK && !routed.contains(name) && !fallbacks.contains(name);
+    let sinks = config.sinks().into_iter().filter(|sink| lonely(sink.name));
+    sinks.map(|sink| format!("{} \"{}\" is named by no route: no alert goes there", sink.kind.as_str(), sink.name)).collect()
+}

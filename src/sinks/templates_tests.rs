@@ -1,0 +1,120 @@
+//! Templates: what is built in, what a user puts before it, and what is refused.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::sinks::doubles::letter;
+
+fn config(lang: &str, files: &[(&str, &str)]) -> TemplatesConfig {
+    let files: BTreeMap<_, _> = files.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
+    TemplatesConfig { lang: lang.into(), dir: Some("texts".into()), files }
+}
+
+fn faults(files: &[(&str, &str)]) -> Vec<String> {
+    Templates::load(&config("en", files)).expect_err("refused").0.iter().map(ToString::to_string).collect()
+}
+
+const EVIL: &str = r#"{"event":"firing","title":"t","level":"CRITICAL","name":"{{ 7 * 7 }}","subject":"<script>alert(1)</script>","text":"\"'&<b>","id":"{% raw %}","value":1}"#;
+
+#[test]
+fn every_built_in_text_says_something_in_both_languages() {
+    for lang in ["en", "ko"] {
+        let samples = Templates::load(&config(lang, &[])).expect("no fault").samples();
+        assert_eq!(samples.len(), Event::ALL.len() * Part::ALL.len());
+        for sample in &samples {
+            assert!(!sample.text.is_empty() && sample.source == "built in", "{lang} {}", sample.name);
+            assert!(!sample.text.contains("none") && !sample.text.contains("{{"), "{lang} {}: {}", sample.name, sample.text);
+        }
+        let subject = |name: &str| samples.iter().find(|sample| sample.name == name).map(|sample| sample.text.as_str());
+        let expected = if lang == "en" { "[CRITICAL] overheat engine-1: resolved" } else { "[심각] overheat engine-1 해소" };
+        assert_eq!(subject("resolved.subject"), Some(expected));
+    }
+}
+
+#[test]
+fn what_people_wrote_is_never_run_and_never_markup() {
+    for lang in ["en", "ko"] {
+        let templates = Templates::load(&config(lang, &[])).expect("no fault");
+        let content = Content::read(&letter(EVIL));
+        let html = templates.render(&content, Part::Html);
+        assert!(
+            html.contains("{{ 7 * 7 }}") && !html.contains("<script") && !html.contains("<b>\"") && html.contains("&lt;script&gt;"),
+            "{html}"
+        );
+        assert!(html.contains("&quot;&#x27;&amp;&lt;b&gt;"), "{html}");
+        let text = templates.render(&content, Part::Text);
+        assert!(text.contains("<script>alert(1)</script>") && text.contains("{% raw %}"), "{text}");
+        assert!(!templates.render(&content, Part::Slack).contains("<b>"));
+        assert!(templates.render(&content, Part::Discord).contains("\\<b\\>"));
+    }
+    let templates = Templates::load(&config("en", &[])).expect("no fault");
+    let message = Content::read(&letter(r#"{"message":{"subject":"a\r\nBcc: x","body":"<img src=x onerror=y>"}}"#));
+    assert_eq!(templates.render(&message, Part::Subject), "a Bcc: x");
+    assert!(templates.render(&message, Part::Html).contains("&lt;img"));
+    let written = Content::read(&letter(r#"{"message":{"subject":"a","body":"b","html":"<b>meant</b>"}}"#));
+    assert_eq!(templates.render(&written, Part::Html), "<b>meant</b>");
+}
+
+#[test]
+fn a_users_text_goes_before_the_built_in_one_and_the_narrower_one_before_the_wider() {
+    let files = [
+        ("alert.subject.jinja", "{{ name }}!\n"),
+        ("resolved.subject.jinja", "over: {{ name }}"),
+        ("alert.html.jinja", "<i>{{ subject }}</i>"),
+    ];
+    let templates = Templates::load(&config("en", &files)).expect("no fault");
+    let content = |event: &str| Content::read(&letter(&EVIL.replace("firing", event)));
+    assert_eq!(templates.render(&content("firing"), Part::Subject), "{{ 7 * 7 }}!");
+    assert_eq!(templates.render(&content("resolved"), Part::Subject), "over: {{ 7 * 7 }}");
+    assert_eq!(templates.render(&content("repeat"), Part::Html), "<i>&lt;script&gt;alert(1)&lt;&#x2f;script&gt;</i>");
+    let source = |name: &str| templates.samples().into_iter().find(|sample| sample.name == name).map(|sample| sample.source);
+    assert_eq!(source("resolved.subject").as_deref(), Some("resolved.subject.jinja"));
+    assert_eq!(source("firing.subject").as_deref(), Some("alert.subject.jinja"));
+    assert_eq!(source("firing.text").as_deref(), Some("built in"));
+}
+
+#[test]
+fn a_broken_text_is_told_with_file_and_line() {
+    let told = faults(&[("alert.text.jinja", "one\n{% if %}\n")]);
+    assert!(told[0].starts_with("texts/alert.text.jinja:2:1: syntax error: "), "{told:?}");
+    let told = faults(&[("alert.text.jinja", "\n\n{{ nmae }}")]);
+    assert!(told[0].starts_with("texts/alert.text.jinja:3:1: undefined value") && told[0].contains("docs/SINKS.md"), "{told:?}");
+    let told = faults(&[("alarm.text.jinja", "x"), ("alert.txt.jinja", "x")]);
+    assert!(
+        told.len() == 2
+            && told[0].starts_with("texts/alarm.text.jinja: no text has this name; the names are EVENT.PART.jinja: firing.subject"),
+        "{told:?}"
+    );
+    let told =
+        faults(&[("digest.text.jinja", "{% for a in range(9000) %}{% for b in range(9000) %}{{ a }}{% endfor %}{% endfor %}")]);
+    assert!(told[0].contains("engine ran out of fuel"), "{told:?}");
+    let told = faults(&[("message.text.jinja", "{{ 'x' * 9000000 }}")]);
+    assert!(told.len() == 1, "{told:?}");
+}
+
+#[test]
+fn a_text_that_fails_on_a_real_delivery_gives_way_to_the_built_in_one() {
+    let templates = Templates::load(&config("en", &[("alert.text.jinja", "{{ 10 // (count or 1) }}")])).expect("good on samples");
+    let odd = Content::read(&letter(&EVIL.replace("\"value\":1", "\"value\":1,\"count\":\"many\"")));
+    assert!(
+        templates.render(&odd, Part::Text).starts_with("CRITICAL: {{ 7 * 7 }} on <script>"),
+        "{}",
+        templates.render(&odd, Part::Text)
+    );
+}
+
+#[test]
+fn a_digest_of_the_largest_size_is_rendered_whole() {
+    let templates = Templates::load(&config("ko", &[])).expect("no fault");
+    let one = r#"{"event":"firing","level":"WARNING","name":"n","subject":"engine-1","text":"x"}"#;
+    let payload = format!(
+        r#"{{"event":"digest","title":"t","level":"WARNING","count":9999,"firing":9990,"resolved":9,"alerts":[{}]}}"#,
+        [one; 50].join(",")
+    );
+    let content = Content::read(&letter(&payload));
+    for part in Part::ALL {
+        let text = templates.render(&content, part);
+        assert!(part == Part::Subject || text.matches("engine-1").count() == 50, "{part:?}: {text}");
+    }
+    assert!(templates.render(&content, Part::Text).contains("모든 경보는 화면에서"));
+}
