@@ -24,6 +24,7 @@ pub mod migrate;
 pub mod run;
 pub mod send;
 pub mod simulate;
+pub mod sinks;
 pub mod status;
 pub mod tail;
 pub mod token;
@@ -132,6 +133,8 @@ pub enum Command {
     Send(send::SendArgs),
     /// Readings and deliveries that wait for a person
     Failures(failures::FailuresArgs),
+    /// The ways out: how they are, and a test
+    Sinks(sinks::SinksArgs),
     /// Tokens for people and senders
     Token(token::TokenArgs),
     /// The schema of the store
@@ -157,6 +160,7 @@ pub fn main() -> ExitCode {
         Command::Tail(args) => tail::execute(args, &cli.global),
         Command::Send(args) => send::execute(args, &cli.global),
         Command::Failures(args) => failures::execute(args, &cli.global),
+        Command::Sinks(args) => sinks::execute(args, &cli.global),
         Command::Token(args) => token::execute(args, &cli.global),
         Command::Migrate(args) => migrate::execute(args, &cli.global),
         Command::Journal(args) => journal::execute(args, &cli.global),

@@ -227,6 +227,7 @@ pub(super) fn view_outbox(outbox: &Outbox, relay: Option<&Relay>) -> OutboxView 
     let waiting_us = counts.oldest_waiting_at_us.map_or(0, |due_us| SystemClock.now_us() - due_us);
     let kafka = relay.map(|relay| (store::relay::SINK.to_owned(), relay.circuit()));
     let circuits = outbox.circuits().into_iter().chain(kafka);
+    let in_flight = outbox.in_flight_by_sink();
     let backlog = |name: &String| counts.by_sink.get(name).map_or(0, |sink| sink.backlog);
     OutboxView {
         scheduled: of(DeliveryState::Scheduled),
@@ -239,7 +240,14 @@ pub(super) fn view_outbox(outbox: &Outbox, relay: Option<&Relay>) -> OutboxView 
         sent_total: outbox.sent_total(),
         oldest_age_s: oldest_us.max(0) as f64 / 1e6,
         oldest_waiting_s: waiting_us.max(0) as f64 / 1e6,
-        sinks: circuits.map(|(name, state)| SinkView { backlog: backlog(&name), state: state.as_str(), name }).collect(),
+        sinks: circuits
+            .map(|(name, state)| SinkView {
+                backlog: backlog(&name),
+                in_flight: in_flight.get(&name).copied().unwrap_or(0),
+                state: state.as_str(),
+                name,
+            })
+            .collect(),
     }
 }
 

@@ -270,6 +270,8 @@ pub struct SinkView {
     pub state: &'static str,
     /// Due or in the works.
     pub backlog: u64,
+    /// Being sent.
+    pub in_flight: usize,
 }
 
 /// One actor.

@@ -43,13 +43,15 @@ use super::{
         admin::logs::tail, admin::logs::set_level, admin::tokens::list, admin::tokens::create, admin::tokens::revoke,
         admin::failures::list, admin::failures::causes, admin::failures::show, admin::failures::decide::retry,
         admin::failures::decide::discard, admin::failures::decide::mark_sent, admin::failures::many::redrive,
+        admin::sinks::list, admin::sinks::test,
         health::healthz, health::readyz, health::metrics,
         document, readable,
         session::page, session::form, session::sign_in, session::sign_out, stream::snapshot, stream::state, asset
     ),
     tags(
         (name = "readings", description = "In and out"), (name = "alerts", description = "What rules and the daemon raise"), (name = "issues", description = "What people work on"), (name = "messages", description = "To people"),
-        (name = "failures", description = "What waits for a person"), (name = "admin", description = "The daemon itself"),
+        (name = "failures", description = "What waits for a person"), (name = "sinks", description = "The ways out"),
+        (name = "admin", description = "The daemon itself"),
         (name = "health", description = "For probes and Prometheus"), (name = "page", description = "For browsers")
     )
 )]

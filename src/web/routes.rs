@@ -7,7 +7,7 @@ use actix_web::{
 };
 
 use super::{
-    admin::{actors, duties, failures, logs, look, tokens},
+    admin::{actors, duties, failures, logs, look, sinks, tokens},
     alerts,
     error::{ApiError, ErrorCode},
     health, issues, messages, openapi, push, query, session, stream,
@@ -91,6 +91,8 @@ pub const ROUTES: &[RouteSpec] = routes! {
     OPERATOR GET    "/admin/buffer" => look::buffer;
     OPERATOR GET    "/admin/outbox" => look::outbox;
     OPERATOR GET    "/admin/instances" => look::instances;
+    OPERATOR GET    "/admin/sinks" => sinks::list;
+    OPERATOR POST   "/admin/sinks/{name}/test" => sinks::test;
     OPERATOR GET    "/admin/audit" => look::audit_rows;
     OPERATOR GET    "/admin/config" => look::config;
     OPERATOR GET    "/admin/logs" => logs::tail;

@@ -6,6 +6,7 @@ pub mod duties;
 pub mod failures;
 pub mod logs;
 pub mod look;
+pub mod sinks;
 pub mod tokens;
 
 use serde::Deserialize;
