@@ -86,7 +86,7 @@ fn run(args: &DemoArgs) -> Result<ExitCode, Failure> {
     let simulator = serve::start(Origin::Model(fleet), FREE_PORT, notice).map_err(failed("the simulator"))?;
     let (catcher, inbox) = catcher::start().map_err(failed("the catcher"))?;
     let listen = args.listen.unwrap_or_else(free_or_default);
-    let config = demo_config(&dir, listen, simulator.addr(), catcher.addr())
+    let config = demo_config(&dir, listen, simulator.addr(), &Receivers { http: catcher.http(), mail: catcher.mail() })
         .map_err(|faults| Failure { code: exit::CONFIG, text: faults.to_string() })?;
     let logging = logging::init(&config.log).map_err(failed("the log"))?;
     let look = Arc::new(move || inbox.items().into_iter().map(InboxItem::from).collect());
@@ -98,7 +98,7 @@ fn run(args: &DemoArgs) -> Result<ExitCode, Failure> {
         Ok(daemon.wait().await)
     });
     simulator.stop();
-    catcher.stop();
+    drop(catcher);
     if let Some(temporary) = temporary {
         temporary.close().map_err(failed("the temporary directory"))?;
     }
@@ -115,19 +115,32 @@ fn free_or_default() -> SocketAddr {
     if TcpListener::bind(LISTEN).is_ok() { LISTEN } else { FREE_PORT }
 }
 
+/// Where the catcher takes what.
+struct Receivers {
+    http: SocketAddr,
+    mail: SocketAddr,
+}
+
 /// The demo's configuration goes the same way as a file, so that it is checked like one.
-fn demo_config(dir: &Path, listen: SocketAddr, simulator: SocketAddr, catcher: SocketAddr) -> Result<Config, config::Faults> {
+fn demo_config(dir: &Path, listen: SocketAddr, simulator: SocketAddr, catcher: &Receivers) -> Result<Config, config::Faults> {
     let quoted = |text: String| toml::Value::String(text).to_string();
     let store = quoted(format!("sqlite://{}", dir.join("belayd.db").display()));
     let data = quoted(dir.join("belayd-data").display().to_string());
     let host = quoted(listen.ip().to_string());
     let source = serve::config_snippet(simulator);
+    let Receivers { http, mail } = catcher;
     config::parse(&format!(
         "[server]\nlisten = \"{listen}\"\ndata_dir = {data}\nhosts = [\"localhost\", \"127.0.0.1\", {host}]\n\
          [store]\nurl = {store}\n\
          [log]\nlevel = \"warn,belayd=info\"\n\
          {source}\
-         [[webhooks]]\nname = \"catcher\"\nurl = \"http://{catcher}/webhook\"\n"
+         [smtp]\nhost = \"{}\"\nport = {}\ntls = \"none\"\nfrom = \"belayd demo <belayd@demo.localhost>\"\nto = \"you@demo.localhost\"\n\
+         [slack]\nurl = \"http://{http}/slack\"\n\
+         [discord]\nurl = \"http://{http}/discord\"\n\
+         [[bots]]\nname = \"bot\"\nurl = \"http://{http}/bot\"\nroom = \"demo\"\n\
+         [[webhooks]]\nname = \"catcher\"\nurl = \"http://{http}/webhook\"\n",
+        mail.ip(),
+        mail.port(),
     ))
 }
 
@@ -157,6 +170,8 @@ impl From<catcher::Caught> for InboxItem {
 mod tests {
     use super::*;
 
+    const RECEIVERS: Receivers = Receivers { http: FREE_PORT, mail: LISTEN };
+
     fn address(port: u16) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::LOCALHOST, port))
     }
@@ -164,20 +179,20 @@ mod tests {
     #[test]
     fn the_demos_configuration_is_without_fault_whatever_its_directory() {
         for dir in ["/var/lib/demo", "/a b/\"quoted\"\\é"] {
-            let config = demo_config(Path::new(dir), address(0), address(1), address(2)).expect("a configuration");
+            let config = demo_config(Path::new(dir), address(0), address(1), &RECEIVERS).expect("a configuration");
             assert_eq!(config.server.data_dir, Path::new(dir).join("belayd-data"));
             assert_eq!(config.store.url, format!("sqlite://{dir}/belayd.db"));
             assert_eq!((config.sources.len(), config.webhooks.len()), (1, 1));
             assert!(config.sources[0].url.ends_with("/api/engines?after={after}"));
             assert!(config.rules.iter().any(|rule| rule.metric == "temperature" && rule.threshold == 350.0));
-            assert!(config.routes.iter().any(|route| route.sinks.iter().any(|sink| sink == "catcher")));
+            assert_eq!(config.routes[0].sinks, ["log", "smtp", "slack", "discord", "catcher", "bot"], "each way is shown");
         }
     }
 
     #[test]
     fn the_demo_does_not_listen_beyond_loopback() {
         let beyond = SocketAddr::from(([0, 0, 0, 0], 7070));
-        assert!(demo_config(Path::new("/d"), beyond, address(1), address(2)).is_err());
+        assert!(demo_config(Path::new("/d"), beyond, address(1), &RECEIVERS).is_err());
     }
 
     #[test]
