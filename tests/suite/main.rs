@@ -29,6 +29,7 @@ mod relay;
 mod restored;
 mod retention;
 mod simulate;
+mod sinks;
 mod store;
 mod triple;
 #[cfg(feature = "fault-injection")]

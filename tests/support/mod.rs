@@ -3,12 +3,14 @@
 pub mod client;
 pub mod daemon;
 pub mod kafka;
+pub mod mail;
 pub mod ports;
 pub mod postgres;
 pub mod proxy;
 pub mod reader;
 pub mod redis;
 pub mod rows;
+pub mod web_receiver;
 
 /// Says what is not tried here, and why, past the test harness, which would swallow the words of a test that passes.
 pub fn left_out(what: &str) {

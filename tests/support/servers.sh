@@ -120,6 +120,17 @@ get_kafka() {
         -DoutputDirectory="$work/kafka-jars" >"$work/mvn.log" 2>&1 || { tail -20 "$work/mvn.log"; return 1; }
     mkdir -p "$BELAYD_TEST_KAFKA" && mv "$work"/kafka-jars/*.jar "$BELAYD_TEST_KAFKA"/
 }
+# --- mail ----------------------------------------------------------------------------------------------------------------------
+# A Python with aiosmtpd, where there is none yet; sets BELAYD_TEST_MAIL.
+get_mail() {
+    BELAYD_TEST_MAIL=${BELAYD_TEST_MAIL:-${XDG_CACHE_HOME:-$HOME/.cache}/belayd-tests/mail}
+    export BELAYD_TEST_MAIL
+    "$BELAYD_TEST_MAIL/bin/python" -c 'import aiosmtpd' 2>/dev/null && return 0
+    say "making a Python with a mail server in $BELAYD_TEST_MAIL"
+    python3 -m venv --clear "$BELAYD_TEST_MAIL" 2>/dev/null || return 1
+    "$BELAYD_TEST_MAIL/bin/pip" install -q -r "$(dirname "${BASH_SOURCE[0]}")/mail/requirements.txt" 2>/dev/null
+}
+
 kafka_java() {
     exec "${launcher[@]}" java "$1" -Xshare:auto -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Dorg.slf4j.simpleLogger.defaultLogLevel=warn \
         -cp "$BELAYD_TEST_KAFKA/*" "${@:2}"
