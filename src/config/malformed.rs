@@ -431,6 +431,10 @@ fn sinks_are_held_to_what_they_need() {
         with("tls = \"none\"\nusername = \"u\"\npassword = \"hunter2\"\n"),
         "belayd.toml:4:7: smtp.tls: the password would cross the network in the clear; use starttls or tls, or sign in with no password"
     );
+    assert_eq!(
+        with("[[routes]]\nsinks = [\"log\", \"smtp\"]\n"),
+        "belayd.toml:5:9: routes[0].sinks: names smtp, and nobody to write to; add for example to [smtp]: to = \"ops@example.org\""
+    );
     let circle = "[slack]\nurl = \"http://h\"\nfallback = \"hook\"\n[[webhooks]]\nname = \"hook\"\nurl = \"http://h\"\nfallback = \"smtp\"\n";
     let told = with(&format!("fallback = \"slack\"\n{circle}"));
     assert_eq!(told.lines().count(), 3, "each of the circle is told: {told}");

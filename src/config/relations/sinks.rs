@@ -105,6 +105,14 @@ fn routes(resolved: &Resolved, written: &[Written<'_>], report: &mut Report) {
         for sink in sinks.iter().filter(|sink| !known.contains(&sink.as_str())) {
             report.add(route.place_of("sinks"), route.key_path("sinks"), unknown(sink, &known));
         }
+        let nobody = |smtp: &Entry| smtp.value("to").is_none() && !smtp.wrong.contains(&"to");
+        if sinks.iter().any(|sink| sink == "smtp")
+            && !route.is_given("recipients")
+            && written.iter().any(|(name, smtp)| *name == "smtp" && nobody(smtp))
+        {
+            let wrong = Wrong::hint("names smtp, and nobody to write to", "add for example to [smtp]: to = \"ops@example.org\"");
+            report.add(route.place_of("sinks"), route.key_path("sinks"), wrong);
+        }
     }
 }
 
