@@ -56,9 +56,9 @@ pub(super) static SMTP: Section = Section {
         key("hello", Host, Example(r#""belayd.example.org""#), "How belayd calls itself to the server. Left out: the name of this host.").live(),
         key(
             "timeout",
-            Duration("100ms", "90s"),
+            Duration("100ms", "45s"),
             Is(r#""30s""#),
-            "For each step: connecting and signing in; naming sender and recipient; the mail and the server's word on it.",
+            "For each step: connecting and signing in; each command; the mail and the server's word on it.",
         )
         .live(),
         CONCURRENCY,
