@@ -73,6 +73,7 @@ pub(crate) fn run(rule: &AnomalyRule) {
         clear: None,
         for_us: 0,
         level: Level::Critical,
+        labels: Default::default(),
     };
     let thresholds = [threshold("overheat", "temperature", 350.0), threshold("overspeed", "rpm", 8_000.0)];
     let (named, many) = (batches(0, 2_000), batches(23, 500));

@@ -26,7 +26,8 @@ use belayd::{
 
 /// The rule that is tried.
 fn rule(sensitivity: f64, warm_up: usize) -> AnomalyRule {
-    AnomalyRule { name: "wear".into(), metrics: Vec::new(), sensitivity, warm_up, level: Level::Warning }
+    let (level, labels) = (Level::Warning, Default::default());
+    AnomalyRule { name: "wear".into(), metrics: Vec::new(), sensitivity, warm_up, level, labels }
 }
 
 /// Makes batches of samples as a push does.

@@ -1,6 +1,9 @@
 //! `AlertActor`: puts what comes in on the desk and keeps the desk at work.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use actix::prelude::*;
 
@@ -12,6 +15,8 @@ use crate::{
 
 /// Messages that may wait for this actor; each is put on the desk in microseconds.
 const MAILBOX: usize = 1_024;
+/// From one look at what is due to the next.
+const TICK: Duration = Duration::from_secs(1);
 
 /// See the module. It holds nothing that its panic could lose.
 pub struct AlertActor {
@@ -25,14 +30,28 @@ impl AlertActor {
     pub fn new(desk: Arc<AlertDesk>) -> Self {
         Self { desk }
     }
+
+    /// Re-armed at its end, so that a stall is not followed by a burst.
+    fn tick(&mut self, ctx: &mut Context<Self>) {
+        let desk = self.desk.clone();
+        let look = async move {
+            desk.look_round().await;
+            desk.work();
+        };
+        ctx.spawn(actix::fut::wrap_future(look).map(|(), _: &mut Self, ctx: &mut Context<Self>| {
+            ctx.run_later(TICK, Self::tick);
+        }));
+    }
 }
 
 impl Actor for AlertActor {
     type Context = Context<Self>;
 
-    fn started(&mut self, _: &mut Self::Context) {
+    fn started(&mut self, ctx: &mut Self::Context) {
         // What an earlier life left on the desk.
         self.desk.work();
+        self.desk.forget_round();
+        ctx.run_later(TICK, Self::tick);
     }
 }
 
@@ -57,8 +76,11 @@ impl Handler<AcknowledgeAlert> for AlertActor {
 impl Handler<Reconfigure> for AlertActor {
     type Result = ();
 
-    /// Nothing to do: the desk reads the configuration in force with each commit.
-    fn handle(&mut self, _: Reconfigure, _: &mut Self::Context) {}
+    /// The desk reads the configuration in force with each commit; what fires may have other receivers now.
+    fn handle(&mut self, _: Reconfigure, _: &mut Self::Context) {
+        self.desk.take_rerouted();
+        self.desk.work();
+    }
 }
 
 impl Handler<Drain> for AlertActor {

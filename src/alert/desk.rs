@@ -9,7 +9,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
     time::Duration,
 };
@@ -17,19 +17,19 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, oneshot};
 
-use super::{board::AlertBoard, issue, notice, poison};
+use super::{
+    board::AlertBoard,
+    order::{self, Done, Order},
+    poison,
+    round::{self, Surroundings},
+};
 use crate::{
     clock::SharedClock,
     config::Config,
-    domain::alert::{Alert, Transition},
-    event::{AlertSetAside, Metrics},
+    domain::alert::Alert,
+    event::{AlertSetAside, Metrics, alerts::AlertsTold},
     protocol::{AcknowledgeAlert, AcknowledgeError, Raise, Wake},
-    store::{
-        Conn, Store, StoreError, StoreResult,
-        alerts::{self, Acknowledged},
-        audit::{self, AuditEntry},
-        deliveries, rule_state,
-    },
+    store::{Store, StoreError, StoreResult},
     supervise::Courier,
 };
 
@@ -39,6 +39,8 @@ pub(super) const QUEUE_MAX: usize = 10_000;
 const GROUP_MAX: usize = 256;
 /// Wait before the control store is tried again; it doubles up to [`RETRY_MAX`].
 const RETRY_BASE: Duration = Duration::from_millis(50);
+/// From one audit to the next.
+const AUDIT_EVERY_US: i64 = 30_000_000;
 /// Longest wait between tries.
 const RETRY_MAX: Duration = Duration::from_secs(2);
 
@@ -56,7 +58,12 @@ pub struct AlertParts {
     pub outbox: Courier<Wake>,
     /// Metrics.
     pub metrics: Arc<Metrics>,
+    /// Sinks whose circuit is not closed.
+    pub away: AwayFn,
 }
+
+/// Tells which sinks take nothing now.
+pub type AwayFn = Box<dyn Fn() -> Vec<String> + Send + Sync>;
 
 /// See the module. Made once in `daemon.rs`; outlives every restart of the actor.
 pub struct AlertDesk {
@@ -64,6 +71,10 @@ pub struct AlertDesk {
     queue: Mutex<VecDeque<Item>>,
     working: AtomicBool,
     idle: Notify,
+    /// A round is on the desk.
+    rounding: AtomicBool,
+    /// When the last audit was ordered, microseconds since the epoch.
+    audited_at_us: AtomicI64,
 }
 
 impl fmt::Debug for AlertDesk {
@@ -78,30 +89,24 @@ struct Item {
     teller: Teller,
 }
 
-pub(super) enum Order {
-    Transitions(Vec<Transition>),
-    Acknowledge { id: String, by: String, reason: Option<String> },
-}
-
 enum Teller {
     Raised(Option<oneshot::Sender<()>>),
     Acknowledging(oneshot::Sender<Result<Alert, AcknowledgeError>>),
-}
-
-/// What a transaction made of one order.
-#[derive(Default)]
-pub(super) struct Done {
-    pub(super) alerts: Vec<Alert>,
-    pub(super) deliveries: usize,
-    acknowledged: Option<Result<Alert, AcknowledgeError>>,
-    /// Transitions that the control store refuses while it takes others.
-    pub(super) set_aside: Vec<(Transition, StoreError)>,
+    /// The next tick comes again.
+    Nobody,
 }
 
 impl AlertDesk {
     /// A desk with nothing on it.
     pub fn new(parts: AlertParts) -> Arc<Self> {
-        Arc::new(Self { parts, queue: Mutex::default(), working: AtomicBool::new(false), idle: Notify::new() })
+        Arc::new(Self {
+            parts,
+            queue: Mutex::default(),
+            working: AtomicBool::new(false),
+            idle: Notify::new(),
+            rounding: AtomicBool::new(false),
+            audited_at_us: AtomicI64::new(i64::MIN),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<Item>> {
@@ -131,6 +136,38 @@ impl AlertDesk {
         }
         let order = Order::Acknowledge { id: wish.id, by: wish.by, reason: wish.reason };
         queue.push_back(Item { order: Arc::new(order), teller: Teller::Acknowledging(wish.reply) });
+    }
+
+    /// Has everything that fires looked at: the routes may have changed.
+    pub(super) fn take_rerouted(&self) {
+        self.lock().push_back(Item { order: Arc::new(Order::Rerouted), teller: Teller::Nobody });
+    }
+
+    /// The actor is new: a round that was being prepared is not coming any more.
+    pub(super) fn forget_round(&self) {
+        let waits = self.lock().iter().any(|item| matches!(*item.order, Order::Round(_)));
+        self.rounding.store(waits, Ordering::Release);
+    }
+
+    /// Puts a round on the desk where anything is due. Its failure costs one tick.
+    pub(super) async fn look_round(&self) {
+        if self.rounding.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (config, now_us) = (self.parts.config.load_full(), self.parts.clock.now_us());
+        let last_us = self.audited_at_us.load(Ordering::Acquire);
+        // Also where the clock was set back behind the last one.
+        let audit = now_us.saturating_sub(last_us) >= AUDIT_EVERY_US || now_us < last_us;
+        let due = audit || self.parts.store.call(move |conn| round::anything_due(conn, &config, now_us)).await.unwrap_or(false);
+        if !due {
+            self.rounding.store(false, Ordering::Release);
+            return;
+        }
+        if audit {
+            self.audited_at_us.store(now_us, Ordering::Release);
+        }
+        let around = Surroundings { audit, away: (self.parts.away)(), open: self.parts.board.open() };
+        self.lock().push_back(Item { order: Arc::new(Order::Round(around)), teller: Teller::Nobody });
     }
 
     /// Starts the task that works off the queue, unless it runs or there is nothing to do.
@@ -210,9 +247,7 @@ impl AlertDesk {
 
     async fn commit(&self, orders: Vec<Arc<Order>>) -> StoreResult<Vec<Done>> {
         let (config, now_us) = (self.parts.config.load_full(), self.parts.clock.now_us());
-        let carry_out_all =
-            move |conn: &mut Conn| conn.write(|conn| orders.iter().map(|order| carry_out(conn, order, &config, now_us)).collect());
-        self.parts.store.call(carry_out_all).await
+        self.parts.store.call(move |conn| order::carry_out_all(conn, &orders, &config, now_us)).await
     }
 
     /// Committed: board, outbox, then those who wait.
@@ -223,6 +258,10 @@ impl AlertDesk {
         let mut told = Vec::with_capacity(items.len());
         for (item, done) in items.into_iter().zip(done) {
             alerts.extend(done.alerts);
+            AlertsTold { outcomes: &done.outcomes }.emit(&self.parts.metrics);
+            if matches!(*item.order, Order::Round(_)) {
+                self.rounded(done.found);
+            }
             for (transition, error) in done.set_aside {
                 AlertSetAside {
                     name: &transition.name,
@@ -249,16 +288,31 @@ impl AlertDesk {
         }
     }
 
+    /// What a round found becomes alerts and figures.
+    fn rounded(&self, found: round::Found) {
+        self.rounding.store(false, Ordering::Release);
+        let metrics = &self.parts.metrics.alerts;
+        found.copied.iter().for_each(|sink| metrics.fallbacks.with_label_values(&[sink]).inc());
+        if let Some(overdue) = found.overdue {
+            metrics.overdue.set(overdue.iter().map(|(_, number)| *number as i64).sum());
+        }
+        if !found.conditions.is_empty() {
+            self.take_raise(Raise { transitions: found.conditions, committed: None });
+        }
+    }
+
     /// A person does not wait for the control store to heal: told at once, and may come again.
     fn refuse_people(&self, error: &StoreError) {
         let mut queue = self.lock();
-        let (people, machines) = queue.drain(..).partition(|item| matches!(item.teller, Teller::Acknowledging(_)));
+        let (others, machines) = queue.drain(..).partition(|item| !matches!(item.teller, Teller::Raised(_)));
         *queue = machines;
         drop(queue);
-        let people: VecDeque<Item> = people;
-        for item in people {
-            if let Teller::Acknowledging(reply) = item.teller {
-                let _ = reply.send(Err(AcknowledgeError::Unavailable(error.to_string())));
+        let others: VecDeque<Item> = others;
+        for item in others {
+            match item.teller {
+                Teller::Acknowledging(reply) => drop(reply.send(Err(AcknowledgeError::Unavailable(error.to_string())))),
+                // The next tick finds the same again.
+                _ => self.rounding.store(false, Ordering::Release),
             }
         }
     }
@@ -274,62 +328,4 @@ impl Drop for Working {
             self.0.idle.notify_waiters();
         }
     }
-}
-
-fn carry_out(conn: &mut Conn, order: &Order, config: &Config, now_us: i64) -> StoreResult<Done> {
-    match order {
-        Order::Transitions(transitions) => {
-            let mut done = Done::default();
-            for transition in transitions {
-                take_over(conn, transition, config, now_us, &mut done)?;
-            }
-            Ok(done)
-        }
-        Order::Acknowledge { id, by, reason } => acknowledge(conn, id, by, reason.as_deref(), now_us),
-    }
-}
-
-pub(super) fn take_over(
-    conn: &mut Conn,
-    transition: &Transition,
-    config: &Config,
-    now_us: i64,
-    done: &mut Done,
-) -> StoreResult<()> {
-    rule_state::follow(conn, transition, now_us)?;
-    let Some((alert, change)) = alerts::take_over(conn, transition, now_us)? else { return Ok(()) };
-    // Due since belayd got to know: the outbox measures the latency from there.
-    let due_at_us = transition.arrived_at_us.min(now_us);
-    let mut notices = notice::deliveries(config, &alert, change, due_at_us, now_us);
-    notices.extend(issue::delivery(&alert, change, now_us));
-    if !notices.is_empty() {
-        deliveries::enqueue(conn, &notices, now_us)?;
-    }
-    done.deliveries += notices.len();
-    done.alerts.push(alert);
-    Ok(())
-}
-
-fn acknowledge(conn: &mut Conn, id: &str, by: &str, reason: Option<&str>, now_us: i64) -> StoreResult<Done> {
-    let outcome = match alerts::acknowledge(conn, id, by, reason, now_us)? {
-        Acknowledged::Yes(alert) => Ok(*alert),
-        Acknowledged::Resolved => Err(AcknowledgeError::Resolved),
-        Acknowledged::NotFound => Err(AcknowledgeError::NotFound),
-    };
-    let word = match &outcome {
-        Ok(_) => "ok",
-        Err(AcknowledgeError::Resolved) => "conflict",
-        Err(_) => "not_found",
-    };
-    let entry = AuditEntry {
-        at_us: now_us,
-        actor: by.to_owned(),
-        action: "alert.acknowledge".to_owned(),
-        subject: id.to_owned(),
-        reason: reason.map(str::to_owned),
-        outcome: word.to_owned(),
-    };
-    audit::record(conn, &entry)?;
-    let alerts = outcome.iter().cloned().collect();
-    Ok(Done { alerts, acknowledged: Some(outcome), ..Done::default() })
 }

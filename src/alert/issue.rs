@@ -18,7 +18,7 @@ pub(super) fn delivery(alert: &Alert, change: Change, now_us: i64) -> Option<New
         sink: sinks::ISSUES.to_owned(),
         lane: alert.episode(),
         subject: alert.id.clone(),
-        payload: notice::render(alert, change, now_us),
+        payload: notice::render(alert, change.as_str(), now_us),
         due_at_us: now_us,
         // The receiver is the database, which comes back.
         max_attempts: i32::MAX as u32,

@@ -4,7 +4,10 @@
 //! In: one order that failed alone. Out: what became of it, or the failure, where the store refuses everything: then nothing is set
 //! aside and all of it waits. A crash loses nothing here: it is one transaction.
 
-use super::desk::{Done, Order, take_over};
+use super::{
+    order::{Done, Order, take_over},
+    teller::Teller,
+};
 use crate::{
     config::Config,
     domain::alert::{AlertKind, Level, Transition},
@@ -28,8 +31,7 @@ pub(super) fn carry_out(conn: &mut Conn, order: &Order, config: &Config, now_us:
         for transition in transitions {
             match tried(conn, transition, config, now_us) {
                 Ok(more) => {
-                    done.alerts.extend(more.alerts);
-                    done.deliveries += more.deliveries;
+                    done.add(more);
                 }
                 Err(error) if error.is_transient() => return Err(error),
                 Err(error) => done.set_aside.push((transition.clone(), error)),
@@ -38,8 +40,7 @@ pub(super) fn carry_out(conn: &mut Conn, order: &Order, config: &Config, now_us:
         let Some((first, error)) = done.set_aside.first() else { return Ok(done) };
         // Where even this is refused it is the store, and everything waits.
         let told = tried(conn, &notice(first, error, done.set_aside.len(), now_us), config, now_us)?;
-        done.alerts.extend(told.alerts);
-        done.deliveries += told.deliveries;
+        done.add(told);
         Ok(done)
     })
 }
@@ -47,7 +48,10 @@ pub(super) fn carry_out(conn: &mut Conn, order: &Order, config: &Config, now_us:
 fn tried(conn: &mut Conn, transition: &Transition, config: &Config, now_us: i64) -> StoreResult<Done> {
     conn.savepoint(|conn| {
         let mut done = Done::default();
-        take_over(conn, transition, config, now_us, &mut done)?;
+        let mut telling = Teller::new(conn, config, now_us)?;
+        take_over(conn, &mut telling, transition, &mut done)?;
+        telling.finish(conn)?;
+        (done.deliveries, done.outcomes) = (telling.deliveries, telling.outcomes);
         Ok(done)
     })
 }

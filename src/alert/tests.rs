@@ -1,5 +1,8 @@
 //! Alerts from the message to the committed delivery.
 
+mod held_back;
+mod telling;
+
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
@@ -30,6 +33,7 @@ struct Bench {
     actor: Addr<AlertActor>,
     woken: Probe<Wake>,
     metrics: Arc<Metrics>,
+    clock: Arc<ManualClock>,
 }
 
 fn bench_with(config: Config) -> Bench {
@@ -37,15 +41,17 @@ fn bench_with(config: Config) -> Bench {
     let (outbox, woken) = Courier::probe(8);
     let board = Arc::new(AlertBoard::default());
     let metrics = Arc::new(Metrics::new().expect("the catalogue is sound"));
+    let clock = ManualClock::at(5_000);
     let desk = AlertDesk::new(AlertParts {
         metrics: metrics.clone(),
         store: store.clone(),
         board: board.clone(),
         config: Arc::new(ArcSwap::from_pointee(config)),
-        clock: ManualClock::at(5_000),
+        clock: clock.clone(),
         outbox,
+        away: Box::new(Vec::new),
     });
-    Bench { _dir: dir, store, board, actor: AlertActor::new(desk.clone()).start(), desk, woken, metrics }
+    Bench { _dir: dir, store, board, actor: AlertActor::new(desk.clone()).start(), desk, woken, metrics, clock }
 }
 
 fn bench() -> Bench {
@@ -191,12 +197,10 @@ async fn a_full_desk_takes_nothing_more_and_the_sender_sees_it() {
 async fn routes_choose_sinks_and_a_sink_that_is_down_is_not_told_about_itself() {
     let route = RouteConfig {
         levels: vec![Level::Critical],
-        kinds: Vec::new(),
-        names: Vec::new(),
         subjects: vec!["e1".into()],
-        sinks: vec!["pager".into(), "pager".into()],
         on_unknown: OnUnknown::Review,
         notify_resolved: false,
+        ..RouteConfig::to(vec!["pager".into(), "pager".into()])
     };
     let rest = RouteConfig { levels: Vec::new(), subjects: Vec::new(), kinds: vec![AlertKind::System], ..route.clone() };
     let bench = bench_with(Config { routes: vec![route, rest], ..Config::default() });
@@ -211,6 +215,22 @@ async fn routes_choose_sinks_and_a_sink_that_is_down_is_not_told_about_itself() 
     assert_eq!((count("pager"), count("log")), (1, 1));
 }
 
+#[actix::test]
+async fn what_nobody_sends_is_found_by_the_tick_counted_and_told() {
+    let bench = bench();
+    raise(&bench, vec![transition("e1", true)]).await.expect("committed");
+    // Nobody works off the outbox here.
+    bench.clock.advance_us(120_000_000);
+    let end = Instant::now() + Duration::from_secs(30);
+    while bench.board.open().iter().all(|alert| alert.name != "delivery-overdue") {
+        assert!(Instant::now() < end, "{:?}", bench.board.open());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(bench.metrics.alerts.overdue.get(), 1);
+    assert!(bench.metrics.alerts.notices.with_label_values(&["told"]).get() >= 1);
+    assert_eq!(bench.desk.waiting(), 0);
+}
+
 #[test]
 fn the_board_shows_open_alerts_first_when_there_is_no_room() {
     let (_dir, store) = scratch();
@@ -219,9 +239,9 @@ fn the_board_shows_open_alerts_first_when_there_is_no_room() {
         .with(|conn| {
             for n in 0..5 {
                 let begin = Transition { observed_at_us: n, ..transition(&format!("e{n}"), true) };
-                crate::store::alerts::take_over(conn, &begin, n)?;
+                crate::store::alerts::take_over(conn, &begin, &Default::default(), n)?;
                 if n > 0 {
-                    crate::store::alerts::take_over(conn, &Transition { firing: false, ..begin }, n)?;
+                    crate::store::alerts::take_over(conn, &Transition { firing: false, ..begin }, &Default::default(), n)?;
                 }
             }
             board.load(conn)

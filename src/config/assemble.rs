@@ -1,6 +1,7 @@
 //! From resolved tables to the typed [`Config`]. Everything was checked before: what is missing here is a fault of the table of
 //! keys, and is said so rather than made a panic.
 
+mod alerts;
 mod sinks;
 
 use std::{
@@ -17,12 +18,7 @@ use super::{
     texts::metric_name,
     value::Value,
 };
-use crate::domain::{
-    alert::{AlertKind, Level},
-    anomaly::AnomalyRule,
-    breaker::BreakerSettings,
-    rule::Rule,
-};
+use crate::domain::{anomaly::AnomalyRule, breaker::BreakerSettings, rule::Rule};
 
 /// How far behind a timestamp may lie unless the file says otherwise: 10 years.
 const MAX_BEHIND_DEFAULT: Duration = Duration::from_secs(3_650 * 86_400);
@@ -102,6 +98,8 @@ pub(super) fn assemble(resolved: &Resolved, own_texts: BTreeMap<String, String>)
         anomaly_rules: resolved.entries("rules").filter(|e| is_anomaly(e)).map(anomaly_rule).collect::<Result<_, _>>()?,
         messages: messages(one("messages")?)?,
         limits: limits(one("limits")?)?,
+        alerts: alerts::alerts(one("alerts")?)?,
+        deadman: alerts::deadman(one("deadman")?)?,
         outbox: outbox(one("outbox")?)?,
         kafka: kafka(one("kafka")?)?,
         schedule: schedule(one("schedule")?)?,
@@ -117,7 +115,7 @@ pub(super) fn assemble(resolved: &Resolved, own_texts: BTreeMap<String, String>)
         webhooks: resolved.entries("webhooks").map(sinks::webhook).collect::<Result<_, _>>()?,
         bots: resolved.entries("bots").map(sinks::bot).collect::<Result<_, _>>()?,
         templates: sinks::templates(one("templates")?, own_texts)?,
-        routes: resolved.entries("routes").map(route).collect::<Result<_, _>>()?,
+        routes: resolved.entries("routes").map(alerts::route).collect::<Result<_, _>>()?,
     };
     if config.routes.is_empty() {
         config.routes.push(sinks::everything_everywhere(&config));
@@ -235,6 +233,7 @@ fn rule(e: &Entry) -> Result<Rule, Missing> {
         clear: e.option("clear"),
         for_us: i64::try_from(lasts.as_micros()).map_err(|_| e.key_path("for"))?,
         level: e.parsed("level")?,
+        labels: e.option("labels").unwrap_or_default(),
     })
 }
 
@@ -250,21 +249,7 @@ fn anomaly_rule(e: &Entry) -> Result<AnomalyRule, Missing> {
         sensitivity: e.get("sensitivity")?,
         warm_up: e.get("warm_up")?,
         level: e.parsed("level")?,
-    })
-}
-
-fn route(e: &Entry) -> Result<RouteConfig, Missing> {
-    let levels: Vec<String> = e.option("levels").unwrap_or_default();
-    let kinds: Vec<String> = e.option("kinds").unwrap_or_default();
-    let kind = |word: &String| if word == AlertKind::Rule.as_str() { AlertKind::Rule } else { AlertKind::System };
-    Ok(RouteConfig {
-        levels: levels.iter().map(|word| word.parse::<Level>()).collect::<Result<_, _>>().map_err(|_| e.key_path("levels"))?,
-        kinds: kinds.iter().map(kind).collect(),
-        names: e.option("names").unwrap_or_default(),
-        subjects: e.option("subjects").unwrap_or_default(),
-        sinks: e.get("sinks")?,
-        on_unknown: on_unknown(e)?,
-        notify_resolved: e.get("notify_resolved")?,
+        labels: e.option("labels").unwrap_or_default(),
     })
 }
 

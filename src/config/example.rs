@@ -103,7 +103,7 @@ Durations are a number and a unit: `us`, `ms`, `s`, `m`, `h`, `d` (`\"1.5h\"`). 
 
 A URL that holds a secret, a password, a webhook's secret or a bot's token can stand in a file of its own (`url_file`, `password_file` and so
 on) or in a systemd credential (`url_credential`, `password_credential`) instead. URLs are never shown with user, password or query, those of
-chats, webhooks and bots never with their path, headers never with their values, passwords, secrets and tokens never.
+chats, webhooks, bots and the ping of `[deadman]` never with their path, headers never with their values, passwords, secrets and tokens never.
 
 **reload**: `yes` is applied by SIGHUP (`systemctl reload belayd`) while running. Where a key with `no` has changed too, nothing is applied,
 the reason is logged, and the old configuration stays.
@@ -154,14 +154,16 @@ mod tests {
 
     #[test]
     fn every_example_value_is_of_its_kind() {
-        // Taking the comment signs away makes every example value count; only pairs that exclude each other are left out.
+        // Taking the comment signs away makes every example value count; only what excludes each other is left out.
         let is_key =
             |text: &str| text.split_once(" = ").is_some_and(|(name, _)| name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'));
         let text: String = example()
             .lines()
             .map(|line| line.strip_prefix("# ").filter(|rest| is_key(rest) || rest.starts_with("[[")).unwrap_or(line))
             .filter(|line| {
-                !["url_", "password_", "secret_", "token_", "cluster = "].iter().any(|begin| line.starts_with(begin))
+                !["url_", "password_", "secret_", "token_", "cluster = ", "recipients = "]
+                    .iter()
+                    .any(|begin| line.starts_with(begin))
                     && !line.contains('…')
             })
             .map(|line| format!("{line}\n"))

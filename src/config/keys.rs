@@ -1,6 +1,7 @@
 //! The one table of keys: what `belayd.toml` may say, what each key means, its default and its range. The loader, the example,
 //! the reference, the hints for misspelt keys and the rules of reloading all read this table and nothing else.
 
+mod alerts;
 mod daemon;
 mod flow;
 mod messages;
@@ -60,6 +61,8 @@ pub enum Kind {
     Words(&'static [&'static str]),
     /// Names: a list, or one alone.
     Names,
+    /// Addresses or rooms: a list, or one alone.
+    Recipients,
     /// Host names or addresses without port.
     Hosts,
     /// IP addresses.
@@ -68,6 +71,8 @@ pub enum Kind {
     Headers,
     /// The source's field name by reading field.
     Fields,
+    /// Labels of alerts: text by name.
+    Labels,
     /// `[lowest, highest]` by metric.
     Ranges,
     /// A log level, or filter directives.
@@ -114,10 +119,12 @@ impl Kind {
             Self::Word(words) => format!("one of {}", quoted(words)),
             Self::Words(words) => format!("one or a list of {}", quoted(words)),
             Self::Names => "name or list of names".to_owned(),
+            Self::Recipients => "address or room, or a list of them".to_owned(),
             Self::Hosts => "list of host names or addresses, without port".to_owned(),
             Self::Addresses => "list of IP addresses".to_owned(),
             Self::Headers => "table of header name = value".to_owned(),
             Self::Fields => "table of reading field = name in the source".to_owned(),
+            Self::Labels => "table of label = text".to_owned(),
             Self::Ranges => "table of metric = [lowest, highest]".to_owned(),
             Self::Filter => {
                 "error, warn, info, debug, trace or off, or directives such as \"info,belayd::outbox=debug\"".to_owned()
@@ -190,7 +197,7 @@ impl Section {
 }
 
 /// Every section, in the order of the example.
-pub static SECTIONS: [&Section; 24] = [
+pub static SECTIONS: [&Section; 26] = [
     &daemon::SERVER,
     &daemon::STORE,
     &flow::BUFFER,
@@ -204,7 +211,9 @@ pub static SECTIONS: [&Section; 24] = [
     &sinks::WEBHOOKS,
     &sinks::BOTS,
     &sinks::TEMPLATES,
-    &flow::ROUTES,
+    &alerts::ROUTES,
+    &alerts::ALERTS,
+    &alerts::DEADMAN,
     &messages::MESSAGES,
     &messages::LIMITS,
     &flow::OUTBOX,
@@ -224,10 +233,7 @@ pub fn section(name: &str) -> Option<&'static Section> {
 
 /// Sections and keys of belayd that this build cannot serve, and what to do instead. They are faults of their own kind: the
 /// name is right, the build is not.
-pub static NOT_SERVED: &[(&str, &str)] = &[
-    ("routes.recipients", "this build has no sink with recipients; remove it and name sinks only"),
-    ("routes.labels", "this build selects by levels, kinds, names and subjects; use those"),
-];
+pub static NOT_SERVED: &[(&str, &str)] = &[];
 
 const fn key(name: &'static str, kind: Kind, absent: Absent, doc: &'static str) -> Key {
     Key { name, alias: None, kind, absent, doc, live: false }

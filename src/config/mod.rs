@@ -5,6 +5,7 @@
 //! ```
 //! Nothing is kept beyond the typed values; a crash loses nothing, the file is read again.
 
+mod alerts;
 mod assemble;
 pub mod example;
 pub mod fault;
@@ -31,6 +32,7 @@ pub mod units;
 mod value;
 mod view;
 
+pub use alerts::{AlertsConfig, DeadmanConfig, RouteConfig};
 pub use fault::{Fault, Faults, Place};
 pub use load::{LoadOptions, Loaded, data_dir, load, parse};
 pub use model::*;

@@ -8,17 +8,13 @@ use std::{
     time::Duration,
 };
 
+use super::alerts::{AlertsConfig, DeadmanConfig, RouteConfig};
 use super::sinks::{BotConfig, ChatConfig, SmtpConfig, TemplatesConfig, WebhookConfig};
 pub use super::{
     messages::{LimitsConfig, MessagesConfig},
     retention::RetentionConfig,
 };
-use crate::domain::{
-    alert::{AlertKind, Level},
-    anomaly::AnomalyRule,
-    breaker::BreakerSettings,
-    rule::Rule,
-};
+use crate::domain::{anomaly::AnomalyRule, breaker::BreakerSettings, rule::Rule};
 
 /// Everything that `belayd.toml`, the environment and the flags can say.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,6 +53,10 @@ pub struct Config {
     pub messages: MessagesConfig,
     /// How much a caller may ask.
     pub limits: LimitsConfig,
+    /// What holds for all alerts.
+    pub alerts: AlertsConfig,
+    /// The ping to an outside address that says that belayd works, where there is one.
+    pub deadman: Option<DeadmanConfig>,
     /// The outbox.
     pub outbox: OutboxConfig,
     /// The relay to Kafka, where there is one.
@@ -251,25 +251,6 @@ pub enum OnUnknown {
     Resend,
     /// Left for a person.
     Review,
-}
-
-/// One of `[[routes]]`: which alerts go to which sinks. Empty lists match everything.
-#[derive(Clone, Debug, PartialEq)]
-pub struct RouteConfig {
-    /// Levels that match.
-    pub levels: Vec<Level>,
-    /// Kinds that match.
-    pub kinds: Vec<AlertKind>,
-    /// Rule or condition names that match.
-    pub names: Vec<String>,
-    /// Subjects (engine ids, parts) that match.
-    pub subjects: Vec<String>,
-    /// Sink names, as [`Config::sinks`] has them.
-    pub sinks: Vec<String>,
-    /// What to do when an outcome is unknown.
-    pub on_unknown: OnUnknown,
-    /// Whether the end of an alert is told too.
-    pub notify_resolved: bool,
 }
 
 /// `[outbox]`

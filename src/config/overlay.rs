@@ -127,7 +127,7 @@ fn set(table: &mut Table, section: &'static Section, rest: &[&str], setting: &Se
     let node = match (key.kind, within) {
         (kind, []) => from_text(kind, &setting.raw),
         (Kind::Ranges, _) => from_toml(&setting.raw),
-        (Kind::Headers | Kind::Fields, _) => Ok(Node::Text(setting.raw.clone())),
+        (Kind::Headers | Kind::Fields | Kind::Labels, _) => Ok(Node::Text(setting.raw.clone())),
         _ => {
             return report.add(
                 &setting.place,
@@ -172,13 +172,19 @@ fn from_text(kind: Kind, raw: &str) -> Result<Node, Wrong> {
         Kind::Bool => raw.parse().map_or_else(|_| text(), Node::Bool),
         Kind::Int(..) => raw.parse().map_or_else(|_| text(), Node::Int),
         Kind::Float(..) => raw.parse().map_or_else(|_| text(), Node::Float),
-        Kind::Words(_) | Kind::Names | Kind::Hosts | Kind::Addresses if !raw.trim_start().starts_with('[') => {
+        Kind::Words(_) | Kind::Names | Kind::Recipients | Kind::Hosts | Kind::Addresses if !raw.trim_start().starts_with('[') => {
             let item = |part: &str| Item { node: Node::Text(part.to_owned()), place: Place::Nowhere };
             Node::List(raw.split(',').map(str::trim).filter(|part| !part.is_empty()).map(item).collect())
         }
-        Kind::Words(_) | Kind::Names | Kind::Hosts | Kind::Addresses | Kind::Headers | Kind::Fields | Kind::Ranges => {
-            from_toml(raw)?
-        }
+        Kind::Words(_)
+        | Kind::Names
+        | Kind::Recipients
+        | Kind::Hosts
+        | Kind::Addresses
+        | Kind::Headers
+        | Kind::Fields
+        | Kind::Labels
+        | Kind::Ranges => from_toml(raw)?,
         _ => text(),
     })
 }

@@ -5,11 +5,12 @@ use serde_json::{Map, Value as Json};
 use url::Url;
 
 use super::{
+    alerts::DeadmanConfig,
     keys::{Kind, Section, section},
     model::{Config, KafkaConfig, RedisConfig, SourceConfig, StoreConfig},
     sinks::{BotConfig, ChatConfig, SmtpConfig, WebhookConfig},
     view::{
-        kafka, redis,
+        deadman, kafka, redis,
         sinks::{bot, chat, smtp, webhook},
         source, store, values,
     },
@@ -18,7 +19,7 @@ use super::{
 /// What stands in place of a secret.
 const HIDDEN: &str = "***";
 /// Sections of receivers whose URL's path is the secret.
-const RECEIVERS: [&str; 4] = ["slack", "discord", "webhooks", "bots"];
+const RECEIVERS: [&str; 5] = ["slack", "discord", "webhooks", "bots", "deadman"];
 
 impl Config {
     /// The configuration as JSON (camelCase) for people and for `/admin/config`: header values, passwords, queries and the
@@ -57,6 +58,7 @@ debug_without_secrets! {
     WebhookConfig, "webhooks", webhook;
     BotConfig, "bots", bot;
     KafkaConfig, "kafka", kafka;
+    DeadmanConfig, "deadman", deadman;
 }
 
 fn hide(section: &Section, table: Map<String, Json>) -> Map<String, Json> {

@@ -30,6 +30,7 @@ pub(super) fn check(resolved: &Resolved, report: &mut Report) {
         clear_side(rule, report);
     }
     sinks::check(resolved, report);
+    routes(resolved, report);
     kafka(resolved, report);
 }
 
@@ -201,6 +202,30 @@ fn clear_side(rule: &Entry, report: &mut Report) {
             rule.key_path("clear"),
             Wrong::hint(format!("{clear} lies {side} the threshold {threshold}"), hint),
         );
+    }
+}
+
+/// Whether deliveries to this sink say to whom.
+fn takes_recipients(resolved: &Resolved, sink: &str) -> bool {
+    sink == "smtp" || resolved.entries("bots").any(|bot| text(bot, "name") == Some(sink))
+}
+
+fn routes(resolved: &Resolved, report: &mut Report) {
+    for route in resolved.entries("routes") {
+        if let (Some(Value::Texts(sinks)), true) = (route.value("sinks"), route.is_given("recipients"))
+            && !sinks.iter().any(|sink| takes_recipients(resolved, sink))
+        {
+            let wrong =
+                Wrong::hint("none of its sinks takes recipients", "remove it: a webhook and the log are receivers themselves");
+            report.add(route.place_of("recipients"), route.key_path("recipients"), wrong);
+        }
+        if let Some(Value::Texts(fields)) = route.value("group_by")
+            && fields.iter().any(|field| field == "level")
+        {
+            let hint = "it may rise while an alert is open: write a route for each level, or group by name";
+            let wrong = Wrong::hint("a level makes no group", hint);
+            report.add(route.place_of("group_by"), route.key_path("group_by"), wrong);
+        }
     }
 }
 

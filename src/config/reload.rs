@@ -18,7 +18,7 @@ pub struct Changes {
     pub rules: bool,
     /// A way out, or the texts that go there, differ.
     pub sinks: bool,
-    /// `[[routes]]` differ.
+    /// `[[routes]]`, `[alerts]` or `[deadman]` differ.
     pub routes: bool,
     /// `[readings]` differs.
     pub readings: bool,
@@ -48,7 +48,7 @@ impl Changes {
             "sources" => &mut self.sources,
             "rules" => &mut self.rules,
             _ if SINKS.contains(&section) => &mut self.sinks,
-            "routes" => &mut self.routes,
+            "routes" | "alerts" | "deadman" => &mut self.routes,
             "readings" => &mut self.readings,
             "messages" | "limits" => &mut self.messages,
             "retention" => &mut self.retention,
@@ -182,7 +182,8 @@ mod tests {
                 assert!(key.live || !section.restart.is_empty(), "{}.{}", section.name, key.name);
                 let flagged = section.is_list()
                     || SINKS.contains(&section.name)
-                    || ["readings", "messages", "limits", "retention", "monitor", "recovery"].contains(&section.name);
+                    || ["alerts", "deadman", "readings", "messages", "limits", "retention", "monitor", "recovery"]
+                        .contains(&section.name);
                 assert!(!key.live || flagged || (section.name, key.name) == ("log", "level"), "{}.{}", section.name, key.name);
             }
         }

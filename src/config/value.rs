@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::{
+    alerts::ALERT_FIELDS,
     fault::Place,
     keys::{Kind, quoted},
     node::{Item, Node},
@@ -95,8 +96,10 @@ pub(super) fn convert(kind: Kind, item: &Item) -> Result<Value, Wrong> {
         }
         Kind::Hosts => texts(kind, item)?.into_iter().map(host).collect::<Result<_, _>>().map(Value::Texts),
         Kind::Addresses => texts(kind, item)?.into_iter().map(address).collect::<Result<_, _>>().map(Value::Addresses),
+        Kind::Recipients => texts(kind, item)?.into_iter().map(recipient).collect::<Result<_, _>>().map(Value::Texts),
         Kind::Headers => headers(kind, item),
         Kind::Fields => fields(kind, item),
+        Kind::Labels => labels(kind, item),
         Kind::Ranges => ranges(kind, item),
         _ => scalar_text(kind, text(kind, item)?),
     }
@@ -250,6 +253,39 @@ fn fields(kind: Kind, item: &Item) -> Result<Value, Wrong> {
         }
     }
     Ok(Value::Map(map))
+}
+
+/// Labels of one rule or route.
+const LABELS_MAX: usize = 16;
+/// Longest value of a label, in characters.
+const LABEL_MAX_CHARS: usize = 200;
+/// Longest recipient, in characters: what a mail address may have.
+const RECIPIENT_MAX_CHARS: usize = 320;
+
+fn labels(kind: Kind, item: &Item) -> Result<Value, Wrong> {
+    let mut map = BTreeMap::new();
+    for (name, item) in entries(kind, item)? {
+        if !is_name(name) {
+            return Err(format!("{name:?} is not a {}", Kind::Name.describe()).into());
+        }
+        if ALERT_FIELDS.contains(&name) {
+            let hint = "choose another name; routes and silences have a key of their own for that";
+            return Err(Wrong::hint(format!("{name:?} is what every alert has"), hint));
+        }
+        let value = text(Kind::Text, item).map_err(|wrong| Wrong { message: format!("{name}: {}", wrong.message), ..wrong })?;
+        if value.chars().count() > LABEL_MAX_CHARS {
+            return Err(format!("{name}: is longer than {LABEL_MAX_CHARS} characters").into());
+        }
+        map.insert(name.to_owned(), value.to_owned());
+    }
+    if map.len() > LABELS_MAX { Err(format!("has more than {LABELS_MAX} labels").into()) } else { Ok(Value::Map(map)) }
+}
+
+fn recipient(text: &str) -> Result<String, Wrong> {
+    if text.chars().count() > RECIPIENT_MAX_CHARS {
+        return Err(format!("is longer than {RECIPIENT_MAX_CHARS} characters").into());
+    }
+    if text.trim() != text { Err(format!("{text:?} begins or ends with a blank").into()) } else { Ok(text.to_owned()) }
 }
 
 fn ranges(kind: Kind, item: &Item) -> Result<Value, Wrong> {

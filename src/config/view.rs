@@ -6,6 +6,7 @@ pub(super) mod sinks;
 use serde_json::{Map, Value as Json, json};
 
 use super::{
+    alerts::{AlertsConfig, DeadmanConfig, RouteConfig},
     keys::{SECTIONS, Section},
     model::*,
     units::{format_duration, format_size},
@@ -38,6 +39,8 @@ fn tables(config: &Config, section: &str) -> Tables {
         "routes" => config.routes.iter().map(route).collect(),
         "messages" => vec![json!({ "on_unknown": config.messages.on_unknown })],
         "limits" => vec![limits(&config.limits)],
+        "alerts" => vec![alerts(&config.alerts)],
+        "deadman" => vec![config.deadman.as_ref().map_or_else(|| none("deadman"), deadman)],
         "outbox" => vec![outbox(&config.outbox)],
         "kafka" => vec![config.kafka.as_ref().map_or_else(|| none("kafka"), kafka)],
         "retention" => vec![retention(&config.retention)],
@@ -155,6 +158,7 @@ fn rule(r: &Rule) -> Json {
         "clear": r.clear,
         "for": format_duration(std::time::Duration::from_micros(r.for_us.unsigned_abs())),
         "level": r.level,
+        "labels": r.labels,
     })
 }
 
@@ -171,6 +175,7 @@ fn anomaly_rule(r: &AnomalyRule) -> Json {
         "clear": null,
         "for": null,
         "level": r.level,
+        "labels": r.labels,
     })
 }
 
@@ -180,9 +185,29 @@ fn route(c: &RouteConfig) -> Json {
         "kinds": c.kinds,
         "names": c.names,
         "subjects": c.subjects,
+        "labels": c.labels,
         "sinks": c.sinks,
+        "recipients": c.recipients,
         "on_unknown": c.on_unknown,
         "notify_resolved": c.notify_resolved,
+        "group_by": c.group_by,
+        "group_wait": format_duration(c.group_wait),
+        "group_interval": format_duration(c.group_interval),
+        "group_max": c.group_max,
+        "repeat_interval": format_duration(c.repeat_interval.unwrap_or_default()),
+    })
+}
+
+fn alerts(c: &AlertsConfig) -> Json {
+    json!({ "fallback_after": format_duration(c.fallback_after), "overdue_after": format_duration(c.overdue_after) })
+}
+
+pub(super) fn deadman(c: &DeadmanConfig) -> Json {
+    json!({
+        "url": c.url,
+        "interval": format_duration(c.interval),
+        "timeout": format_duration(c.timeout),
+        "allow_link_local": c.allow_link_local,
     })
 }
 

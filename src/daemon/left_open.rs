@@ -96,6 +96,7 @@ mod tests {
             threshold: None,
             text: String::new(),
             count: 1,
+            labels: Default::default(),
         }
     }
 

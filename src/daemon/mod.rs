@@ -3,6 +3,7 @@
 //! In: a checked configuration. Out: a running [`Daemon`], and at its end an exit code. Nothing is decided here that a stage could
 //! decide; what is here is who holds whose sender.
 
+mod deadman;
 mod descriptors;
 mod directory;
 mod drain;

@@ -9,13 +9,13 @@ use std::{
 use arc_swap::ArcSwap;
 
 use super::{
-    Daemon, DataDirectory, Options, StartFailed, descriptors,
+    Daemon, DataDirectory, Options, StartFailed, deadman, descriptors,
     drain::{DrainObserver, OnCommitted, StoreWriter},
     heartbeat::{self, Heartbeat},
     left_open::{ended_by_start, unreadable},
     triple, while_doing,
     wiring::{
-        HeldBy, last_run, load_alerts, load_baselines, on_open, pollers, raise, save_baselines, save_phases, start_relay,
+        HeldBy, away, last_run, load_alerts, load_baselines, on_open, pollers, raise, save_baselines, save_phases, start_relay,
         store_is_up, view_disk, view_outbox,
     },
 };
@@ -110,6 +110,7 @@ impl Daemon {
             clock: clock.clone(),
             outbox: wake.clone(),
             metrics: metrics.clone(),
+            away: away(&outbox),
         });
         let alert = supervisor.start(move || AlertActor::new(desk.clone())).map_err(&start)?;
         let raiser = Raiser::start(alert.courier());
@@ -267,6 +268,13 @@ impl Daemon {
         let _ = myself.set(ingest.courier::<Ingest>());
         let _ = ingest.courier().send(Reconfigure(settings.clone())).await;
 
+        deadman::start(deadman::Parts {
+            config: config.clone(),
+            registry: registry.clone(),
+            clock: clock.clone(),
+            metrics: metrics.clone(),
+            raise: raise(&raiser),
+        });
         let monitor_parts = Arc::new(MonitorParts { views: views.clone(), raise: raise(&raiser) });
         supervisor.start(move || MonitorActor::new(monitor_parts.clone())).map_err(&start)?;
 

@@ -9,13 +9,14 @@ use arc_swap::ArcSwap;
 
 use super::drain::OnOpen;
 use crate::{
-    alert::AlertBoard,
+    alert::{AlertBoard, AwayFn},
     buffer::{Account, Buffer, Frame, Totals, health::StoreHealth},
     clock::{ArrivalClock, Clock, SharedClock, SystemClock},
     config::{Config, Tier},
     domain::{
         ack::AckLevel,
         alert::{AlertKind, Level, Transition},
+        breaker::CircuitState,
         delivery::DeliveryState,
         rule::Phase,
         time::rfc3339_us,
@@ -123,6 +124,15 @@ pub(super) fn load_baselines(conn: &mut store::Conn, config: &Config) -> StoreRe
 pub(super) fn raise(raiser: &Raiser) -> Box<dyn Fn(Vec<Transition>) + Send + Sync> {
     let raiser = raiser.clone();
     Box::new(move |transitions| drop(raiser.raise(transitions)))
+}
+
+/// Which sinks take nothing now, for whoever wonders why their deliveries wait.
+pub(super) fn away(outbox: &Arc<Outbox>) -> AwayFn {
+    let outbox = outbox.clone();
+    Box::new(move || {
+        let not_closed = |(name, state): (String, CircuitState)| (state != CircuitState::Closed).then_some(name);
+        outbox.circuits().into_iter().filter_map(not_closed).collect()
+    })
 }
 
 /// What the end of the run before means: an alert that stays open until a run has ended in order.

@@ -1,6 +1,9 @@
 //! Alerts: their levels, their life cycle, and the facts that open and close them.
+//!
+//! [`MOVES`] is the one place that says what can happen to an alert and where that leads; `store::alerts` carries it out.
+//! `docs/STATES.md` draws the same table, and a test keeps them equal.
 
-use std::{fmt, str::FromStr};
+use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -51,7 +54,7 @@ impl FromStr for Level {
 
 /// The life cycle of an alert: `firing -> acknowledged -> resolved`, or `firing -> resolved`. A resolved alert never reopens:
 /// the next breach of the same rule and subject is a new episode.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AlertState {
     /// The condition holds and nobody has taken it on.
@@ -63,6 +66,9 @@ pub enum AlertState {
 }
 
 impl AlertState {
+    /// Every state, in the order of a life.
+    pub const ALL: [AlertState; 3] = [Self::Firing, Self::Acknowledged, Self::Resolved];
+
     /// The word in SQL and JSON.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -85,6 +91,75 @@ impl FromStr for AlertState {
         }
     }
 }
+
+impl fmt::Display for AlertState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What can happen to an alert that is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Event {
+    /// It is raised again, no higher than before.
+    Repeat,
+    /// It is raised again at a higher level.
+    Escalate,
+    /// A person takes it on.
+    Acknowledge,
+    /// The condition is over.
+    Resolve,
+}
+
+impl Event {
+    /// Every event.
+    pub const ALL: [Event; 4] = [Self::Repeat, Self::Escalate, Self::Acknowledge, Self::Resolve];
+}
+
+/// The life of an alert: state, event, the state it leads to. Whatever is not listed is illegal. A higher level does not take an alert
+/// away from the person who has it: it is told, and stays acknowledged.
+pub const MOVES: [(AlertState, Event, AlertState); 8] = {
+    use AlertState::*;
+    [
+        (Firing, Event::Repeat, Firing),
+        (Firing, Event::Escalate, Firing),
+        (Firing, Event::Acknowledge, Acknowledged),
+        (Firing, Event::Resolve, Resolved),
+        (Acknowledged, Event::Repeat, Acknowledged),
+        (Acknowledged, Event::Escalate, Acknowledged),
+        (Acknowledged, Event::Acknowledge, Acknowledged),
+        (Acknowledged, Event::Resolve, Resolved),
+    ]
+};
+
+/// A move that the table does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Illegal {
+    /// Where the alert stands.
+    pub state: AlertState,
+    /// What was asked of it.
+    pub event: Event,
+}
+
+impl fmt::Display for Illegal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "an alert that is {} cannot take {:?}", self.state, self.event)
+    }
+}
+
+impl std::error::Error for Illegal {}
+
+/// Where `event` leads an alert that stands in `state`.
+///
+/// # Errors
+/// Where the table has no such move.
+pub fn next(state: AlertState, event: Event) -> Result<AlertState, Illegal> {
+    let found = MOVES.iter().find(|(from, by, _)| (*from, *by) == (state, event));
+    found.map(|(_, _, to)| *to).ok_or(Illegal { state, event })
+}
+
+/// What a rule says of its alerts beside name and level, for routes and silences to select by: name and value.
+pub type Labels = BTreeMap<String, String>;
 
 /// Where an alert comes from: routes select by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -154,6 +229,8 @@ pub struct Alert {
     pub text: String,
     /// How often it was raised in this episode; at least 1.
     pub count: u64,
+    /// The labels of its rule when it was opened.
+    pub labels: Labels,
 }
 
 impl Alert {
@@ -194,4 +271,62 @@ pub struct Transition {
     pub threshold: Option<f64>,
     /// One English sentence for a person, without secrets.
     pub text: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// The drawing in the documentation, read back: `| state | Event | state |`.
+    fn drawn() -> BTreeSet<(String, String, String)> {
+        include_str!("../../docs/STATES.md")
+            .lines()
+            .filter_map(|line| {
+                let cells: Vec<&str> = line.trim().trim_matches('|').split('|').map(str::trim).collect();
+                let &[from, event, to, ..] = cells.as_slice() else { return None };
+                from.parse::<AlertState>().ok()?;
+                Some((from.to_owned(), event.to_owned(), to.to_owned()))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn the_drawing_has_exactly_the_moves_of_the_code() {
+        let coded: BTreeSet<_> =
+            MOVES.iter().map(|(from, event, to)| (from.to_string(), format!("{event:?}"), to.to_string())).collect();
+        assert_eq!(drawn(), coded);
+        assert_eq!(coded.len(), MOVES.len(), "no pair is listed twice");
+    }
+
+    #[test]
+    fn every_pair_of_state_and_event_is_a_move_or_refused_with_its_names() {
+        let mut moves = 0;
+        for state in AlertState::ALL {
+            for event in Event::ALL {
+                match next(state, event) {
+                    Ok(to) => {
+                        moves += 1;
+                        assert_ne!(state, AlertState::Resolved, "a resolved alert never reopens");
+                        assert!(to >= state, "a life goes one way: {state} {event:?} {to}");
+                    }
+                    Err(illegal) => {
+                        assert_eq!(illegal, Illegal { state, event });
+                        assert_eq!(state, AlertState::Resolved);
+                        assert!(illegal.to_string().contains("resolved"));
+                    }
+                }
+            }
+        }
+        assert_eq!(moves, MOVES.len());
+    }
+
+    #[test]
+    fn words_read_back_as_the_states_they_name() {
+        for state in AlertState::ALL {
+            assert_eq!(state.as_str().parse(), Ok(state));
+        }
+        assert!("open".parse::<AlertState>().is_err());
+    }
 }

@@ -16,4 +16,5 @@ pub mod reading;
 pub mod receipt;
 pub mod role;
 pub mod rule;
+pub mod silence;
 pub mod time;

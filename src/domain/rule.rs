@@ -4,7 +4,10 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use super::{ack::UnknownWord, alert::Level};
+use super::{
+    ack::UnknownWord,
+    alert::{Labels, Level},
+};
 
 /// The comparison that makes a breach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,6 +88,8 @@ pub struct Rule {
     pub for_us: i64,
     /// The level of the alert.
     pub level: Level,
+    /// What its alerts carry for routes and silences to select by.
+    pub labels: Labels,
 }
 
 /// What one rule knows of one engine.
@@ -160,7 +165,16 @@ mod tests {
     use super::*;
 
     fn rule(clear: Option<f64>, for_us: i64) -> Rule {
-        Rule { name: "r".into(), metric: "rpm".into(), op: Op::Above, threshold: 100.0, clear, for_us, level: Level::Warning }
+        Rule {
+            name: "r".into(),
+            metric: "rpm".into(),
+            op: Op::Above,
+            threshold: 100.0,
+            clear,
+            for_us,
+            level: Level::Warning,
+            labels: Labels::new(),
+        }
     }
 
     fn run(rule: &Rule, values: &[(f64, i64)]) -> Vec<Verdict> {

@@ -65,6 +65,10 @@ pub mod names {
     pub const ACK_SECONDS: &str = "belayd_ack_seconds";
     pub const ALERT_LATENCY: &str = "belayd_alert_latency_seconds";
     pub const ALERTS_SET_ASIDE: &str = "belayd_alerts_set_aside_total";
+    pub const ALERT_NOTICES: &str = "belayd_alert_notices_total";
+    pub const NOTICES_OVERDUE: &str = "belayd_alert_notices_overdue";
+    pub const FALLBACKS: &str = "belayd_alert_fallbacks_total";
+    pub const DEADMAN_PINGS: &str = "belayd_deadman_pings_total";
     pub const OUTBOX_BACKLOG: &str = "belayd_outbox_backlog";
     pub const OUTBOX_OLDEST_AGE: &str = "belayd_outbox_oldest_age_seconds";
     pub const SEND_FAILURES: &str = "belayd_send_failures_total";
@@ -195,13 +199,37 @@ pub const CATALOG: &[Entry] = &[
         names::ALERT_LATENCY,
         Kind::Histogram,
         &[],
-        "Time from the arrival of the reading or fact to the sink's confirmation of its first notice, seconds.",
+        "Time from the arrival of the reading or fact to the sink's confirmation of its first notice, seconds; what waited for others counts from when it was due.",
     ),
     entry(
         names::ALERTS_SET_ASIDE,
         Kind::Counter,
         &[],
         "Beginnings and ends of alerts that the control store refused for ever and that were set aside; since the start.",
+    ),
+    entry(
+        names::ALERT_NOTICES,
+        Kind::Counter,
+        &["outcome"],
+        "Decisions about notices of alerts: told (one by one), digest (with others), folded (was to be told one by one, and went into a digest), silenced, inhibited, acknowledged, no_route, not_told and not_wanted (ends that nobody waits for), found_missing (by the audit); since the start.",
+    ),
+    entry(
+        names::NOTICES_OVERDUE,
+        Kind::Gauge,
+        &[],
+        "Notices that were due for longer than `alerts.overdue_after` at the last audit and that nothing explains.",
+    ),
+    entry(
+        names::FALLBACKS,
+        Kind::Counter,
+        &["sink"],
+        "Notices that were copied to the fallback of their sink, by the sink that did not take them; since the start.",
+    ),
+    entry(
+        names::DEADMAN_PINGS,
+        Kind::Counter,
+        &["outcome"],
+        "Pings to the address of `[deadman]`: sent, failed, withheld (an actor or a loop made no progress); since the start.",
     ),
     entry(names::OUTBOX_BACKLOG, Kind::Gauge, &["sink"], "Deliveries that are due or in the works, by sink."),
     entry(names::OUTBOX_OLDEST_AGE, Kind::Gauge, &["sink"], "Age of the oldest unsettled due delivery, by sink, seconds."),

@@ -11,6 +11,7 @@ use prometheus::{
 };
 
 use super::{
+    alerts::AlertMetrics,
     catalog::{CATALOG, Entry, names},
     circuits::{Circuit, Circuits},
 };
@@ -101,6 +102,8 @@ pub struct Metrics {
     pub instances: IntGaugeVec,
     /// Lateness of the last run by duty, seconds; set at a scrape.
     pub schedule_lateness: GaugeVec,
+    /// Those of the alert side.
+    pub alerts: AlertMetrics,
     pub(super) circuits: Circuits,
     success_ratio: Gauge,
     ack: [Histogram; AckLevel::ALL.len()],
@@ -168,6 +171,7 @@ impl Metrics {
             duplicate_ratio: float_gauge(&registry, names::DUPLICATE_RATIO)?,
             recovery_seconds: float_gauge(&registry, names::RECOVERY_SECONDS)?,
             circuit_state: gauge_vec(&registry, names::CIRCUIT_STATE)?,
+            alerts: AlertMetrics::new(&registry)?,
             circuits: Circuits::default(),
             success_ratio: float_gauge(&registry, names::SUCCESS_RATIO)?,
             instances: gauge_vec(&registry, names::INSTANCES)?,
@@ -318,11 +322,11 @@ fn counter(registry: &Registry, name: &str) -> Result<IntCounter, prometheus::Er
     register(registry, IntCounter::with_opts(opts(name))?)
 }
 
-fn counter_vec(registry: &Registry, name: &str) -> Result<IntCounterVec, prometheus::Error> {
+pub(super) fn counter_vec(registry: &Registry, name: &str) -> Result<IntCounterVec, prometheus::Error> {
     register(registry, IntCounterVec::new(opts(name), labels(name))?)
 }
 
-fn gauge(registry: &Registry, name: &str) -> Result<IntGauge, prometheus::Error> {
+pub(super) fn gauge(registry: &Registry, name: &str) -> Result<IntGauge, prometheus::Error> {
     register(registry, IntGauge::with_opts(opts(name))?)
 }
 
@@ -362,6 +366,9 @@ mod tests {
         metrics.set_account(&Account { accepted: 10, stored: 8, lost: 1, buffered: 1, ..Account::default() }, 0, 0);
         metrics.full_in_seconds.with_label_values(&["journal"]).set(f64::INFINITY);
         metrics.store_bytes.with_label_values(&["readings"]).set(1);
+        metrics.alerts.notices.with_label_values(&["told"]).inc();
+        metrics.alerts.fallbacks.with_label_values(&["hook"]).inc();
+        metrics.alerts.deadman.with_label_values(&["sent"]).inc();
         metrics
     }
 

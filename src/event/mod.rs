@@ -3,6 +3,7 @@
 //!
 //! In: facts from every stage. Out: log lines and metrics. A crash loses the counters that are not sums over the ledger.
 
+pub mod alerts;
 pub mod catalog;
 pub mod circuits;
 mod metrics;

@@ -27,7 +27,8 @@ impl Outbox {
     pub(super) async fn ask_others(&self, side: usize, row: &DeliveryRow) -> Option<Outcome> {
         let event = self.event_of(side, row)?;
         let verdict = match event.as_str() {
-            "firing" => self.ask(row, episodes::enter).await,
+            // Of a repeat it is the instance that told the beginning.
+            "firing" | "repeat" => self.ask(row, episodes::enter).await,
             "resolved" => self.ask(row, episodes::leave).await,
             _ => None,
         };

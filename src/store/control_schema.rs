@@ -67,6 +67,9 @@ diesel::table! {
         acknowledged_at_us -> Nullable<BigInt>,
         acknowledged_by -> Nullable<Text>,
         resolved_at_us -> Nullable<BigInt>,
+        labels -> Text,
+        withheld -> Nullable<Text>,
+        look_at_us -> Nullable<BigInt>,
     }
 }
 
@@ -82,6 +85,59 @@ diesel::table! {
         actor -> Nullable<Text>,
         reason -> Nullable<Text>,
         text -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    /// With which delivery an alert was told to whom, or why it was not.
+    alert_notices (id) {
+        id -> BigInt,
+        alert_id -> Text,
+        at_us -> BigInt,
+        event -> Text,
+        sink -> Text,
+        recipient -> Text,
+        delivery_id -> Nullable<Text>,
+        reason -> Text,
+        detail -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    /// What each group of a route has told lately.
+    alert_groups (channel, name) {
+        channel -> Text,
+        name -> Text,
+        last_at_us -> BigInt,
+        window_from_us -> BigInt,
+        told -> BigInt,
+        waiting -> Text,
+        digest_id -> Nullable<Text>,
+        digest_at_us -> BigInt,
+    }
+}
+
+diesel::table! {
+    /// Which alerts are not told for a while.
+    silences (id) {
+        id -> Text,
+        matchers -> Text,
+        starts_at_us -> BigInt,
+        ends_at_us -> BigInt,
+        reason -> Text,
+        created_by -> Text,
+        created_at_us -> BigInt,
+        expired_at_us -> Nullable<BigInt>,
+        expired_by -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    /// Deliveries of alerts that were copied to the fallback of their sink.
+    delivery_fallbacks (delivery_id) {
+        delivery_id -> Text,
+        copy_id -> Text,
+        at_us -> BigInt,
     }
 }
 
@@ -152,3 +208,4 @@ diesel::table! {
 }
 
 diesel::allow_tables_to_appear_in_same_query!(tokens, sessions);
+diesel::allow_tables_to_appear_in_same_query!(alert_notices, deliveries);

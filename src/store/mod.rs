@@ -36,6 +36,7 @@ pub mod rule_state;
 pub mod schema;
 pub mod sessions;
 pub mod shared_duties;
+pub mod silences;
 pub mod snapshot;
 mod socket;
 pub mod tokens;

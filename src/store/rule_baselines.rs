@@ -88,7 +88,8 @@ mod tests {
     };
 
     fn learned() -> Baseline {
-        let rule = AnomalyRule { name: "wear".into(), metrics: Vec::new(), sensitivity: 1.0, warm_up: 20, level: Level::Warning };
+        let (level, labels) = (Level::Warning, Default::default());
+        let rule = AnomalyRule { name: "wear".into(), metrics: Vec::new(), sensitivity: 1.0, warm_up: 20, level, labels };
         let (mut detector, mut names) = (Detector::default(), Names::default());
         for at in 0..20_i64 {
             let reading = ReadingRef {

@@ -18,9 +18,15 @@ use super::{
     state::WebState,
 };
 use crate::{
-    domain::alert::{Alert, AlertKind, AlertState, Level},
+    domain::{
+        alert::{Alert, AlertKind, AlertState, Level},
+        reading::is_name,
+    },
     protocol::{AcknowledgeAlert, AcknowledgeError},
-    store::alerts::{self, AlertFilter},
+    store::{
+        Conn,
+        alerts::{self, AlertFilter},
+    },
     supervise::SendRefused,
 };
 
@@ -41,8 +47,12 @@ pub struct AlertsQuery {
     /// rule or system
     #[param(value_type = Option<String>)]
     kind: Option<AlertKind>,
+    /// Of the rule or condition
+    name: Option<String>,
     /// Engine id, or the part of the system
     subject: Option<String>,
+    /// A label and its value, such as `site=north`
+    label: Option<String>,
     /// 1 to 1000
     limit: Option<u32>,
     /// `nextCursor` of the page before
@@ -56,14 +66,21 @@ pub struct AlertsQuery {
 #[utoipa::path(get, path = "/api/alerts", tag = "alerts", params(AlertsQuery),
     responses((status = 200, description = "Newest first", body = super::openapi::Alerts), super::openapi::Failure))]
 pub async fn list(_who: Viewer, query: Query<AlertsQuery>, state: Data<WebState>) -> Result<HttpResponse, ApiError> {
-    let AlertsQuery { state: wanted, level, kind, subject, limit, cursor } = query.0;
+    let AlertsQuery { state: wanted, level, kind, name, subject, label, limit, cursor } = query.0;
     let limit = page_size(limit)?;
     let before = cursor.as_deref().map(parse_cursor).transpose()?;
-    let filter = AlertFilter { state: wanted, level, kind, subject, before };
+    let label = label.as_deref().map(parse_label).transpose()?;
+    let filter = AlertFilter { state: wanted, level, kind, name, subject, label, before };
     let items = state.control.call(move |conn| alerts::list(conn, &filter, limit)).await?;
     let full = items.len() == limit as usize;
     let next_cursor = items.last().filter(|_| full).map(|last| format!("{}@{}", last.opened_at_us, last.id));
     Ok(HttpResponse::Ok().json(List { items, next_cursor }))
+}
+
+fn parse_label(text: &str) -> Result<(String, String), ApiError> {
+    let parsed = text.split_once('=').filter(|(name, _)| is_name(name));
+    let wrong = || ApiError::query("label", "write name=value, such as site=north");
+    parsed.map(|(name, value)| (name.to_owned(), value.to_owned())).ok_or_else(wrong)
 }
 
 fn parse_cursor(cursor: &str) -> Result<(i64, String), ApiError> {
@@ -71,17 +88,20 @@ fn parse_cursor(cursor: &str) -> Result<(i64, String), ApiError> {
     parsed.ok_or_else(|| ApiError::query("cursor", "does not belong to this list; start again without it"))
 }
 
-/// `GET /api/alerts/{id}`: one alert with its history.
+/// `GET /api/alerts/{id}`: one alert with its history, and whom it was told or why not.
 ///
 /// # Errors
 /// 404 for an id that is unknown.
 #[utoipa::path(get, path = "/api/alerts/{id}", tag = "alerts", params(("id" = String, Path, description = "As listed")),
-    responses((status = 200, description = "The alert with its history", body = super::openapi::AlertItem), super::openapi::Failure))]
+    responses((status = 200, description = "The alert with its history and notifications", body = super::openapi::AlertInFull), super::openapi::Failure))]
 pub async fn show(_who: Viewer, id: Path<String>, state: Data<WebState>) -> Result<HttpResponse, ApiError> {
     let id = id.into_inner();
-    let (alert, history) = state.control.call(move |conn| Ok((alerts::get(conn, &id)?, alerts::history(conn, &id)?))).await?;
+    let ask =
+        move |conn: &mut Conn| Ok((alerts::get(conn, &id)?, alerts::history(conn, &id)?, alerts::notices::of_alert(conn, &id)?));
+    let (alert, history, notices) = state.control.call(ask).await?;
     let mut body = json!(alert);
     body["history"] = json!(history);
+    body["notifications"] = json!(notices);
     Ok(HttpResponse::Ok().json(body))
 }
 

@@ -24,6 +24,7 @@ pub mod request_id;
 pub mod routes;
 mod server;
 pub mod session;
+pub mod silences;
 pub mod state;
 pub mod stream;
 #[cfg(test)]

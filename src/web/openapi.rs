@@ -23,7 +23,7 @@ use utoipa::{
 use super::{
     admin, alerts,
     auth::{SESSION_COOKIE, Viewer},
-    body, health, issues, messages, push, query, session, stream,
+    body, health, issues, messages, push, query, session, silences, stream,
     ui::{Lang, render_document, serve_html},
 };
 
@@ -39,6 +39,7 @@ use super::{
         alerts::list, alerts::show, alerts::acknowledge,
         messages::create, messages::list, messages::show, messages::cancel,
         issues::list, issues::open, issues::show, issues::comment, issues::start, issues::resolve, issues::close, issues::reopen,
+        silences::list, silences::show, silences::create, silences::expire, silences::preview,
         admin::actors::list, admin::actors::restart, admin::duties::list, admin::duties::run, admin::look::buffer, admin::look::outbox, admin::look::instances, admin::look::audit_rows, admin::look::config,
         admin::logs::tail, admin::logs::set_level, admin::tokens::list, admin::tokens::create, admin::tokens::revoke,
         admin::failures::list, admin::failures::causes, admin::failures::show, admin::failures::decide::retry,
@@ -92,6 +93,10 @@ macro_rules! shapes {
         pub struct $name { $($(#[$attribute])* $field: $type,)* }
     )*};
 }
+
+mod told;
+
+pub use told::*;
 
 shapes! {
     /// The body of a failure.
@@ -147,28 +152,6 @@ shapes! {
         alarm: Option<String>,
         /// Last samples of temperature and rpm, oldest first
         trend: serde_json::Value,
-    }
-    /// A page of alerts.
-    Alerts { items: Vec<AlertItem>, next_cursor: Option<String>, }
-    /// One episode.
-    AlertItem {
-        id: String,
-        /// rule or system
-        kind: String,
-        name: String,
-        subject: String,
-        /// INFO, WARNING or CRITICAL
-        level: String,
-        /// firing, acknowledged or resolved
-        state: String,
-        opened_at: String,
-        acknowledged_at: Option<String>,
-        acknowledged_by: Option<String>,
-        resolved_at: Option<String>,
-        value: Option<f64>,
-        threshold: Option<f64>,
-        text: String,
-        count: u64,
     }
     /// A page of issues.
     Issues { items: Vec<IssueItem>, next_cursor: Option<String>, }

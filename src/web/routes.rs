@@ -10,7 +10,7 @@ use super::{
     admin::{actors, duties, failures, logs, look, sinks, tokens},
     alerts,
     error::{ApiError, ErrorCode},
-    health, issues, messages, openapi, push, query, session, stream,
+    health, issues, messages, openapi, push, query, session, silences, stream,
 };
 use crate::domain::role::Role;
 
@@ -80,6 +80,11 @@ pub const ROUTES: &[RouteSpec] = routes! {
     OPERATOR POST   "/api/issues/{id}/resolve" => issues::resolve;
     OPERATOR POST   "/api/issues/{id}/close" => issues::close;
     OPERATOR POST   "/api/issues/{id}/reopen" => issues::reopen;
+    VIEWER   GET    "/api/silences" => silences::list;
+    OPERATOR POST   "/api/silences" => silences::create;
+    OPERATOR POST   "/api/silences/preview" => silences::preview;
+    VIEWER   GET    "/api/silences/{id}" => silences::show;
+    OPERATOR DELETE "/api/silences/{id}" => silences::expire;
     VIEWER   GET    "/api/state" => stream::snapshot;
     VIEWER   GET    "/api/stream" => stream::state;
     VIEWER   GET    "/api/openapi.json" => openapi::document;

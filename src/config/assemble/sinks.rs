@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::{Missing, breaker};
 use crate::config::{
-    model::{Config, OnUnknown, RouteConfig},
+    alerts::RouteConfig,
+    model::Config,
     resolve::Entry,
     sinks::{BotConfig, ChatConfig, SinkSettings, SmtpConfig, SmtpTls, TemplatesConfig, WebhookConfig},
 };
@@ -75,13 +76,5 @@ pub(super) fn templates(e: &Entry, files: BTreeMap<String, String>) -> Result<Te
 /// The route that holds where none is given: a receiver that somebody set up is meant to be told.
 pub(super) fn everything_everywhere(config: &Config) -> RouteConfig {
     let sinks = config.sinks();
-    RouteConfig {
-        levels: Vec::new(),
-        kinds: Vec::new(),
-        names: Vec::new(),
-        subjects: Vec::new(),
-        sinks: sinks.iter().filter(|sink| sink.may_leave_out_recipient()).map(|sink| sink.name.to_owned()).collect(),
-        on_unknown: OnUnknown::Resend,
-        notify_resolved: true,
-    }
+    RouteConfig::to(sinks.iter().filter(|sink| sink.may_leave_out_recipient()).map(|sink| sink.name.to_owned()).collect())
 }

@@ -5,7 +5,7 @@ use super::{
     Key,
     Kind::{
         self, Bool, Brokers, Credential, Duration, Fields, Float, Headers, HttpUrl, InputFile, Int, Metric, Name, Names, Ranges,
-        Secret, Size, Text, Word, Words,
+        Secret, Size, Text, Word,
     },
     Section, breaker_failures, breaker_pause, breaker_pause_max, key,
 };
@@ -226,48 +226,18 @@ level = "WARNING"
         )
         .live(),
         key("level", Word(&LEVELS), Is(r#""WARNING""#), "The level of the alert.").live(),
+        key(
+            "labels",
+            Kind::Labels,
+            Example(r#"{ site = "north" }"#),
+            "What its alerts carry beside name and level, for routes and silences to select by.",
+        )
+        .live(),
     ],
 };
 
 const ANY: Kind = Float(f64::MIN, f64::MAX);
-const LEVELS: [&str; 3] = ["INFO", "WARNING", "CRITICAL"];
-
-pub(super) static ROUTES: Section = Section {
-    name: "routes",
-    most: 1_000,
-    doc: "Which alert goes where. An alert goes to the sinks of every route that matches it; what a route leaves out matches everything. Where no [[routes]] is given at all, every alert goes to every sink, to mail only where smtp.to says whom.",
-    restart: "",
-    default_entries: "",
-    keys: &[
-        key("levels", Words(&LEVELS), Example(r#"["WARNING", "CRITICAL"]"#), "Levels that match.").or("level").live(),
-        key(
-            "kinds",
-            Words(&["rule", "system"]),
-            Example(r#"["rule"]"#),
-            "Kinds that match: threshold rules on readings, or the daemon and its host.",
-        )
-        .or("kind")
-        .live(),
-        key("names", Names, Example(r#"["overheat"]"#), "Names of rules or system conditions that match.").or("name").live(),
-        key("subjects", Names, Example(r#"["engine-1"]"#), "Engine ids or parts of the system that match.").or("subject").live(),
-        key(
-            "sinks",
-            Names,
-            Fault(r#"["log", "on-call"]"#),
-            "Where matching alerts go: \"log\", \"smtp\", \"slack\", \"discord\", or names of webhooks and bots.",
-        )
-        .or("sink")
-        .live(),
-        key(
-            "on_unknown",
-            Word(&["resend", "review"]),
-            Is(r#""resend""#),
-            "When the answer to a delivery never came: send it again, marked as a possible repeat, or leave it for a person.",
-        )
-        .live(),
-        key("notify_resolved", Bool, Is("true"), "Whether the end of an alert is told too.").live(),
-    ],
-};
+pub(super) const LEVELS: [&str; 3] = ["INFO", "WARNING", "CRITICAL"];
 
 pub(super) static OUTBOX: Section = Section {
     name: "outbox",

@@ -23,7 +23,10 @@ pub use self::{
     metrics::{METRICS_MAX, Names},
 };
 use self::{learning::Learning, watch::Watch};
-use super::{alert::Level, reading::ReadingRef};
+use super::{
+    alert::{Labels, Level},
+    reading::ReadingRef,
+};
 
 /// Readings that are learned from unless the rule says otherwise.
 pub const WARM_UP_DEFAULT: usize = 50;
@@ -47,6 +50,8 @@ pub struct AnomalyRule {
     pub warm_up: usize,
     /// The level of the alert.
     pub level: Level,
+    /// What its alerts carry for routes and silences to select by.
+    pub labels: Labels,
 }
 
 impl AnomalyRule {

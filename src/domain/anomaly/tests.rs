@@ -5,7 +5,8 @@ use proptest::prelude::*;
 use super::{watch::Watch, *};
 
 fn rule() -> AnomalyRule {
-    AnomalyRule { name: "wear".into(), metrics: Vec::new(), sensitivity: 1.0, warm_up: 50, level: Level::Warning }
+    let (level, labels) = (Level::Warning, Default::default());
+    AnomalyRule { name: "wear".into(), metrics: Vec::new(), sensitivity: 1.0, warm_up: 50, level, labels }
 }
 
 /// Bell-shaped enough (sum of four), the same on every host.

@@ -4,7 +4,8 @@ use super::*;
 use crate::domain::{batch::BatchBuilder, rule::Op};
 
 fn rule(name: &str) -> AnomalyRule {
-    AnomalyRule { name: name.into(), metrics: Vec::new(), sensitivity: 1.0, warm_up: 20, level: Level::Warning }
+    let (level, labels) = (Level::Warning, Default::default());
+    AnomalyRule { name: name.into(), metrics: Vec::new(), sensitivity: 1.0, warm_up: 20, level, labels }
 }
 
 fn table(anomalies: &[AnomalyRule], saved: Vec<SavedPhase>, baselines: Vec<SavedBaseline>) -> EngineTable {
@@ -127,6 +128,7 @@ fn threshold_and_anomaly_rules_of_one_engine_are_apart_and_the_table_stays_bound
         clear: None,
         for_us: 0,
         level: Level::Critical,
+        labels: Default::default(),
     };
     let table = EngineTable::with_anomalies(&[hot], &[rule("wear")], 8, Vec::new(), Vec::new());
     stream(&table, "a", 0..100, 0.0);

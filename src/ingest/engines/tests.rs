@@ -4,7 +4,17 @@ use super::{trend::TREND_SAMPLES, *};
 use crate::domain::{batch::BatchBuilder, rule::Op};
 
 fn rule(name: &str, metric: &str, threshold: f64) -> Rule {
-    Rule { name: name.into(), metric: metric.into(), op: Op::Above, threshold, clear: None, for_us: 0, level: Level::Critical }
+    let level = Level::Critical;
+    Rule {
+        name: name.into(),
+        metric: metric.into(),
+        op: Op::Above,
+        threshold,
+        clear: None,
+        for_us: 0,
+        level,
+        labels: Default::default(),
+    }
 }
 
 fn batch(readings: &[(&str, i64, f64)]) -> Batch {

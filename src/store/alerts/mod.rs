@@ -1,9 +1,13 @@
 //! Alerts: one row an episode, and the history of what happened to it.
 //!
 //! In: transitions and acknowledgements, inside the transaction that also writes deliveries and rule state. Out: open alerts,
-//! lists, histories. A crash loses nothing that was committed; at most one episode is open for each (kind, name, subject), which
-//! the table itself enforces.
+//! lists, histories, and what was told of each to whom. A crash loses nothing that was committed; at most one episode is open for each
+//! (kind, name, subject), which the table itself enforces. Which moves are legal says [`domain::alert`](crate::domain::alert).
 
+pub mod fallbacks;
+pub mod groups;
+pub mod looks;
+pub mod notices;
 mod query;
 #[cfg(test)]
 mod tests;
@@ -11,13 +15,13 @@ mod tests;
 use diesel::prelude::*;
 use uuid::Uuid;
 
-pub use self::query::{AlertEvent, AlertFilter, history, list, newest, open, prune};
+pub use self::query::{AlertEvent, AlertFilter, Meant, history, list, meant, newest, open, prune};
 use super::{
     Conn, StoreError, StoreResult,
     control::corrupt,
     control_schema::{alert_events, alerts},
 };
-use crate::domain::alert::{Alert, AlertState, Transition};
+use crate::domain::alert::{self, Alert, AlertState, Event, Labels, Transition};
 
 /// What a transition did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +76,7 @@ struct AlertRow {
     acknowledged_at_us: Option<i64>,
     acknowledged_by: Option<String>,
     resolved_at_us: Option<i64>,
+    labels: String,
 }
 
 impl AlertRow {
@@ -80,6 +85,7 @@ impl AlertRow {
             kind: self.kind.parse().map_err(|_| corrupt("alerts.kind", &self.kind))?,
             level: self.level.parse().map_err(|_| corrupt("alerts.level", &self.level))?,
             state: self.state.parse().map_err(|_| corrupt("alerts.state", &self.state))?,
+            labels: serde_json::from_str(&self.labels).map_err(|_| corrupt("alerts.labels", &self.labels))?,
             id: self.id,
             name: self.name,
             subject: self.subject,
@@ -95,18 +101,18 @@ impl AlertRow {
     }
 }
 
-/// Takes one transition over: opens, updates or resolves the episode of its (kind, name, subject). `None` where it resolves
-/// nothing. Call it in a writing transaction.
+/// Takes one transition over: opens, updates or resolves the episode of its (kind, name, subject), which keeps the labels that it was
+/// opened with. `None` where it resolves nothing. Call it in a writing transaction.
 ///
 /// # Errors
 /// Those of the control store.
-pub fn take_over(conn: &mut Conn, transition: &Transition, now_us: i64) -> StoreResult<Option<(Alert, Change)>> {
+pub fn take_over(conn: &mut Conn, transition: &Transition, labels: &Labels, now_us: i64) -> StoreResult<Option<(Alert, Change)>> {
     let open = find_open(conn, transition)?;
     let (alert, change) = match (open, transition.firing) {
         (None, false) => return Ok(None),
-        (None, true) => (begin(transition), Change::Opened),
-        (Some(alert), true) => repeat(alert, transition),
-        (Some(alert), false) => (end(alert, transition), Change::Resolved),
+        (None, true) => (begin(transition, labels), Change::Opened),
+        (Some(alert), true) => repeat(alert, transition)?,
+        (Some(alert), false) => (end(alert, transition)?, Change::Resolved),
     };
     write(conn, &alert, change, now_us)?;
     if change != Change::Repeated {
@@ -136,7 +142,7 @@ fn find_open(conn: &mut Conn, transition: &Transition) -> StoreResult<Option<Ale
         .transpose()
 }
 
-fn begin(transition: &Transition) -> Alert {
+fn begin(transition: &Transition, labels: &Labels) -> Alert {
     Alert {
         id: Uuid::now_v7().to_string(),
         kind: transition.kind,
@@ -152,12 +158,20 @@ fn begin(transition: &Transition) -> Alert {
         threshold: transition.threshold,
         text: transition.text.clone(),
         count: 1,
+        labels: labels.clone(),
     }
 }
 
-fn repeat(alert: Alert, transition: &Transition) -> (Alert, Change) {
-    let change = if transition.level > alert.level { Change::Escalated } else { Change::Repeated };
+/// Where the alert goes by the table of moves; what the table does not have is a conflict.
+fn moved(alert: &Alert, event: Event) -> StoreResult<AlertState> {
+    alert::next(alert.state, event).map_err(|illegal| StoreError::conflict(illegal.to_string()))
+}
+
+fn repeat(alert: Alert, transition: &Transition) -> StoreResult<(Alert, Change)> {
+    let (change, event) =
+        if transition.level > alert.level { (Change::Escalated, Event::Escalate) } else { (Change::Repeated, Event::Repeat) };
     let alert = Alert {
+        state: moved(&alert, event)?,
         level: alert.level.max(transition.level),
         value: transition.value.or(alert.value),
         threshold: transition.threshold.or(alert.threshold),
@@ -165,15 +179,16 @@ fn repeat(alert: Alert, transition: &Transition) -> (Alert, Change) {
         count: alert.count.saturating_add(1),
         ..alert
     };
-    (alert, change)
+    Ok((alert, change))
 }
 
-fn end(alert: Alert, transition: &Transition) -> Alert {
+fn end(alert: Alert, transition: &Transition) -> StoreResult<Alert> {
+    let state = moved(&alert, Event::Resolve)?;
     // A reading's time may lie before the episode's begin; an episode never ends before it began.
     let resolved_at_us = Some(transition.observed_at_us.max(alert.opened_at_us));
     // Text and value speak of the same moment; how it began stands in the history.
     let text = if transition.text.is_empty() { alert.text } else { transition.text.clone() };
-    Alert { state: AlertState::Resolved, resolved_at_us, value: transition.value.or(alert.value), text, ..alert }
+    Ok(Alert { state, resolved_at_us, value: transition.value.or(alert.value), text, ..alert })
 }
 
 fn write(conn: &mut Conn, alert: &Alert, change: Change, now_us: i64) -> StoreResult<()> {
@@ -197,9 +212,15 @@ fn write(conn: &mut Conn, alert: &Alert, change: Change, now_us: i64) -> StoreRe
         alerts::name.eq(&alert.name),
         alerts::subject.eq(&alert.subject),
         alerts::opened_at_us.eq(alert.opened_at_us),
+        alerts::labels.eq(encode_labels(&alert.labels)),
     );
     diesel::insert_into(alerts::table).values((fixed, moving)).execute(conn)?;
     Ok(())
+}
+
+fn encode_labels(labels: &Labels) -> String {
+    // Texts by text: this cannot fail.
+    serde_json::to_string(labels).unwrap_or_else(|_| "{}".to_owned())
 }
 
 /// A person takes an alert on. Call it in a writing transaction, with the audit row.
@@ -209,13 +230,11 @@ fn write(conn: &mut Conn, alert: &Alert, change: Change, now_us: i64) -> StoreRe
 pub fn acknowledge(conn: &mut Conn, id: &str, by: &str, reason: Option<&str>, now_us: i64) -> StoreResult<Acknowledged> {
     let found = alerts::table.filter(alerts::id.eq(id)).select(AlertRow::as_select()).first(conn).optional()?;
     let Some(alert) = found.map(AlertRow::read).transpose()? else { return Ok(Acknowledged::NotFound) };
-    match alert.state {
-        AlertState::Resolved => return Ok(Acknowledged::Resolved),
-        AlertState::Acknowledged => return Ok(Acknowledged::Yes(Box::new(alert))),
-        AlertState::Firing => {}
+    let Ok(state) = alert::next(alert.state, Event::Acknowledge) else { return Ok(Acknowledged::Resolved) };
+    if alert.state == state {
+        return Ok(Acknowledged::Yes(Box::new(alert)));
     }
-    let alert =
-        Alert { state: AlertState::Acknowledged, acknowledged_at_us: Some(now_us), acknowledged_by: Some(by.to_owned()), ..alert };
+    let alert = Alert { state, acknowledged_at_us: Some(now_us), acknowledged_by: Some(by.to_owned()), ..alert };
     diesel::update(alerts::table.filter(alerts::id.eq(id)))
         .set((
             alerts::state.eq(alert.state.as_str()),

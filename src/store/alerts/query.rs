@@ -7,11 +7,12 @@ use super::AlertRow;
 use crate::{
     domain::{
         alert::{Alert, AlertKind, AlertState, Level},
+        silence::Matchers,
         time,
     },
     store::{
         Conn, StoreResult,
-        control_schema::{alert_events, alerts},
+        control_schema::{alert_events, alert_notices, alerts},
     },
 };
 
@@ -24,8 +25,12 @@ pub struct AlertFilter {
     pub level: Option<Level>,
     /// Only that kind.
     pub kind: Option<AlertKind>,
+    /// Only that rule or condition.
+    pub name: Option<String>,
     /// Only that subject.
     pub subject: Option<String>,
+    /// Only those with this label of this value.
+    pub label: Option<(String, String)>,
     /// Only those older than this place: `(opened_at_us, id)` of the last item of the page before.
     pub before: Option<(i64, String)>,
 }
@@ -52,7 +57,7 @@ pub struct AlertEvent {
     pub text: Option<String>,
 }
 
-fn rfc3339<S: Serializer>(at_us: &i64, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn rfc3339<S: Serializer>(at_us: &i64, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&time::rfc3339_us(*at_us))
 }
 
@@ -92,6 +97,15 @@ pub fn list(conn: &mut Conn, filter: &AlertFilter, limit: u32) -> StoreResult<Ve
     if let Some(kind) = filter.kind {
         query = query.filter(alerts::kind.eq(kind.as_str()));
     }
+    if let Some(name) = &filter.name {
+        query = query.filter(alerts::name.eq(name.clone()));
+    }
+    if let Some((name, value)) = &filter.label {
+        // Names of labels hold no quotes: configuration and HTTP surface see to it.
+        let path = format!("$.\"{name}\"");
+        let label = diesel::dsl::sql::<diesel::sql_types::Bool>("json_extract(labels, ").bind::<diesel::sql_types::Text, _>(path);
+        query = query.filter(label.sql(") = ").bind::<diesel::sql_types::Text, _>(value.clone()));
+    }
     if let Some(subject) = &filter.subject {
         query = query.filter(alerts::subject.eq(subject.clone()));
     }
@@ -116,6 +130,59 @@ pub fn history(conn: &mut Conn, alert_id: &str) -> StoreResult<Vec<AlertEvent>> 
     Ok(rows)
 }
 
+/// Which alerts a silence would mean: those that are open, and those that were opened at or after `since_us`; of each kind how many, and the
+/// newest `limit`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Meant {
+    /// How many are open.
+    pub open: u64,
+    /// How many were opened since.
+    pub recent: u64,
+    /// Whether not all that were opened since could be looked at.
+    pub cut: bool,
+    /// The newest of the open ones.
+    pub open_items: Vec<Alert>,
+    /// The newest of those opened since.
+    pub recent_items: Vec<Alert>,
+}
+
+/// Most alerts that a preview looks at.
+const MEANT_MAX: i64 = 50_000;
+/// Alerts looked at in one query: so many are in memory.
+const MEANT_PAGE: u32 = 1_000;
+
+/// What a silence would mean.
+///
+/// # Errors
+/// Those of the control store.
+pub fn meant(conn: &mut Conn, matchers: &Matchers, since_us: i64, limit: usize) -> StoreResult<Meant> {
+    let mut meant = Meant::default();
+    for alert in open(conn)?.into_iter().filter(|alert| matchers.matches(alert)) {
+        meant.open += 1;
+        if meant.open_items.len() < limit {
+            meant.open_items.push(alert);
+        }
+    }
+    let (mut filter, mut looked) = (AlertFilter::default(), 0);
+    loop {
+        let page = list(conn, &filter, MEANT_PAGE)?;
+        let last = page.last().map(|alert| (alert.opened_at_us, alert.id.clone()));
+        let full = page.len() == MEANT_PAGE as usize;
+        looked += page.len() as i64;
+        for alert in page.into_iter().filter(|alert| alert.opened_at_us >= since_us && matchers.matches(alert)) {
+            meant.recent += 1;
+            if meant.recent_items.len() < limit {
+                meant.recent_items.push(alert);
+            }
+        }
+        meant.cut = looked >= MEANT_MAX;
+        if !full || meant.cut || last.as_ref().is_none_or(|(at_us, _)| *at_us < since_us) {
+            return Ok(meant);
+        }
+        filter.before = last;
+    }
+}
+
 /// Drops at most `limit` alerts that were resolved before `before_us`, with their history; returns how many.
 ///
 /// # Errors
@@ -131,6 +198,7 @@ pub fn prune(conn: &mut Conn, before_us: i64, limit: u32) -> StoreResult<usize> 
         let mut dropped = 0;
         for id in &old {
             diesel::delete(alert_events::table.filter(alert_events::alert_id.eq(id))).execute(conn)?;
+            diesel::delete(alert_notices::table.filter(alert_notices::alert_id.eq(id))).execute(conn)?;
             dropped += diesel::delete(alerts::table.filter(alerts::id.eq(id))).execute(conn)?;
         }
         Ok(dropped)

@@ -22,7 +22,7 @@ fn transition(subject: &str, firing: bool, at_us: i64) -> Transition {
 }
 
 fn take(conn: &mut Conn, transition: &Transition) -> StoreResult<Option<Change>> {
-    Ok(take_over(conn, transition, 1_000)?.map(|(_, change)| change))
+    Ok(take_over(conn, transition, &Labels::new(), 1_000)?.map(|(_, change)| change))
 }
 
 #[test]
@@ -55,7 +55,7 @@ fn acknowledging_twice_is_harmless_and_a_resolved_alert_cannot_be_taken_on() {
     store
         .with(|conn| {
             assert_eq!(acknowledge(conn, "none", "kim", None, 1)?, Acknowledged::NotFound);
-            let (alert, _) = take_over(conn, &transition("e1", true, 10), 10)?.expect("opened");
+            let (alert, _) = take_over(conn, &transition("e1", true, 10), &Labels::new(), 10)?.expect("opened");
             for by in ["kim", "lee"] {
                 let Acknowledged::Yes(alert) = acknowledge(conn, &alert.id, by, Some("on it"), 50)? else { panic!("open") };
                 assert_eq!((alert.state, alert.acknowledged_by.as_deref()), (AlertState::Acknowledged, Some("kim")));

@@ -5,6 +5,7 @@
 //! was claimed or being sent is found again by its lease, or at once when its worker restarts.
 
 mod claim;
+mod fold;
 mod inbox;
 mod people;
 mod settle;
@@ -17,8 +18,10 @@ use diesel::{
 };
 
 pub(super) use self::claim::PG_CLOCK_US;
+pub(in crate::store) use self::fold::select;
 pub use self::{
     claim::{Claim, Held, claim_due, mark_sending, next_due, promote_due, renew},
+    fold::{call_off, refill, untouched},
     inbox::{Cause, Edit, FailureFilter, causes, edit, failures_where},
     people::{Count, act, act_at, counts, failures, get, prune},
     settle::{Outcome, Owner, Settlement, reclaim_expired, settle, take_back},

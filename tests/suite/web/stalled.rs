@@ -39,9 +39,13 @@ fn open(mut socket: impl Read + Write, token: &str, path: &str) -> (String, impl
     (String::from_utf8_lossy(&status).into_owned(), socket)
 }
 
-/// A push that breaks a rule for each of 1,000 engines: the log of that has some hundred KB, more than is kept for one client.
-fn many_alerts() -> String {
-    let readings: Vec<_> = (0..1000).map(|n| format!(r#"{{"engineId":"engine-{n:05}","temperature":400}}"#)).collect();
+/// As many alerts as can be are told one by one: the log of them is what fills a reader's buffers here.
+const ONE_BY_ONE: &str = "[[routes]]\nsinks = [\"log\"]\ngroup_max = 100\ngroup_interval = \"100ms\"\ngroup_wait = \"0\"\n";
+
+/// A push that breaks a rule for each of 150 engines of its own.
+fn many_alerts(push: usize) -> String {
+    let engines = push * 150..(push + 1) * 150;
+    let readings: Vec<_> = engines.map(|n| format!(r#"{{"engineId":"engine-{n:05}","temperature":400}}"#)).collect();
     format!("[{}]", readings.join(","))
 }
 
@@ -79,9 +83,14 @@ fn a_client_that_never_closes_does_not_keep_its_connection_past_its_token() {
     daemon.wait_for("closed", Duration::from_secs(60), |daemon| !holds(daemon, client));
 }
 
-/// Every alert of [`many_alerts`] is in the log, which is far more than the buffers between the daemon and its reader hold.
-fn all_are_out(daemon: &Daemon) {
-    daemon.wait_for("told", Duration::from_secs(60), |daemon| daemon.log().matches("delivery sent").count() >= 1_000);
+/// Pushes alerts until 1,000 of them are in the log: some hundred KB, far more than the buffers between the daemon and its reader hold.
+fn flood(daemon: &Daemon, push: impl Fn(&str)) {
+    let mut pushes = 0;
+    daemon.wait_for("told", Duration::from_secs(60), |daemon| {
+        push(&many_alerts(pushes));
+        pushes += 1;
+        daemon.log().matches("delivery sent").count() >= 1_000
+    });
 }
 
 fn place_is_free(daemon: &Daemon) -> bool {
@@ -94,7 +103,7 @@ fn place_is_free(daemon: &Daemon) -> bool {
 #[test]
 fn a_client_that_does_not_read_loses_its_stream_with_its_token() {
     // Only the end of the token can end it within the test.
-    let setup = Setup { server: "max_streams = 1\nclient_timeout = \"5m\"".into(), ..Setup::default() };
+    let setup = Setup { server: "max_streams = 1\nclient_timeout = \"5m\"".into(), ..Setup::with(ONE_BY_ONE) };
     let daemon = setup.start();
     let brief = daemon.create_token("brief", "operator");
     let socket = narrow(&daemon);
@@ -102,8 +111,7 @@ fn a_client_that_does_not_read_loses_its_stream_with_its_token() {
     let (status, socket) = open(socket, &brief, "/admin/logs");
     assert!(holds(&daemon, client));
     assert_eq!(status, "HTTP/1.1 200");
-    assert_eq!(daemon.post("/api/readings", &many_alerts()).status, 202);
-    all_are_out(&daemon);
+    flood(&daemon, |body| assert_eq!(daemon.post("/api/readings", body).status, 202));
     assert!(!place_is_free(&daemon), "it holds the only place");
 
     assert_eq!(daemon.request("DELETE", "/admin/tokens/brief", &[], "").status, 200);
@@ -115,11 +123,11 @@ fn a_client_that_does_not_read_loses_its_stream_with_its_token() {
 
 #[test]
 fn a_client_that_does_not_read_is_cut_off_after_the_time_out() {
-    let daemon = Setup { server: "max_streams = 1\nclient_timeout = \"2s\"".into(), ..Setup::default() }.start();
+    let daemon = Setup { server: "max_streams = 1\nclient_timeout = \"2s\"".into(), ..Setup::with(ONE_BY_ONE) }.start();
     let began = Instant::now();
     let (status, socket) = open(narrow(&daemon), &daemon.token, "/admin/logs");
     assert_eq!(status, "HTTP/1.1 200");
-    assert_eq!(daemon.post("/api/readings", &many_alerts()).status, 202);
+    flood(&daemon, |body| assert_eq!(daemon.post("/api/readings", body).status, 202));
     daemon.wait_for("a free place", Duration::from_secs(60), place_is_free);
     assert!(began.elapsed() > Duration::from_secs(2), "not before its time: {:?}", began.elapsed());
     assert!(matches!(ending(socket), Err(ErrorKind::ConnectionReset)));
@@ -133,7 +141,7 @@ fn the_same_holds_over_tls() {
     std::fs::write(&cert_path, cert.cert.pem()).expect("written");
     std::fs::write(&key_path, cert.signing_key.serialize_pem()).expect("written");
     let server = format!("max_streams = 1\nclient_timeout = \"5m\"\ntls_cert = {cert_path:?}\ntls_key = {key_path:?}");
-    let daemon = Setup { server, ..Setup::default() }.start_unready();
+    let daemon = Setup { server, ..Setup::with(ONE_BY_ONE) }.start_unready();
     let mut roots = rustls::RootCertStore::empty();
     roots.add(cert.cert.der().clone()).expect("a root");
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -160,8 +168,7 @@ fn the_same_holds_over_tls() {
     let brief = daemon.create_token("brief", "operator");
     let (status, _socket) = open(connect(narrow(&daemon)), &brief, "/admin/logs");
     assert_eq!(status, "HTTP/1.1 200");
-    assert_eq!(ask("POST", "/api/readings", &many_alerts()), "HTTP/1.1 202");
-    all_are_out(&daemon);
+    flood(&daemon, |body| assert_eq!(ask("POST", "/api/readings", body), "HTTP/1.1 202"));
     assert_eq!(ask("GET", "/api/stream", ""), "HTTP/1.1 503", "it holds the only place");
     assert_eq!(ask("DELETE", "/admin/tokens/brief", ""), "HTTP/1.1 200");
     daemon.wait_for("a free place", Duration::from_secs(60), |_| ask("GET", "/api/stream", "") == "HTTP/1.1 200");

@@ -1,0 +1,40 @@
+//! kill -9 between the commit of an alert and its send, and a receiver that comes back.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use super::{LIMIT, Receiver, push, to_hook};
+use crate::support::daemon::Setup;
+
+#[test]
+fn what_was_committed_and_not_sent_when_the_process_died_is_sent_by_the_next_once() {
+    let receiver = Receiver::start(0);
+    let more = format!("[outbox]\nconcurrency = 1\n{}", to_hook(&receiver, ""));
+    let mut daemon = Setup::with(&more).start();
+    // The first holds the only place; the others are committed and cannot be sent.
+    push(&daemon, "held", "temperature", 400.0);
+    daemon.wait_for("on its way", LIMIT, |_| receiver.count("firing held") == 1);
+    push(&daemon, "e1", "temperature", 400.0);
+    push(&daemon, "e2", "temperature", 400.0);
+    assert_eq!(daemon.get("/api/alerts?kind=rule").json()["items"].as_array().map(Vec::len), Some(3));
+    daemon.kill();
+    receiver.says(204);
+    let restarted = Instant::now();
+    daemon.start_again();
+    let ready = Instant::now();
+    daemon.wait_for("sent", LIMIT, |_| ["held", "e1", "e2"].iter().all(|name| receiver.count(&format!("firing {name}")) >= 1));
+    daemon.wait_for("sent again", LIMIT, |_| receiver.count("firing held") == 2);
+    let (mut times, mut last) = (BTreeMap::<String, usize>::new(), restarted);
+    for one in receiver.all() {
+        *times.entry(one.delivery_id.clone()).or_default() += 1;
+        let unsent = one.body["subject"] != "held";
+        if unsent {
+            assert!(!one.possible_repeat, "not a byte of it had left: {one:?}");
+            last = last.max(one.at);
+        }
+    }
+    let mut counts: Vec<usize> = times.into_values().collect();
+    counts.sort_unstable();
+    assert_eq!(counts, [1, 1, 2], "only the one whose outcome nobody knows went out again");
+    eprintln!("sent {:?} after ready, {:?} after the start", last.saturating_duration_since(ready), last - restarted);
+}
