@@ -117,7 +117,7 @@ pub struct AckBody {
 ///
 /// # Errors
 /// 404 for an id that is unknown, 409 where it is resolved, 503 where it cannot be kept now.
-#[utoipa::path(post, path = "/api/alerts/{id}/ack", tag = "alerts", params(("id" = String, Path, description = "As listed")), request_body = AckBody,
+#[utoipa::path(post, path = "/api/alerts/{id}/ack", tag = "alerts", params(("id" = String, Path, description = "As listed")), request_body = Option<AckBody>,
     responses((status = 200, description = "The alert, acknowledged", body = super::openapi::AlertItem), super::openapi::Failure))]
 pub async fn acknowledge(
     who: Operator,

@@ -40,7 +40,7 @@ fn see_other(location: &'static str) -> HttpResponse {
 /// # Errors
 /// 429 after too many tokens that are not valid.
 #[utoipa::path(get, path = "/", tag = "page", params(("token" = Option<String>, Query, description = "Demo only: signs in, answered with 303")),
-    responses((status = 200, description = "The page", content_type = "text/html"), (status = 303, description = "To /login, or to / with the cookie")))]
+    responses((status = 200, description = "The page", content_type = "text/html"), (status = 303, description = "To /login, or to / with the cookie"), super::openapi::Failure))]
 pub async fn page(request: HttpRequest, state: Data<WebState>) -> Result<HttpResponse, ApiError> {
     if !request.query_string().is_empty() {
         return sign_in_by_link(&request, &state).await;
@@ -81,7 +81,7 @@ pub async fn form(request: HttpRequest) -> HttpResponse {
 /// # Errors
 /// 403 from another site, 413 for a form that is too large, 503 where the session cannot be kept.
 #[utoipa::path(post, path = "/login", tag = "page", request_body(content = String, content_type = "application/x-www-form-urlencoded", description = "token=…"),
-    responses((status = 303, description = "To the page, with the cookie"), (status = 401, description = "The form again", content_type = "text/html")))]
+    responses((status = 303, description = "To the page, with the cookie"), (status = 401, description = "The form again", content_type = "text/html"), super::openapi::Failure))]
 pub async fn sign_in(request: HttpRequest, state: Data<WebState>, payload: Payload) -> Result<HttpResponse, ApiError> {
     auth::require_same_origin(&request)?;
     let pause = state.config.load().server.client_timeout;

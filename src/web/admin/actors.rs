@@ -28,7 +28,7 @@ pub async fn list(_who: Operator, state: Data<WebState>) -> HttpResponse {
 /// # Errors
 /// 404 where there is no such actor.
 #[utoipa::path(post, path = "/admin/actors/{name}/restart", tag = "admin", params(("name" = String, Path, description = "Such as IngestActor")),
-    request_body = ReasonBody, responses((status = 202, description = "Asked for", body = Object), Failure))]
+    request_body = Option<ReasonBody>, responses((status = 202, description = "Asked for", body = Object), Failure))]
 pub async fn restart(
     who: Admin,
     name: Path<String>,

@@ -33,7 +33,7 @@ pub async fn list(_who: Operator, state: Data<WebState>) -> HttpResponse {
 /// # Errors
 /// 404 where no duty has this name, 503 where too many runs wait.
 #[utoipa::path(post, path = "/admin/duties/{name}/run", tag = "admin", params(("name" = String, Path, description = "Such as retention")),
-    request_body = ReasonBody, responses((status = 202, description = "Asked for", body = Object), Failure))]
+    request_body = Option<ReasonBody>, responses((status = 202, description = "Asked for", body = Object), Failure))]
 pub async fn run(who: Admin, name: Path<String>, body: Json<ReasonBody>, state: Data<WebState>) -> Result<HttpResponse, ApiError> {
     let reason = optional_reason(body.0.reason.as_deref())?;
     let names: Vec<_> = state.schedule.duties().into_keys().collect();

@@ -163,6 +163,36 @@ fn what_has_not_been_sent_is_called_off_and_what_has_is_not() {
 }
 
 #[test]
+fn each_recipient_has_a_delivery_of_its_own_and_mail_is_meant_where_nothing_is_said() {
+    // Nobody listens: what counts is what is committed.
+    let daemon = ready(&Setup::with("[smtp]\nhost = \"127.0.0.1\"\nport = 1\ntls = \"none\"\nfrom = \"belayd@example.org\"\n"));
+    let to = json!(["Kim@example.com", "lee@example.com", "ops+pump@example.com"]);
+    let id = sent(&daemon, &json!({"to": to, "subject": "s", "body": "b", "sendAt": in_seconds(3_600)}));
+    let seen = show(&daemon, &id);
+    let recipients: Vec<_> = seen["deliveries"].as_array().into_iter().flatten().map(|one| one["recipient"].clone()).collect();
+    assert_eq!((json!(recipients), &seen["via"], &seen["status"]), (to, &json!("smtp"), &json!("scheduled")), "{seen}");
+    assert_eq!(ids(&daemon, "to=kim%40EXAMPLE.com"), [id.clone()], "in any case of its letters");
+    assert_eq!(count(&daemon, "sqlite:", "(SELECT DISTINCT lane FROM deliveries WHERE lane LIKE 'to:%')"), 3, "a lane for each");
+    for (wrong, field) in [
+        (json!([]), "to"),
+        (json!(null), "to"),
+        (json!(["nobody"]), "to[0]"),
+        (json!(["a@example.com", "A@Example.com"]), "to[1]"),
+        (json!(["a@example.com\r\nRCPT TO:<b@example.com>"]), "to[0]"),
+        (json!(["Ops <ops@example.com>"]), "to[0]"),
+        (json!(["a@example.com, b@example.com"]), "to[0]"),
+        (json!(["a@[127.0.0.1]"]), "to[0]"),
+        (json!((0..101).map(|n| format!("a{n}@example.com")).collect::<Vec<_>>()), "to"),
+    ] {
+        let answer = send(&daemon, &json!({"to": wrong, "subject": "s", "body": "b"}));
+        assert_eq!((answer.status, super::fields(&answer)), (400, vec![field.to_owned()]), "{answer:?}");
+    }
+    let gone = daemon.post(&format!("/api/messages/{id}/cancel"), r#"{"reason":"x"}"#);
+    assert_eq!(gone.json()["cancelled"].as_array().map(Vec::len), Some(3), "{gone:?}");
+    assert!(!daemon.log().to_lowercase().contains("kim@"), "no address in the log");
+}
+
+#[test]
 fn the_command_line_hands_a_message_in() {
     let receiver = Receiver::start(200);
     let daemon = ready(&Setup::with(&receiver.section("hook")));

@@ -4,6 +4,7 @@ mod bad;
 mod crash;
 mod decisions;
 mod flow;
+mod fuzz;
 mod keys;
 mod limits;
 
