@@ -53,6 +53,9 @@ impl DeliveryState {
     /// States that hold up what comes later in the same lane.
     pub const BLOCKING: [DeliveryState; 4] = [Self::Ready, Self::Claimed, Self::Sending, Self::Retry];
 
+    /// Those of them in which it is not its turn now: somebody has it, or its next attempt is not due.
+    pub const TAKEN: [DeliveryState; 3] = [Self::Claimed, Self::Sending, Self::Retry];
+
     /// States that wait for a person.
     pub const FAILED: [DeliveryState; 2] = [Self::Uncertain, Self::Dead];
 
@@ -102,7 +105,8 @@ pub enum Event {
     Due,
     /// A worker takes it under a lease.
     Claim,
-    /// The worker hands it back untouched: it stops, it restarted, or the sink's circuit opened.
+    /// The worker hands it back, not a byte of it sent: it stops, it restarted, the sink's circuit opened, or what was claimed with it
+    /// and comes before it in its lane has to come again.
     GiveBack,
     /// The worker was not heard of for the length of the lease, before it began to send.
     LeaseExpired,
@@ -175,7 +179,7 @@ pub const MOVES: [(Event, &[DeliveryState], DeliveryState); 16] = {
     [
         (Event::Due, &[Scheduled, Retry], Ready),
         (Event::Claim, &[Ready], Claimed),
-        (Event::GiveBack, &[Claimed], Ready),
+        (Event::GiveBack, &[Claimed, Sending], Ready),
         (Event::LeaseExpired, &[Claimed], Ready),
         (Event::BeginSend, &[Claimed], Sending),
         (Event::SentOk, &[Sending], Sent),
@@ -244,7 +248,7 @@ mod tests {
             }
         }
         assert_eq!(drawn(), coded);
-        assert_eq!(coded.len(), 24);
+        assert_eq!(coded.len(), 25);
     }
 
     #[test]
@@ -279,6 +283,12 @@ mod tests {
             let reached = Event::ALL.iter().any(|event| event.target() == state);
             assert!(reached || state == DeliveryState::Scheduled, "{state}");
         }
+    }
+
+    #[test]
+    fn what_is_taken_blocks_too() {
+        let taken: Vec<_> = DeliveryState::BLOCKING.into_iter().filter(|state| *state != DeliveryState::Ready).collect();
+        assert_eq!(taken, DeliveryState::TAKEN);
     }
 
     #[test]

@@ -141,6 +141,8 @@ pub struct DeliverySent<'a> {
     pub took: Duration,
     /// From the arrival of the fact to now, for the first notice of an alert.
     pub alert_latency: Option<Duration>,
+    /// Whether it has a line of its own; where very many are sent, they are told together.
+    pub has_line: bool,
 }
 
 impl DeliverySent<'_> {
@@ -150,8 +152,10 @@ impl DeliverySent<'_> {
         if let Some(latency) = self.alert_latency {
             metrics.alert_latency.observe(seconds(latency));
         }
-        log::info!(target: "belayd::outbox", deliveryId = self.delivery_id, sink = self.sink, attempt = self.attempt, durationMs = millis(self.took);
-            "delivery sent");
+        if self.has_line {
+            log::info!(target: "belayd::outbox", deliveryId = self.delivery_id, sink = self.sink, attempt = self.attempt, durationMs = millis(self.took);
+                "delivery sent");
+        }
     }
 }
 

@@ -40,6 +40,7 @@ impl OutboxActor {
         if !self.outbox.stopping.load(Ordering::Acquire) {
             self.outbox.drive();
         }
+        self.outbox.told.tick();
         let due = self.ticks.is_multiple_of(COUNT_EVERY);
         self.ticks = self.ticks.wrapping_add(1);
         let outbox = self.outbox.clone();
@@ -89,8 +90,8 @@ impl Handler<Drain> for OutboxActor {
         let outbox = self.outbox.clone();
         actix::spawn(async move {
             while outbox.in_flight() > 0 && Instant::now() < drain.deadline {
-                for side in &outbox.sides {
-                    outbox.settle(side).await;
+                for at in 0..outbox.sides.len() {
+                    outbox.settle(at).await;
                 }
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }

@@ -1,4 +1,5 @@
-//! One attempt, from the claim to the written end. It runs in a task of its own: a panic in a sink ends that attempt, as unknown.
+//! Attempts, from the claim to the end that is to be written. Workers, as many as a sink takes at once, send run by run; a panic in a
+//! sink ends that attempt, as unknown.
 
 use std::{
     panic::AssertUnwindSafe,
@@ -10,44 +11,57 @@ use futures_util::FutureExt;
 
 use super::{
     backoff,
-    state::{CONTROL, Outbox, Side, lock},
+    state::{Outbox, lock},
+    way::{Run, Way, runs_of},
 };
 use crate::{
     config::OnUnknown,
-    domain::alert::{AlertKind, Level, Transition},
-    domain::breaker::Turn,
+    domain::{
+        alert::{AlertKind, Level, Transition},
+        breaker::Turn,
+        delivery::DeliveryState,
+    },
     event::{DeliverySent, SendFailed},
     sinks::{self, ErrorClass, Letter, SendError, Sent, Sink},
-    store::deliveries::{self, DeliveryRow, Outcome, Settlement},
+    store::{
+        Backend,
+        deliveries::{DeliveryRow, Made, Outcome, Settlement},
+    },
 };
 
 /// No sink may hold a delivery for longer; each has a shorter time-out of its own.
 const ATTEMPT_MAX: Duration = Duration::from_secs(300);
 
+/// Attempts of one worker between two breaths: others share its thread.
+const BREATH: u32 = 64;
+
 impl Outbox {
-    /// Starts an attempt for each.
-    pub(super) fn start(self: &Arc<Self>, side: &'static str, claimed: Vec<DeliveryRow>) {
-        let Some(index) = self.sides.iter().position(|known| known.name == side) else { return };
-        for row in claimed {
-            let sink = lock(&self.sinks).get_mut(&row.sink).map(|way| {
-                way.in_flight += 1;
-                way.sink.clone()
-            });
-            let Some(sink) = sink else {
-                self.give_up_orphan(&self.sides[index], &row);
-                continue;
+    /// Has all of them sent, run by run. They were asked for at `since`.
+    pub(super) fn start(self: &Arc<Self>, at: usize, claimed: Vec<DeliveryRow>, since: Instant) {
+        if claimed.is_empty() {
+            return;
+        }
+        self.note_in_flight(at, &claimed, since);
+        let concurrency = self.config.load().outbox.concurrency;
+        for run in runs_of(at, claimed) {
+            let name = run.sink.clone();
+            let begins = match lock(&self.sinks).get_mut(&name) {
+                Some(way) => Ok(way.push(run, concurrency)),
+                None => Err(run),
             };
-            lock(&self.sides[index].in_flight).insert(row.id.clone(), row.epoch);
-            let outbox = self.clone();
-            actix::spawn(async move { outbox.attempt(index, row, sink).await });
+            match begins {
+                Ok(true) => drop(actix::spawn(Worker { outbox: self.clone(), sink: name, has_ended: false }.work())),
+                Ok(false) => {}
+                Err(run) => run.rows.iter().for_each(|row| self.give_up_orphan(at, row)),
+            }
         }
     }
 
-    /// The sink was removed from the configuration: a person decides, who can have it sent once the sink is back. In the shared
-    /// store the lease ends instead, since another instance may still have the sink.
-    fn give_up_orphan(&self, side: &Side, row: &DeliveryRow) {
-        if side.name != CONTROL {
-            return;
+    /// The sink was removed from the configuration: a person decides, who can have it sent once the sink is back. In a store that other
+    /// instances share it is given back: one of them may still have the sink.
+    fn give_up_orphan(self: &Arc<Self>, at: usize, row: &DeliveryRow) {
+        if self.sides[at].store.backend() != Backend::Sqlite {
+            return self.give_back(Run { side: at, sink: row.sink.clone(), rows: vec![row.clone()] });
         }
         let message = "no sink of this name is configured any more";
         let (outcome, error) = (Outcome::Rejected, Some(("sink_removed".to_owned(), message.to_owned())));
@@ -61,11 +75,44 @@ impl Outbox {
             verdict: outcome.event().target().as_str(),
         }
         .emit(&self.metrics);
-        lock(&side.ends).push(Settlement { held: row.held(), outcome, error, answer: None });
-        self.wake();
+        self.ended(at, Settlement { held: row.held(), outcome, error, answer: None, made: None });
     }
 
-    async fn attempt(self: Arc<Self>, side: usize, row: DeliveryRow, sink: Arc<dyn Sink>) {
+    /// Whether nothing more may be sent there now.
+    fn is_shut(&self, sink: &str) -> bool {
+        self.stopping.load(Ordering::Acquire) || lock(&self.sinks).get(sink).is_none_or(|way| way.is_open(Instant::now()))
+    }
+
+    /// Sends a run in its order, up to one that has to come again: it holds up what is behind it in its lane, which is given back.
+    async fn send_run(self: &Arc<Self>, run: Run, sink: &dyn Sink, begun: &mut u32) {
+        let Run { side, sink: name, rows } = run;
+        let mut rows = rows.into_iter();
+        while let Some(row) = rows.next() {
+            // A worker that was halted may have lost its lease; what it has not begun is not its own any more.
+            if self.is_shut(&name) || !self.sides[side].holds(row.seq, row.epoch) {
+                return self.give_back(Run { side, sink: name, rows: std::iter::once(row).chain(rows).collect() });
+            }
+            if !self.attempt(side, row, sink).await {
+                break;
+            }
+            *begun += 1;
+            if begun.is_multiple_of(BREATH) {
+                tokio::task::yield_now().await;
+            }
+        }
+        let rest: Vec<DeliveryRow> = rows.collect();
+        if !rest.is_empty() {
+            self.give_back(Run { side, sink: name, rows: rest });
+        }
+    }
+
+    /// One attempt. Returns whether its lane goes on.
+    async fn attempt(self: &Arc<Self>, at: usize, row: DeliveryRow, sink: &dyn Sink) -> bool {
+        if let Some(outcome) = self.ask_others(at, &row).await {
+            let goes_on = outcome == Outcome::ToldByAnother;
+            self.end_untold(at, &row, outcome);
+            return goes_on;
+        }
         let mut letter = Letter {
             id: row.id.clone(),
             sink: row.sink.clone(),
@@ -76,32 +123,30 @@ impl Outbox {
             possible_repeat: row.possible_repeat(),
             attachments: Vec::new(),
         };
-        if let Some(outcome) = self.ask_others(side, &row).await {
-            return self.end_untold(side, &row, outcome).await;
-        }
-        let began = Instant::now();
-        let result = match self.attached(&self.sides[side], &row).await {
+        let (began, began_at_us) = (Instant::now(), self.clock.now_us());
+        let result = match self.attached(&self.sides[at], &row).await {
             Ok(attachments) => {
                 letter.attachments = attachments;
-                send(&*sink, &letter).await
+                send(sink, &letter).await
             }
             Err(error) => Err(error),
         };
-        if result.is_ok() {
-            self.tell_others(side, &row).await;
-        }
         let took = began.elapsed();
+        if result.is_ok() {
+            self.tell_others(at, &row).await;
+        }
         let outcome = self.judge(&row, &result);
+        let goes_on = outcome.event().target() != DeliveryState::Retry;
         self.tell(&row, &result, &outcome, took);
-        self.count(&row.sink, &result);
+        self.count(&row.sink, &result, took);
         let (answer, error) = match result {
             Ok(sent) => (Some(sent.answer), None),
             Err(error) => (None, Some((error.error_type.to_owned(), error.message))),
         };
-        let side = &self.sides[side];
-        lock(&side.ends).push(Settlement { held: row.held(), outcome, error, answer });
-        self.settle(side).await;
-        self.wake(); // A place is free, and the lane's next may go.
+        let (worker, attempt) = (self.worker.clone(), row.attempt.unsigned_abs());
+        let made = Some(Made { worker, attempt, began_at_us, ended_at_us: self.clock.now_us() });
+        self.ended(at, Settlement { held: row.held(), outcome, error, answer, made });
+        goes_on
     }
 
     /// What follows from the receiver's word.
@@ -128,7 +173,8 @@ impl Outbox {
                 self.sent_total.fetch_add(1, Ordering::Relaxed);
                 let since_us = self.clock.now_us().saturating_sub(row.due_at_us);
                 let alert_latency = (attempt == 1).then(|| Duration::from_micros(u64::try_from(since_us).unwrap_or(0)));
-                DeliverySent { delivery_id: &row.id, sink: &row.sink, attempt, took, alert_latency }.emit(&self.metrics);
+                let has_line = self.told.has_line();
+                DeliverySent { delivery_id: &row.id, sink: &row.sink, attempt, took, alert_latency, has_line }.emit(&self.metrics);
             }
             Err(error) => SendFailed {
                 delivery_id: &row.id,
@@ -144,11 +190,11 @@ impl Outbox {
     }
 
     /// Moves the circuit. A rejection says that the sink is well: it is the delivery that is not.
-    fn count(&self, sink: &str, result: &Result<Sent, SendError>) {
+    fn count(&self, sink: &str, result: &Result<Sent, SendError>, took: Duration) {
         let (turn, news, state) = {
             let mut sinks = lock(&self.sinks);
             let Some(way) = sinks.get_mut(sink) else { return };
-            way.in_flight = way.in_flight.saturating_sub(1);
+            way.took(took);
             let well = matches!(result.as_ref().map_err(|error| error.class), Ok(_) | Err(ErrorClass::Reject));
             let turn = if well { way.breaker.succeeded() } else { way.breaker.failed(Instant::now()) };
             // The first success of a run is told too: an earlier run may have left the alert open, and ending what is not open does nothing.
@@ -156,7 +202,13 @@ impl Outbox {
             way.told |= news;
             (turn, news, way.breaker.state(Instant::now()))
         };
-        self.show_circuit(sink, state, result.as_ref().err().map_or("", |error| error.message.as_str()));
+        if turn != Turn::None || result.is_err() {
+            self.show_circuit(sink, state, result.as_ref().err().map_or("", |error| error.message.as_str()));
+        }
+        if turn == Turn::Opened {
+            let waits = lock(&self.sinks).get_mut(sink).map(Way::take_queue).unwrap_or_default();
+            waits.into_iter().for_each(|run| self.give_back(run));
+        }
         if !news {
             return;
         }
@@ -181,34 +233,36 @@ impl Outbox {
             text,
         }]);
     }
+}
 
-    /// Writes the ends that wait, in one transaction. What cannot be written stays, its leases are renewed, and the dispatcher's
-    /// next look tries again.
-    pub(super) async fn settle(&self, side: &Side) {
-        let _turn = side.settling.lock().await;
-        let ends = std::mem::take(&mut *lock(&side.ends));
-        if ends.is_empty() {
-            return;
+/// Sends runs of one sink until none waits.
+struct Worker {
+    outbox: Arc<Outbox>,
+    sink: String,
+    has_ended: bool,
+}
+
+impl Worker {
+    async fn work(mut self) {
+        let mut begun = 0;
+        loop {
+            let next = lock(&self.outbox.sinks).get_mut(&self.sink).and_then(Way::next);
+            let Some((run, sink)) = next else {
+                self.has_ended = true; // It was counted out under the same lock.
+                return;
+            };
+            self.outbox.send_run(run, &*sink, &mut begun).await;
         }
-        let (batch, now_us) = (ends.clone(), self.clock.now_us());
-        let written = side.store.call(move |conn| conn.write(|conn| deliveries::settle(conn, &batch, now_us))).await;
-        match written {
-            Ok(fenced) => {
-                let mut in_flight = lock(&side.in_flight);
-                ends.iter().for_each(|end| {
-                    in_flight.remove(&end.held.id);
-                });
-                drop(in_flight);
-                self.watch.touch();
-                for held in fenced {
-                    log::warn!(target: "belayd::outbox", deliveryId = held.id.as_str(), epoch = held.epoch;
-                        "the lease was lost while sending; another worker decides about this delivery");
-                }
-            }
-            Err(error) => {
-                log::debug!(target: "belayd::outbox", store = side.name, ends = ends.len(), error:% = error; "ends of attempts wait");
-                lock(&side.ends).splice(0..0, ends);
-            }
+    }
+}
+
+impl Drop for Worker {
+    /// A panic gives its place back too.
+    fn drop(&mut self) {
+        if !self.has_ended
+            && let Some(way) = lock(&self.outbox.sinks).get_mut(&self.sink)
+        {
+            way.ended();
         }
     }
 }

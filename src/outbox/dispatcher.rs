@@ -1,17 +1,27 @@
-//! The dispatcher: one task that settles, reclaims, claims and starts attempts, whenever there may be something to do.
+//! The dispatchers: one task a store that settles, reclaims, claims and starts attempts, whenever there may be something to do. A store
+//! that hangs holds up its own only.
+//!
+//! ```text
+//!  look: renew leases -> free what vanished -> make ready what is due -> which sinks have anything ready -> claim, lap by lap
+//!        PostgreSQL: each a transaction of its own; ends are written beside it (`settle.rs`)
+//!        SQLite: all of it and the ends that wait in one, so that one sync serves them
+//! ```
 
 use std::{
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
-use super::state::{CONTROL, Outbox, Side, Trouble, lock};
+use super::{
+    listen,
+    state::{CONTROL, Outbox, Side, Trouble, lock},
+};
 use crate::{
     event::ClaimFailed,
     sinks,
     store::{
         Backend, Conn, StoreError, StoreResult,
-        deliveries::{self, Claim, DeliveryRow, Owner},
+        deliveries::{self, Claim, Held, Owner, Settlement, Taken},
         relay,
     },
 };
@@ -20,62 +30,125 @@ use crate::{
 const TROUBLE_MAX: Duration = Duration::from_secs(30);
 /// Shortest pause between two looks that nothing asked for.
 const PAUSE_MIN: Duration = Duration::from_millis(5);
-
-/// How often a claim in flight looks whether its store is still there.
-const AWAY_LOOK: Duration = Duration::from_millis(100);
-
+/// From one look for vanished workers to the next.
+const RECLAIM_EVERY: Duration = Duration::from_secs(1);
+/// From one question when the next is due to another, where looks come thick and fast.
+const DUE_EVERY: Duration = Duration::from_millis(50);
 /// Deliveries of one vanished sink that are handed to a person in one look.
-const ORPHANS_MAX: u32 = 64;
+const ORPHANS_MAX: usize = 64;
 
-/// What one look at a store brought.
-struct Look {
-    claimed: Vec<DeliveryRow>,
+/// What a dispatcher knows from one look to the next.
+struct Beat {
+    renewed: Instant,
+    reclaimed: Option<Instant>,
+    asked_due: Option<Instant>,
     /// When the next scheduled or retried delivery is due, microseconds since the epoch.
     next_due_us: Option<i64>,
 }
 
-impl Outbox {
-    /// Starts the dispatcher on this thread, unless it runs. Its panic is noticed by the actor's tick, which starts it anew.
-    pub(super) fn drive(self: &Arc<Self>) {
-        if self.driving.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        let driver = Driver(self.clone());
-        actix::spawn(async move {
-            let mut renewed = Instant::now();
-            while !driver.0.stopping.load(Ordering::Acquire) {
-                let pause = driver.0.look(&mut renewed).await;
-                // Woken or not: look again.
-                let _ = tokio::time::timeout(pause, driver.0.wake.notified()).await;
-            }
-        });
-    }
+/// One sink's part of a look.
+#[derive(Clone, Debug)]
+struct Wanted {
+    sink: String,
+    limit: usize,
+    per_lane: usize,
+    after: Option<String>,
+    /// It is not configured any more; nothing was reserved.
+    is_orphan: bool,
+}
 
-    /// One round over both stores; returns how long nothing can be due.
-    async fn look(self: &Arc<Self>, renewed: &mut Instant) -> Duration {
-        let config = self.config.load_full();
-        self.show_circuits();
-        if renewed.elapsed() >= config.outbox.lease / 3 {
-            *renewed = Instant::now();
-            self.renew(config.outbox.lease).await;
-        }
-        let mut pause = config.outbox.poll_interval.min(config.outbox.lease / 3);
-        for side in &self.sides {
-            self.settle(side).await;
-            let now = Instant::now();
-            if !(side.is_up)() || lock(&side.trouble).not_before.is_some_and(|at| at > now) {
+/// What one round in the database is to do.
+struct Order {
+    worker: Arc<str>,
+    lease: Duration,
+    now_us: i64,
+    /// Claims of ours that nobody works on are freed, except these. Whether any of the others may have been sent: those of an earlier life.
+    take_back: Option<(Vec<Held>, bool)>,
+    reclaim: bool,
+    promote: bool,
+    ends: Arc<Vec<Settlement>>,
+    wanted: Vec<Wanted>,
+}
+
+/// What it brought.
+#[derive(Default)]
+struct Round {
+    fenced: Vec<Held>,
+    /// For each that was wanted, up to the one that failed; `None` where nothing is ready.
+    taken: Vec<Option<Taken>>,
+    failed: Option<StoreError>,
+}
+
+impl Outbox {
+    /// Starts the dispatchers on this thread, unless they run. Their panic is noticed by the actor's tick, which starts them anew.
+    pub(super) fn drive(self: &Arc<Self>) {
+        for (at, side) in self.sides.iter().enumerate() {
+            if side.driving.swap(true, Ordering::AcqRel) {
                 continue;
             }
-            match self.claim_while_up(side).await {
-                Ok(look) => {
-                    *lock(&side.trouble) = Trouble { taken_back: true, ..Trouble::default() };
-                    pause = pause.min(self.until(look.next_due_us));
-                    self.start(side.name, look.claimed);
+            listen::start(self, at);
+            let driver = Driver(self.clone(), at);
+            actix::spawn(async move {
+                let mut beat = Beat { renewed: Instant::now(), reclaimed: None, asked_due: None, next_due_us: None };
+                let side = &driver.0.sides[at];
+                while !driver.0.stopping.load(Ordering::Acquire) {
+                    let pause = driver.0.look(at, &mut beat).await;
+                    // Woken or not: look again.
+                    let _ = tokio::time::timeout(pause, side.wake.notified()).await;
                 }
-                Err(error) => self.note_trouble(side, &error),
+            });
+        }
+    }
+
+    /// Rounds at one store until nothing more can be claimed now; returns how long nothing can be due.
+    async fn look(self: &Arc<Self>, at: usize, beat: &mut Beat) -> Duration {
+        let config = self.config.load_full();
+        let side = &self.sides[at];
+        if side.name == CONTROL {
+            self.show_circuits();
+        }
+        let pause = config.outbox.poll_interval.min(config.outbox.lease / 3);
+        let now = Instant::now();
+        let not_before = lock(&side.trouble).not_before.filter(|at| *at > now);
+        if let Some(not_before) = not_before {
+            return pause.min(not_before - now);
+        }
+        if !(side.is_up)() {
+            return pause;
+        }
+        if beat.renewed.elapsed() >= config.outbox.lease / 3 {
+            beat.renewed = now;
+            self.renew(side, config.outbox.lease).await;
+        }
+        self.settle_beside(at);
+        loop {
+            match self.round(at, beat).await {
+                Ok(true) if !self.stopping.load(Ordering::Acquire) => {}
+                Ok(_) => break,
+                Err(error) => {
+                    self.note_trouble(side, &error);
+                    return pause;
+                }
             }
         }
-        pause.min(self.until_half_open()).max(PAUSE_MIN)
+        let again = self.ask_due(side, beat).await;
+        pause.min(self.until(beat.next_due_us)).min(self.until_sink()).min(again).max(PAUSE_MIN)
+    }
+
+    /// Asks when the next is due; where that was asked just now, returns how long to wait for it.
+    async fn ask_due(&self, side: &Side, beat: &mut Beat) -> Duration {
+        let wait = beat.asked_due.map_or(Duration::ZERO, |at| DUE_EVERY.saturating_sub(at.elapsed()));
+        if !wait.is_zero() {
+            return wait;
+        }
+        beat.asked_due = Some(Instant::now());
+        match side.store.call(deliveries::next_due).await {
+            Ok(due_us) => beat.next_due_us = due_us,
+            Err(error) => {
+                log::debug!(target: "belayd::outbox", store = side.name, error:% = error; "what is due next is not known")
+            }
+        }
+        Duration::MAX
     }
 
     fn until(&self, due_us: Option<i64>) -> Duration {
@@ -83,80 +156,137 @@ impl Outbox {
         Duration::from_micros(u64::try_from(wait_us).unwrap_or(0))
     }
 
-    fn until_half_open(&self) -> Duration {
+    /// Until a circuit or a rate lets something pass again.
+    fn until_sink(&self) -> Duration {
         let now = Instant::now();
-        let next = lock(&self.sinks).values().filter_map(|way| way.breaker.opens_again_at(now)).min();
-        next.map_or(Duration::MAX, |at| at.saturating_duration_since(now) + Duration::from_millis(1))
+        lock(&self.sinks).values().filter_map(|way| way.wait(now)).min().unwrap_or(Duration::MAX)
     }
 
-    /// [`Self::claim`], given up where the store is found away meanwhile: a claim in a database that hangs has no end, and the other
-    /// store's alerts must leave. What it claims after all is taken back at the next look that works.
-    async fn claim_while_up(&self, side: &Side) -> StoreResult<Look> {
-        let gone = async {
-            while (side.is_up)() {
-                tokio::time::sleep(AWAY_LOOK).await;
+    /// One round; returns whether another may bring more at once.
+    async fn round(self: &Arc<Self>, at: usize, beat: &mut Beat) -> StoreResult<bool> {
+        let (config, side, now_us) = (self.config.load_full(), &self.sides[at], self.clock.now_us());
+        let is_sqlite = side.store.backend() == Backend::Sqlite;
+        let (first, unsure) = {
+            let trouble = lock(&side.trouble);
+            (!trouble.taken_back, trouble.unsure)
+        };
+        let reclaim = beat.reclaimed.is_none_or(|at| at.elapsed() >= RECLAIM_EVERY.min(config.outbox.lease / 3));
+        let promote = first || beat.next_due_us.is_some_and(|due_us| due_us <= now_us);
+        let wanted = self.wanted(at);
+        let settling = if is_sqlite { Some(side.settling.lock().await) } else { None };
+        let ends = Arc::new(if is_sqlite { side.take_ends(usize::MAX) } else { Vec::new() });
+        if wanted.is_empty() && ends.is_empty() && !first && !unsure && !reclaim && !promote {
+            return Ok(false);
+        }
+        let order = Order {
+            worker: self.worker.clone(),
+            lease: config.outbox.lease,
+            now_us,
+            take_back: (first || unsure).then(|| (side.held(Duration::ZERO), first)),
+            reclaim,
+            promote,
+            ends: ends.clone(),
+            wanted: wanted.clone(),
+        };
+        let since = Instant::now();
+        let result = side.store.call(move |conn| carry_out(conn, &order)).await;
+        let mut round = match result {
+            Ok(round) => round,
+            Err(error) => {
+                lock(&side.ends).splice(0..0, ends.iter().cloned());
+                wanted.iter().for_each(|one| self.put_back(at, one, one.limit));
+                // What was committed before the answer was lost is ours and was not sent.
+                lock(&side.trouble).unsure = true;
+                return Err(error);
             }
         };
-        tokio::select! {
-            look = self.claim(side) => look,
-            () = gone => {
-                lock(&side.trouble).taken_back = false;
-                Err(StoreError::unavailable("the database hangs; its deliveries wait"))
+        drop(settling);
+        *lock(&side.trouble) = Trouble { taken_back: true, unsure: round.failed.is_some(), ..Trouble::default() };
+        if reclaim {
+            beat.reclaimed = Some(Instant::now());
+        }
+        if promote {
+            beat.next_due_us = None;
+        }
+        self.settled(at, &ends, &round.fenced);
+        round.taken.resize(wanted.len(), None);
+        let more = self.begin(at, wanted, round.taken, since) || promote;
+        round.failed.map_or(Ok(more), Err)
+    }
+
+    /// Starts what was claimed; returns whether there may be more.
+    fn begin(self: &Arc<Self>, at: usize, wanted: Vec<Wanted>, taken: Vec<Option<Taken>>, since: Instant) -> bool {
+        let mut more = false;
+        let mut rows = Vec::new();
+        for (one, taken) in wanted.iter().zip(taken) {
+            let nothing = taken.is_none();
+            let mut taken = taken.unwrap_or_default();
+            self.put_back(at, one, one.limit.saturating_sub(taken.rows.len()));
+            let mut laps = lock(&self.sides[at].laps);
+            let lap = laps.entry(one.sink.clone()).or_default();
+            lap.was_fruitful |= !taken.rows.is_empty();
+            let is_over = taken.resume.is_none();
+            // A whole round that brought nothing: until something changes there is nothing.
+            more |= !nothing && (!is_over || lap.was_fruitful || one.after.is_some());
+            if is_over {
+                // Begun behind the first lane, it has to come to its beginning before it can be called fruitless.
+                lap.was_fruitful = false;
+            }
+            lap.after = taken.resume;
+            drop(laps);
+            rows.append(&mut taken.rows);
+        }
+        self.start(at, rows, since);
+        more
+    }
+
+    fn put_back(&self, at: usize, one: &Wanted, count: usize) {
+        if !one.is_orphan
+            && let Some(way) = lock(&self.sinks).get_mut(&one.sink)
+        {
+            way.put_back(at, count);
+        }
+    }
+
+    /// How much each sink takes now.
+    fn wanted(&self, at: usize) -> Vec<Wanted> {
+        if self.stopping.load(Ordering::Acquire) {
+            return Vec::new();
+        }
+        let (side, concurrency, now) = (&self.sides[at], self.config.load().outbox.concurrency, Instant::now());
+        let after = |sink: &str| lock(&side.laps).get(sink).and_then(|lap| lap.after.clone());
+        let mut wanted = Vec::new();
+        for (name, way) in lock(&self.sinks).iter_mut() {
+            let (limit, per_lane) = way.reserve(at, now, concurrency);
+            if limit > 0 {
+                wanted.push(Wanted { sink: name.clone(), limit, per_lane, after: after(name), is_orphan: false });
             }
         }
-    }
-
-    /// Claims and marks as many as may be sent now, in one transaction: the first byte leaves only after its commit.
-    async fn claim(&self, side: &Side) -> StoreResult<Look> {
-        let mut wanted = self.free_places();
-        if side.name == CONTROL {
-            wanted.extend(self.orphans());
+        // Another instance may still have the sink; a file has this one only.
+        if side.store.backend() == Backend::Sqlite {
+            let gone = self.orphans().into_iter();
+            wanted.extend(gone.map(|sink| Wanted {
+                sink,
+                limit: ORPHANS_MAX,
+                per_lane: ORPHANS_MAX,
+                after: None,
+                is_orphan: true,
+            }));
         }
-        let (worker, lease) = (self.worker.clone(), self.config.load().outbox.lease);
-        let (now_us, take_back) = (self.clock.now_us(), !lock(&side.trouble).taken_back);
-        let keep = if take_back { side.held() } else { Vec::new() };
-        side.store
-            .call(move |conn| {
-                conn.write(|conn| {
-                    if take_back {
-                        let owner = if conn.backend() == Backend::Sqlite { Owner::Anyone } else { Owner::Worker(&worker) };
-                        deliveries::take_back(conn, owner, &keep, now_us)?;
-                    }
-                    deliveries::reclaim_expired(conn, now_us)?;
-                    deliveries::promote_due(conn, now_us)?;
-                    let mut claimed = Vec::new();
-                    for (sink, limit) in &wanted {
-                        let claim = Claim { sink, worker: &worker, limit: *limit, lease, now_us };
-                        claimed.append(&mut claim_and_mark(conn, &claim)?);
-                    }
-                    Ok(Look { claimed, next_due_us: deliveries::next_due(conn)? })
-                })
-            })
-            .await
-    }
-
-    /// How many attempts each sink may begin.
-    fn free_places(&self) -> Vec<(String, u32)> {
-        let (concurrency, now) = (self.config.load().outbox.concurrency.max(1), Instant::now());
-        lock(&self.sinks)
-            .iter()
-            .filter(|(_, way)| way.sink.is_ready())
-            .map(|(name, way)| {
-                let free = concurrency.saturating_sub(way.in_flight);
-                (name.clone(), way.breaker.allowed(now, free, way.in_flight) as u32)
-            })
-            .filter(|(_, limit)| *limit > 0)
-            .collect()
+        wanted
     }
 
     /// Sinks that have a backlog and are gone from the configuration. Their deliveries are claimed to be handed to a person: nobody
     /// else would ever look at them.
-    fn orphans(&self) -> Vec<(String, u32)> {
-        let known = sinks::known(&self.config.load());
-        let gone =
-            |name: &str| name != relay::SINK && !known.iter().any(|known| known == name) && !lock(&self.sinks).contains_key(name);
+    fn orphans(&self) -> Vec<String> {
         let backlogs = self.counts().by_sink;
-        backlogs.into_iter().filter(|(name, sink)| sink.backlog > 0 && gone(name)).map(|(name, _)| (name, ORPHANS_MAX)).collect()
+        let mut gone: Vec<String> = backlogs.into_iter().filter(|(_, sink)| sink.backlog > 0).map(|(name, _)| name).collect();
+        if gone.is_empty() {
+            return gone;
+        }
+        let known = sinks::known(&self.config.load());
+        gone.retain(|name| name != relay::SINK && !known.contains(name) && !lock(&self.sinks).contains_key(name));
+        gone
     }
 
     fn note_trouble(&self, side: &Side, error: &StoreError) {
@@ -170,41 +300,101 @@ impl Outbox {
         ClaimFailed { store: side.name, error_type, message: &error.message }.emit(&self.metrics);
     }
 
-    /// Prolongs the leases of what is being worked on. A lease that was lost is only told: the end of that attempt is fenced.
-    async fn renew(&self, lease: Duration) {
-        for side in &self.sides {
-            let held = side.held();
-            if held.is_empty() || !(side.is_up)() {
-                continue;
-            }
-            let count = held.len();
-            let kept = side.store.call(move |conn| conn.write(|conn| deliveries::renew(conn, &held, lease))).await;
-            match kept {
-                Ok(kept) if kept.len() < count => {
-                    log::warn!(target: "belayd::outbox", store = side.name, lost = count - kept.len();
-                        "leases were taken over by another worker; their deliveries may be sent twice");
+    /// Prolongs the leases of what is being worked on for a while. One that was lost is told when the end of its attempt is fenced.
+    async fn renew(&self, side: &Side, lease: Duration) {
+        // Most are over before they need it.
+        let held = side.held(lease / 6);
+        if held.is_empty() {
+            return;
+        }
+        let (count, since) = (held.len(), Instant::now());
+        let kept = side.store.call(move |conn| conn.write(|conn| deliveries::renew(conn, &held, lease))).await;
+        match kept {
+            Ok(kept) => {
+                side.renewed(&kept, since + lease);
+                if kept.len() < count {
+                    log::debug!(target: "belayd::outbox", store = side.name, lost = count - kept.len();
+                        "leases were taken over by another worker, or their deliveries ended meanwhile");
                 }
-                Ok(_) => {}
-                Err(error) => log::debug!(target: "belayd::outbox", store = side.name, error:% = error; "leases were not renewed"),
             }
+            Err(error) => log::debug!(target: "belayd::outbox", store = side.name, error:% = error; "leases were not renewed"),
         }
     }
 }
 
-fn claim_and_mark(conn: &mut Conn, claim: &Claim<'_>) -> StoreResult<Vec<DeliveryRow>> {
-    let mut rows = deliveries::claim_due(conn, claim)?;
-    let held: Vec<_> = rows.iter().map(DeliveryRow::held).collect();
-    let marked = deliveries::mark_sending(conn, &held, claim.now_us)?;
-    rows.retain(|row| marked.contains(&row.held()));
-    rows.iter_mut().for_each(|row| row.attempt += 1);
-    Ok(rows)
+/// See the drawing above.
+fn carry_out(conn: &mut Conn, order: &Order) -> StoreResult<Round> {
+    if conn.backend() == Backend::Sqlite {
+        let writes = order.take_back.is_some() || order.promote || !order.ends.is_empty();
+        let reclaims = order.reclaim && deliveries::any_expired(conn)?;
+        let ready = is_ready(conn, &order.wanted)?;
+        if !writes && !reclaims && !ready.contains(&true) {
+            return Ok(Round { taken: vec![None; order.wanted.len()], ..Round::default() });
+        }
+        return conn.write(|conn| {
+            let fenced = deliveries::settle(conn, &order.ends, order.now_us)?;
+            free_and_promote(conn, order)?;
+            let taken = order.wanted.iter().map(|one| claim(conn, order, one).map(Some)).collect::<StoreResult<_>>()?;
+            Ok(Round { fenced, taken, failed: None })
+        });
+    }
+    free_and_promote(conn, order)?;
+    let ready = is_ready(conn, &order.wanted)?;
+    let mut round = Round::default();
+    for (one, ready) in order.wanted.iter().zip(ready) {
+        // What was claimed before one that fails is committed, and is sent.
+        match ready.then(|| claim(conn, order, one)).transpose() {
+            Ok(taken) => round.taken.push(taken),
+            Err(error) => {
+                round.failed = Some(error);
+                break;
+            }
+        }
+    }
+    Ok(round)
+}
+
+fn free_and_promote(conn: &mut Conn, order: &Order) -> StoreResult<()> {
+    if let Some((keep, may_be_sent)) = &order.take_back {
+        let owner = if conn.backend() == Backend::Sqlite { Owner::Anyone } else { Owner::Worker(&order.worker) };
+        conn.write(|conn| deliveries::take_back(conn, owner, keep, *may_be_sent, order.now_us))?;
+    }
+    if order.reclaim && deliveries::any_expired(conn)? {
+        conn.write(|conn| deliveries::reclaim_expired(conn, order.now_us))?;
+    }
+    if order.promote {
+        deliveries::promote_due(conn, order.now_us)?;
+    }
+    Ok(())
+}
+
+fn is_ready(conn: &mut Conn, wanted: &[Wanted]) -> StoreResult<Vec<bool>> {
+    if wanted.is_empty() {
+        return Ok(Vec::new());
+    }
+    let sinks: Vec<String> = wanted.iter().map(|one| one.sink.clone()).collect();
+    let ready = deliveries::ready_sinks(conn, &sinks)?;
+    Ok(sinks.iter().map(|sink| ready.contains(sink)).collect())
+}
+
+fn claim(conn: &mut Conn, order: &Order, one: &Wanted) -> StoreResult<Taken> {
+    let claim = Claim {
+        sink: &one.sink,
+        worker: &order.worker,
+        limit: u32::try_from(one.limit).unwrap_or(u32::MAX),
+        per_lane: u32::try_from(one.per_lane).unwrap_or(u32::MAX),
+        after: one.after.as_deref(),
+        lease: order.lease,
+        now_us: order.now_us,
+    };
+    deliveries::claim_due(conn, &claim)
 }
 
 /// The right to dispatch. Given back however the task ends; whoever ends it in a panic is replaced at the actor's next tick.
-struct Driver(Arc<Outbox>);
+struct Driver(Arc<Outbox>, usize);
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        self.0.driving.store(false, Ordering::Release);
+        self.0.sides[self.1].driving.store(false, Ordering::Release);
     }
 }

@@ -3,9 +3,12 @@
 //! In: a delivery of the control store about to be sent. Out: nothing (send it), or that it rests or waits. Where the shared store is
 //! away, is SQLite (one instance) or does not answer at once, the notice is sent: a repeat beats silence.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
-use super::state::{CONTROL, Outbox, lock};
+use super::state::{CONTROL, Outbox};
 use crate::{
     sinks,
     store::{
@@ -49,19 +52,13 @@ impl Outbox {
         }
     }
 
-    /// Writes down the end of an attempt that was not made.
-    pub(super) async fn end_untold(&self, side: usize, row: &DeliveryRow, outcome: Outcome) {
-        if let Some(way) = lock(&self.sinks).get_mut(&row.sink) {
-            way.in_flight = way.in_flight.saturating_sub(1);
-        }
+    /// The end of an attempt that was not made.
+    pub(super) fn end_untold(self: &Arc<Self>, at: usize, row: &DeliveryRow, outcome: Outcome) {
         let told = outcome == Outcome::ToldByAnother;
         let text = if told { "another instance has told of this alert" } else { "another instance is about to tell of this alert" };
         log::debug!(target: "belayd::outbox", deliveryId = row.id.as_str(), sink = row.sink.as_str(); "{text}");
         let error = Some(("told_by_another".to_owned(), text.to_owned()));
-        let side = &self.sides[side];
-        lock(&side.ends).push(Settlement { held: row.held(), outcome, error, answer: None });
-        self.settle(side).await;
-        self.wake();
+        self.ended(at, Settlement { held: row.held(), outcome, error, answer: None, made: None });
     }
 
     /// `firing`, `escalated` or `resolved`, where it is an alert that the other instances may see too and this sink is not this
@@ -85,7 +82,7 @@ impl Outbox {
         if shared.store.backend() != Backend::Postgres || !(shared.is_up)() {
             return None;
         }
-        let (episode, sink, instance) = (row.lane.clone(), row.sink.clone(), self.worker.clone());
+        let (episode, sink, instance) = (row.lane.clone(), row.sink.clone(), self.worker.to_string());
         let now_us = self.clock.now_us();
         let asked =
             shared.store.call(move |conn| question(conn, Place { episode: &episode, sink: &sink, instance: &instance }, now_us));

@@ -1,10 +1,10 @@
 //! The outbox: what was committed is sent, and what became of it is written down.
 //!
 //! ```text
-//!  Wake, poll, due retry, circuit -> Dispatcher: settle, reclaim, claim + mark sending (one transaction)
-//!                                        |  one task an attempt, at most `concurrency` a sink
+//!  Wake, NOTIFY, poll, due retry, circuit -> Dispatcher, one a store: reclaim, claim + mark sending (committed)
+//!                                        |  runs: what was claimed of one lane, one after the other; at most `concurrency` runs a sink
 //!                                        v
-//!                                      sink  -> verdict -> settlement queue -> settled, fenced by the epoch of the claim
+//!                                      sink  -> verdict -> settlement queue -> settled in groups, fenced by the epoch of the claim
 //! ```
 //! In: deliveries of the control store and, while it is up, of the store. Out: sends. Everything that matters lives in the
 //! [`Outbox`], outside the actor: attempts in flight and their ends survive its panic. A crash of the process loses the knowledge of
@@ -17,11 +17,16 @@ mod backoff;
 mod dispatcher;
 mod episode;
 mod issues;
+mod listen;
+mod rate;
 mod relay;
+mod settle;
 mod state;
 #[cfg(test)]
 mod tests;
+mod told;
 mod watch;
+mod way;
 
 pub use self::{
     actor::OutboxActor,

@@ -7,19 +7,19 @@ use std::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
-use super::watch::Watch;
+use super::{told::Told, watch::Watch, way::Way};
 use crate::{
     clock::SharedClock,
     config::Config,
     domain::{
         alert::Transition,
-        breaker::{Breaker, BreakerSettings, CircuitState},
+        breaker::{BreakerSettings, CircuitState},
     },
     event::{Metrics, circuits::CircuitIs},
     sinks::Sink,
@@ -31,6 +31,8 @@ use crate::{
 
 /// The side of the control store, which is this instance's own.
 pub(super) const CONTROL: &str = "control";
+/// Its place among the sides.
+pub(super) const CONTROL_AT: usize = 0;
 
 /// Hands a condition of the outbox to the alert side.
 pub type RaiseFn = Box<dyn Fn(Vec<Transition>) + Send + Sync>;
@@ -61,14 +63,13 @@ pub struct Outbox {
     pub(super) config: Arc<ArcSwap<Config>>,
     pub(super) clock: SharedClock,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) worker: String,
+    pub(super) worker: Arc<str>,
     pub(super) sinks: Mutex<HashMap<String, Way>>,
     own_sinks: Vec<Arc<dyn Sink>>,
-    pub(super) wake: Notify,
-    pub(super) driving: AtomicBool,
     pub(super) stopping: AtomicBool,
     pub(super) sent_total: AtomicU64,
     pub(super) watch: Watch,
+    pub(super) told: Told,
     raise: OnceLock<RaiseFn>,
 }
 
@@ -78,27 +79,46 @@ impl fmt::Debug for Outbox {
     }
 }
 
-/// A sink with its circuit.
-pub(super) struct Way {
-    pub(super) sink: Arc<dyn Sink>,
-    pub(super) breaker: Breaker,
-    pub(super) in_flight: usize,
-    /// Whether people know how it is: before the first word of this run, an earlier one may have left its alert open.
-    pub(super) told: bool,
-}
-
 /// One of the two stores, from the outbox's view.
 pub(super) struct Side {
     pub(super) name: &'static str,
     pub(super) store: Store,
     pub(super) is_up: Box<dyn Fn() -> bool + Send + Sync>,
-    /// Claims that are being worked on. An entry leaves only when its end is written: until then its lease is renewed.
-    pub(super) in_flight: Mutex<HashMap<String, i64>>,
+    /// Has this side's dispatcher look now.
+    pub(super) wake: Notify,
+    pub(super) driving: AtomicBool,
+    /// Whether a thread hears of deliveries that other processes add.
+    pub(super) listens: AtomicBool,
+    /// Claims that are being worked on, by number. An entry leaves only when its end is written: until then its lease is renewed.
+    pub(super) in_flight: Mutex<HashMap<i64, InFlight>>,
     /// Ends of attempts that are not written yet.
     pub(super) ends: Mutex<Vec<Settlement>>,
-    /// One writer of ends at a time; whoever waits finds his written, in a group.
+    /// One writer of ends at a time.
     pub(super) settling: tokio::sync::Mutex<()>,
+    /// Whether a task writes ends.
+    pub(super) settles: AtomicBool,
+    /// How far the round over each sink's lanes has come.
+    pub(super) laps: Mutex<HashMap<String, Lap>>,
     pub(super) trouble: Mutex<Trouble>,
+}
+
+/// A claim that is being worked on.
+#[derive(Clone, Debug)]
+pub(super) struct InFlight {
+    pub(super) held: Held,
+    pub(super) sink: String,
+    /// When it was claimed, and until when nobody else may have it: by the monotonic clock, from before the database was asked.
+    pub(super) since: Instant,
+    pub(super) until: Instant,
+}
+
+/// A round over the lanes of a sink.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Lap {
+    /// The lane behind which it goes on; `None` at its beginning.
+    pub(super) after: Option<String>,
+    /// Whether anything was claimed in it.
+    pub(super) was_fruitful: bool,
 }
 
 /// How a store has failed the outbox lately.
@@ -106,6 +126,8 @@ pub(super) struct Side {
 pub(super) struct Trouble {
     /// Claims of an earlier life have been freed.
     pub(super) taken_back: bool,
+    /// A claim of this life had no answer: what it claimed is to be given back.
+    pub(super) unsure: bool,
     pub(super) failures: u32,
     pub(super) not_before: Option<Instant>,
 }
@@ -116,16 +138,43 @@ impl Side {
             name,
             store,
             is_up,
+            wake: Notify::new(),
+            driving: AtomicBool::new(false),
+            listens: AtomicBool::new(false),
             in_flight: Mutex::default(),
             ends: Mutex::default(),
             settling: tokio::sync::Mutex::default(),
+            settles: AtomicBool::new(false),
+            laps: Mutex::default(),
             trouble: Mutex::default(),
         }
     }
 
-    /// What is being worked on.
-    pub(super) fn held(&self) -> Vec<Held> {
-        lock(&self.in_flight).iter().map(|(id, epoch)| Held { id: id.clone(), epoch: *epoch }).collect()
+    /// What has been worked on for longer than `age`.
+    pub(super) fn held(&self, age: Duration) -> Vec<Held> {
+        lock(&self.in_flight).values().filter(|one| one.since.elapsed() >= age).map(|one| one.held.clone()).collect()
+    }
+
+    /// Whether this claim is certainly still ours: a process that was halted may have lost it without a word.
+    pub(super) fn holds(&self, seq: i64, epoch: i64) -> bool {
+        lock(&self.in_flight).get(&seq).is_some_and(|one| one.held.epoch == epoch && one.until > Instant::now())
+    }
+
+    /// These leases were prolonged.
+    pub(super) fn renewed(&self, kept: &[Held], until: Instant) {
+        let mut in_flight = lock(&self.in_flight);
+        for held in kept {
+            if let Some(one) = in_flight.get_mut(&held.seq).filter(|one| one.held.epoch == held.epoch) {
+                one.until = until;
+            }
+        }
+    }
+
+    /// At most `most` of the ends that wait, the oldest.
+    pub(super) fn take_ends(&self, most: usize) -> Vec<Settlement> {
+        let mut ends = lock(&self.ends);
+        let count = ends.len().min(most);
+        ends.drain(..count).collect()
     }
 }
 
@@ -139,14 +188,13 @@ impl Outbox {
             config: parts.config,
             clock: parts.clock,
             metrics: parts.metrics,
-            worker: parts.worker,
+            worker: parts.worker.into(),
             sinks: Mutex::default(),
             own_sinks: parts.own_sinks,
-            wake: Notify::new(),
-            driving: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             sent_total: AtomicU64::new(0),
             watch: Watch::default(),
+            told: Told::default(),
             raise: OnceLock::new(),
         };
         outbox.replace_sinks(parts.sinks);
@@ -181,13 +229,21 @@ impl Outbox {
         for sink in sinks.into_iter().chain(self.own_sinks.iter().cloned()) {
             let old = before.remove(sink.name());
             let settings = config.sink(sink.name()).map_or(BreakerSettings::SINK, |sink| sink.settings.breaker);
-            let fresh = || (Breaker::new(settings), Default::default(), false);
-            let (mut breaker, in_flight, told) = old.map_or_else(fresh, |way| (way.breaker, way.in_flight, way.told));
-            breaker.set(settings);
-            ways.insert(sink.name().to_owned(), Way { sink, breaker, in_flight, told });
+            let name = sink.name().to_owned();
+            let way = match old {
+                Some(mut way) => {
+                    way.replace(sink, settings);
+                    way
+                }
+                None => Way::new(sink, settings),
+            };
+            ways.insert(name, way);
         }
         drop(ways);
-        before.keys().for_each(|gone| self.metrics.forget_circuit(gone));
+        for (gone, mut way) in before {
+            self.metrics.forget_circuit(&gone);
+            way.take_queue().into_iter().for_each(|run| self.give_back(run));
+        }
         self.show_circuits();
     }
 
@@ -204,7 +260,7 @@ impl Outbox {
 
     /// Attempts on their way, by sink.
     pub fn in_flight_by_sink(&self) -> HashMap<String, usize> {
-        lock(&self.sinks).iter().map(|(name, way)| (name.clone(), way.in_flight)).collect()
+        lock(&self.sinks).iter().map(|(name, way)| (name.clone(), way.in_flight())).collect()
     }
 
     /// Attempts on their way or not written down yet.
@@ -225,9 +281,9 @@ impl Outbox {
         circuits
     }
 
-    /// Has the dispatcher look for due deliveries now.
+    /// Has both dispatchers look for due deliveries now.
     pub fn wake(&self) {
-        self.wake.notify_one();
+        self.sides.iter().for_each(|side| side.wake.notify_one());
     }
 }
 

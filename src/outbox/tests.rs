@@ -1,5 +1,7 @@
 //! The outbox from the committed row to the written end.
 
+mod batches;
+
 use std::{
     sync::{Arc, Mutex, atomic::AtomicBool},
     time::{Duration, Instant},
@@ -250,9 +252,9 @@ async fn what_an_earlier_process_was_sending_goes_out_again_with_its_mark() {
     store
         .with(|conn| {
             conn.write(|conn| {
-                let claim = Claim { sink: "hook", worker: "dead", limit: 9, lease: Duration::from_secs(900), now_us: 1 };
-                let held: Vec<_> = deliveries::claim_due(conn, &claim)?.iter().map(DeliveryRow::held).collect();
-                deliveries::mark_sending(conn, &held, 1)
+                let lease = Duration::from_secs(900);
+                let claim = Claim { sink: "hook", worker: "dead", limit: 9, per_lane: 1, after: None, lease, now_us: 1 };
+                deliveries::claim_due(conn, &claim)
             })
         })
         .expect("claims");
@@ -345,6 +347,7 @@ async fn a_stop_waits_for_attempts_on_their_way_and_no_longer_than_its_deadline(
     let actor = OutboxActor::new(bench.outbox.clone()).start();
     enqueue(&bench.store, &[new("a", "gate", "l"), new("b", "gate", "l")]);
     until_state(&bench.store, "a", DeliveryState::Sending).await;
+    until("its attempt has begun", || sink.1.lock().expect("no panic").len() == 1).await;
     let drain = |within: Duration| {
         let (done, drained) = oneshot::channel();
         actor.do_send(Drain { deadline: Instant::now() + within, done });

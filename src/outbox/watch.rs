@@ -6,6 +6,7 @@ use std::{
         Mutex,
         atomic::{AtomicBool, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use super::state::{Outbox, lock};
@@ -20,6 +21,11 @@ use crate::{
         relay,
     },
 };
+
+/// Of the time of a store, counting takes at most one part of so many.
+const COUNT_PART: u32 = 30;
+/// Longest pause between two counts.
+const COUNT_PAUSE_MAX: Duration = Duration::from_secs(15);
 
 /// Unsettled deliveries of both stores.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -52,6 +58,8 @@ pub(super) struct Watch {
     counts: Mutex<Vec<Option<OutboxCounts>>>,
     /// Sinks whose condition has been raised; `None` before the first look, after which every sink's is told once.
     raised: Mutex<Option<BTreeSet<String>>>,
+    /// When each store may be counted again.
+    not_before: Mutex<BTreeMap<usize, Instant>>,
 }
 
 impl Watch {
@@ -75,13 +83,21 @@ impl Outbox {
         sum
     }
 
-    /// Counts both stores. One that is away keeps its last counts.
+    /// Counts both stores. One that is away keeps its last counts, and one with so much to count that it takes long is left alone for
+    /// longer.
     pub(super) async fn refresh(&self) {
         for (index, side) in self.sides.iter().enumerate() {
             if !(side.is_up)() {
                 continue;
             }
-            match side.store.call(deliveries::counts).await {
+            let began = Instant::now();
+            if lock(&self.watch.not_before).get(&index).is_some_and(|at| *at > began) {
+                self.watch.touch();
+                continue;
+            }
+            let counted = side.store.call(deliveries::counts).await;
+            lock(&self.watch.not_before).insert(index, Instant::now() + (began.elapsed() * COUNT_PART).min(COUNT_PAUSE_MAX));
+            match counted {
                 Ok(rows) => {
                     let mut counts = lock(&self.watch.counts);
                     counts.resize(self.sides.len(), None);

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::{BoxFuture, ready};
 
-use super::{Letter, SendError, Sent, Sink};
+use super::{Letter, Limits, SendError, Sent, Sink};
 
 /// A delivery with this payload, sent once before.
 pub fn letter(payload: &str) -> Letter {
@@ -44,6 +44,10 @@ impl Sink for NoopSink {
         self.name
     }
 
+    fn takes_batches(&self) -> bool {
+        true
+    }
+
     fn send<'a>(&'a self, letter: &'a Letter) -> BoxFuture<'a, Result<Sent, SendError>> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner).push(letter.clone());
         Box::pin(ready(Ok(Sent::default())))
@@ -80,5 +84,40 @@ impl Sink for FailingSink {
         let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
         let next = if errors.len() > 1 { errors.remove(0) } else { errors.first().cloned().flatten() };
         Box::pin(ready(next.map_or(Ok(Sent::default()), Err)))
+    }
+}
+
+/// Takes everything, within limits, and its receiver cannot tell repeats.
+#[derive(Debug)]
+pub struct LimitedSink {
+    name: &'static str,
+    limits: Limits,
+    begun: Mutex<Vec<(String, std::time::Instant)>>,
+}
+
+impl LimitedSink {
+    /// A sink of that name.
+    pub fn named(name: &'static str, limits: Limits) -> Arc<Self> {
+        Arc::new(Self { name, limits, begun: Mutex::default() })
+    }
+
+    /// Ids of what it took and when, oldest first.
+    pub fn begun(&self) -> Vec<(String, std::time::Instant)> {
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Sink for LimitedSink {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    fn send<'a>(&'a self, letter: &'a Letter) -> BoxFuture<'a, Result<Sent, SendError>> {
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner).push((letter.id.clone(), std::time::Instant::now()));
+        Box::pin(ready(Ok(Sent::default())))
     }
 }

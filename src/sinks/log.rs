@@ -24,6 +24,10 @@ impl Sink for LogSink {
         NAME
     }
 
+    fn takes_batches(&self) -> bool {
+        true
+    }
+
     fn send<'a>(&'a self, letter: &'a Letter) -> BoxFuture<'a, Result<Sent, SendError>> {
         let content = Content::read(letter);
         let title = escape::one_line(&content.title, escape::SUBJECT_MAX_CHARS);

@@ -142,6 +142,12 @@ pub trait Sink: Send + Sync + fmt::Debug {
         true
     }
 
+    /// Whether many deliveries may be marked as being sent before each has begun: its receiver can tell repeats by the delivery id, or a
+    /// repeat does no harm. After a crash their outcome is unknown, so others are marked no more than they send at once.
+    fn takes_batches(&self) -> bool {
+        false
+    }
+
     /// Sends one delivery and waits for the receiver's word.
     fn send<'a>(&'a self, letter: &'a Letter) -> BoxFuture<'a, Result<Sent, SendError>>;
 }

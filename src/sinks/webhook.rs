@@ -87,6 +87,10 @@ impl Sink for WebhookSink {
         limits_of(&self.settings)
     }
 
+    fn takes_batches(&self) -> bool {
+        true
+    }
+
     fn send<'a>(&'a self, letter: &'a Letter) -> BoxFuture<'a, Result<Sent, SendError>> {
         Box::pin(self.post(letter))
     }

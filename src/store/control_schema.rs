@@ -207,5 +207,21 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    /// Attempts of deliveries, in the control store and in the store alike.
+    delivery_attempts (delivery_id, epoch) {
+        delivery_id -> Text,
+        epoch -> BigInt,
+        attempt -> Integer,
+        worker -> Text,
+        began_at_us -> BigInt,
+        ended_at_us -> BigInt,
+        outcome -> Text,
+        error_type -> Nullable<Text>,
+        error -> Nullable<Text>,
+        answer -> Nullable<Text>,
+    }
+}
+
 diesel::allow_tables_to_appear_in_same_query!(tokens, sessions);
 diesel::allow_tables_to_appear_in_same_query!(alert_notices, deliveries);

@@ -24,6 +24,7 @@ pub mod integrity;
 pub mod issues;
 pub mod leases;
 pub mod ledger;
+pub mod listen;
 pub mod messages;
 pub mod migrate;
 pub mod partitions;

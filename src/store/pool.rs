@@ -19,9 +19,10 @@ use tokio::sync::Semaphore;
 use super::{
     Backend, Conn, StoreError, StoreResult,
     conn::Settings,
+    listen::Listener,
     migrate::{MigrationStatus, Migrations},
     place::{Database, Place},
-    url::{Target, sqlite_url},
+    url::{Target, sqlite_url, user_timeout_ms, with_timeouts},
     watch,
 };
 use crate::config::model::StoreConfig;
@@ -165,6 +166,19 @@ impl Store {
     pub fn writer(&self) -> Writer {
         let settings = Settings { cache_kib: WRITER_CACHE_KIB, ..self.0.settings };
         Writer { store: self.clone(), settings, place: Place::default() }
+    }
+
+    /// A connection of its own that hears what is said on a channel; blocks while it connects.
+    ///
+    /// # Errors
+    /// `Unavailable` where the server cannot be reached, `Invalid` on SQLite, which nobody else writes to.
+    pub fn listen(&self, channel: &str) -> StoreResult<Listener> {
+        let Target::Postgres(url) = self.0.database.target() else {
+            return Err(StoreError::invalid("SQLite has no notifications"));
+        };
+        let settings = self.0.settings;
+        let user_timeout_ms = user_timeout_ms(url, settings.statement_timeout);
+        Listener::open(&with_timeouts(url, settings.connect_timeout, user_timeout_ms), channel)
     }
 
     /// Runs the migrations that are pending and returns their names. Running it twice, also at once from two instances, is safe.

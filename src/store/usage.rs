@@ -92,6 +92,7 @@ fn kinds(conn: &mut Conn) -> StoreResult<Kinds> {
             &[
                 "deliveries",
                 "delivery_bodies",
+                "delivery_attempts",
                 "messages",
                 "message_deliveries",
                 "message_attachments",

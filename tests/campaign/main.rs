@@ -29,6 +29,7 @@ mod dice;
 mod full;
 mod instances;
 mod kill;
+mod messages;
 mod mutants;
 mod oracle;
 mod outage;
@@ -145,6 +146,13 @@ const PARTS: &[Entry] = &[
         run: instances::run,
         short: None,
         long: (40, 1_800),
+    },
+    Entry {
+        name: "messages",
+        about: "deliveries by three instances: one killed, or halted beyond its lease, or the database crashed; a receiver counts by delivery id",
+        run: messages::run,
+        short: Some((8, 45)),
+        long: (80, 900),
     },
     Entry {
         name: "mutants",

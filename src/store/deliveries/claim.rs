@@ -1,24 +1,37 @@
-//! Taking deliveries under a lease: whose turn it is, fences, and renewal.
+//! Taking deliveries under a lease: whose turn it is, in batches that keep the order of each lane.
+//!
+//! A look reads a bounded piece of the index of what is ready, by lane: it takes the first of each lane, up to so many of one, and the next
+//! look goes on behind the last lane. So the cost of a look does not depend on how long a lane is, a lane that is held up or hot
+//! costs one piece a round, and every other lane has its turn within the round.
 
 use std::{
+    collections::{HashMap, HashSet},
     sync::OnceLock,
     time::{Duration, Instant},
 };
 
 use diesel::{
     prelude::*,
-    sql_types::{BigInt, Nullable, Text},
+    sql_types::{Array, BigInt, Bool, Nullable, Text},
 };
 
-use super::{COLUMNS, DeliveryRow, literals, sources};
+use super::{
+    literals,
+    row::{COLUMNS, DeliveryRow, Scanned},
+    sources,
+};
 use crate::{
     domain::delivery::{DeliveryState, Event},
     on_backend,
-    store::{Conn, StoreResult},
+    store::{Conn, StoreResult, control_schema::deliveries},
 };
 
 /// Rows made ready in one statement.
 const PROMOTE_ROWS: i64 = 1_000;
+/// Fewest rows of the index that one look reads: a lane that is held up is passed in one look where it has fewer.
+const WINDOW_MIN: i64 = 16;
+/// Bytes of payloads after which a claim takes no more; a single one may be longer.
+const CLAIM_BYTES: i64 = 2 * 1024 * 1024;
 /// The database's clock, for leases that several instances read.
 pub(in crate::store) const PG_CLOCK_US: &str = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
 
@@ -29,12 +42,26 @@ pub struct Claim<'a> {
     pub sink: &'a str,
     /// The worker; it takes its claims back under this name when it restarts.
     pub worker: &'a str,
-    /// At most so many, each of another lane.
+    /// At most so many.
     pub limit: u32,
+    /// At most so many of one lane, at least 1. They must be sent one after the other, and what follows one that has to come again must
+    /// be given back.
+    pub per_lane: u32,
+    /// Only lanes behind this one, by their bytes.
+    pub after: Option<&'a str>,
     /// How long before another worker may take over, unless renewed.
     pub lease: Duration,
     /// Now, by the injected clock.
     pub now_us: i64,
+}
+
+/// What a look brought.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// Claimed and marked as being sent, by `seq`.
+    pub rows: Vec<DeliveryRow>,
+    /// The last lane that was looked at, where there may be more behind it; `None` where all were.
+    pub resume: Option<String>,
 }
 
 /// A claim: what is written under it carries its epoch.
@@ -42,6 +69,8 @@ pub struct Claim<'a> {
 pub struct Held {
     /// The delivery.
     pub id: String,
+    /// Its number.
+    pub seq: i64,
     /// The epoch of the claim.
     pub epoch: i64,
 }
@@ -62,14 +91,18 @@ pub(super) fn lease_us(lease: Duration) -> i64 {
 /// # Errors
 /// Those of the store.
 pub fn promote_due(conn: &mut Conn, now_us: i64) -> StoreResult<usize> {
-    let skip = if matches!(conn, Conn::Pg(_)) { "FOR UPDATE SKIP LOCKED" } else { "" };
-    let text = format!(
+    let text = promote_sql(matches!(conn, Conn::Pg(_)));
+    Ok(on_backend!(conn, |c| diesel::sql_query(text).bind::<BigInt, _>(now_us).bind::<BigInt, _>(now_us).execute(c))?)
+}
+
+pub(super) fn promote_sql(is_pg: bool) -> String {
+    format!(
         "UPDATE deliveries SET state = '{}', updated_at_us = $1 WHERE seq IN (SELECT seq FROM deliveries \
-         WHERE state IN ({}) AND due_at_us <= $2 ORDER BY due_at_us LIMIT {PROMOTE_ROWS} {skip})",
+         WHERE state IN ({}) AND due_at_us <= $2 ORDER BY due_at_us LIMIT {PROMOTE_ROWS} {})",
         Event::Due.target(),
         sources(Event::Due),
-    );
-    Ok(on_backend!(conn, |c| diesel::sql_query(text).bind::<BigInt, _>(now_us).bind::<BigInt, _>(now_us).execute(c))?)
+        if is_pg { "FOR UPDATE SKIP LOCKED" } else { "" },
+    )
 }
 
 /// When the next scheduled or retried delivery is due, microseconds since the epoch.
@@ -77,9 +110,12 @@ pub fn promote_due(conn: &mut Conn, now_us: i64) -> StoreResult<usize> {
 /// # Errors
 /// Those of the store.
 pub fn next_due(conn: &mut Conn) -> StoreResult<Option<i64>> {
-    let text = format!("SELECT MIN(due_at_us) AS due_at_us FROM deliveries WHERE state IN ({})", sources(Event::Due));
-    let row: NextDue = on_backend!(conn, |c| diesel::sql_query(text).get_result(c))?;
+    let row: NextDue = on_backend!(conn, |c| diesel::sql_query(next_due_sql()).get_result(c))?;
     Ok(row.due_at_us)
+}
+
+pub(super) fn next_due_sql() -> String {
+    format!("SELECT MIN(due_at_us) AS due_at_us FROM deliveries WHERE state IN ({})", sources(Event::Due))
 }
 
 #[derive(QueryableByName)]
@@ -88,74 +124,192 @@ struct NextDue {
     due_at_us: Option<i64>,
 }
 
-/// The rows whose turn it is: ready, and nothing before them in their lane still on its way. A hot lane holds back only itself.
-pub(super) fn heads_sql(skip_locked: &str) -> String {
+#[derive(QueryableByName)]
+struct Ready {
+    #[diesel(sql_type = Text)]
+    sink: String,
+}
+
+/// Which of these sinks have anything that is ready, be its lane held up or not. Writes nothing, so that a look which finds nothing costs
+/// next to nothing.
+///
+/// # Errors
+/// Those of the store.
+pub fn ready_sinks(conn: &mut Conn, sinks: &[String]) -> StoreResult<Vec<String>> {
+    let text = ready_sql(matches!(conn, Conn::Pg(_)));
+    let found: Vec<Ready> = match conn {
+        Conn::Sqlite(c) => diesel::sql_query(text).bind::<Text, _>(serde_json::json!(sinks).to_string()).load(c)?,
+        Conn::Pg(c) => diesel::sql_query(text).bind::<Array<Text>, _>(sinks).load(c)?,
+    };
+    Ok(found.into_iter().map(|ready| ready.sink).collect())
+}
+
+pub(super) fn ready_sql(is_pg: bool) -> String {
+    let list = if is_pg { "unnest($1) AS s(sink)" } else { "(SELECT value AS sink FROM json_each($1)) AS s" };
+    format!("SELECT s.sink FROM {list} WHERE EXISTS (SELECT 1 FROM deliveries AS d WHERE d.sink = s.sink AND d.state = 'ready')")
+}
+
+/// Claims deliveries whose turn it is and notes that their attempts begin, counting them: `Claim` and `BeginSend` in one statement. It
+/// must be committed before the first byte leaves. On SQLite call it in a writing transaction; on PostgreSQL it is one by itself, so that a
+/// worker that is halted holds no lock.
+///
+/// # Errors
+/// Those of the store.
+pub fn claim_due(conn: &mut Conn, claim: &Claim<'_>) -> StoreResult<Taken> {
+    let (mut rows, scanned) = match conn {
+        Conn::Sqlite(c) => claim_sqlite(c, claim)?,
+        Conn::Pg(c) => claim_pg(c, claim)?,
+    };
+    let was_cut = rows.len() >= claim.limit as usize || bytes(&rows) >= CLAIM_BYTES / 2;
+    let is_full = scanned.is_none_or(|scanned| scanned >= window(claim));
+    let resume = match rows.iter().map(|row| &row.lane).max() {
+        Some(last) => (was_cut || is_full).then(|| last.clone()),
+        // Every lane of the piece may be held up; then no row tells where it ended.
+        None if is_full => end_of_window(conn, claim)?,
+        None => None,
+    };
+    rows.sort_unstable_by_key(|row| row.seq);
+    Ok(Taken { rows, resume })
+}
+
+fn bytes(rows: &[DeliveryRow]) -> i64 {
+    rows.iter().map(|row| i64::try_from(row.payload.len()).unwrap_or(i64::MAX / 4)).sum()
+}
+
+/// Rows of the index that one look reads.
+fn window(claim: &Claim<'_>) -> i64 {
+    (i64::from(claim.limit) * 2).max(WINDOW_MIN)
+}
+
+/// The piece of the index that a look reads: `$1` the sink, `$2` the lane behind which it begins.
+fn window_sql(columns: &str, claim: &Claim<'_>) -> String {
     format!(
-        "SELECT d.seq FROM deliveries AS d WHERE d.sink = $1 AND d.state = 'ready' AND NOT EXISTS (SELECT 1 FROM deliveries AS b \
-         WHERE b.sink = d.sink AND b.lane = d.lane AND b.seq < d.seq AND b.state IN ({})) \
-         ORDER BY d.due_at_us, d.seq LIMIT $2 {skip_locked}",
-        literals(&DeliveryState::BLOCKING)
+        "SELECT {columns} FROM deliveries AS d WHERE d.sink = $1 AND d.state = 'ready' AND d.lane {} $2 ORDER BY d.lane, d.seq",
+        if claim.after.is_some() { ">" } else { ">=" },
     )
 }
 
-/// Claims deliveries whose turn it is, oldest first. Call it in a writing transaction.
-///
-/// # Errors
-/// Those of the store.
-pub fn claim_due(conn: &mut Conn, claim: &Claim<'_>) -> StoreResult<Vec<DeliveryRow>> {
-    let limit = i64::from(claim.limit);
-    let lease_us = lease_us(claim.lease);
-    let target = Event::Claim.target();
-    let mut rows: Vec<DeliveryRow> = match conn {
-        Conn::Sqlite(c) => diesel::sql_query(format!(
-            "UPDATE deliveries SET state = '{target}', epoch = epoch + 1, claimed_by = $3, lease_until_us = $4, updated_at_us = $5 \
-             WHERE seq IN ({}) RETURNING {COLUMNS}",
-            // SQLite numbers `$1` and its like by their first appearance, which is in the SET clause.
-            heads_sql("")
-        ))
-        .bind::<Text, _>(claim.worker)
-        .bind::<BigInt, _>(monotonic_us() + lease_us)
-        .bind::<BigInt, _>(claim.now_us)
-        .bind::<Text, _>(claim.sink)
-        .bind::<BigInt, _>(limit)
-        .load(c)?,
-        Conn::Pg(c) => {
-            let columns = COLUMNS.split(", ").map(|column| format!("t.{column}")).collect::<Vec<_>>().join(", ");
-            diesel::sql_query(format!(
-                "WITH heads AS ({}) UPDATE deliveries AS t SET state = '{target}', epoch = t.epoch + 1, claimed_by = $3, \
-                 lease_until_us = {PG_CLOCK_US} + $4, updated_at_us = $5 FROM heads WHERE t.seq = heads.seq RETURNING {columns}",
-                heads_sql("FOR UPDATE OF d SKIP LOCKED")
-            ))
-            .bind::<Text, _>(claim.sink)
-            .bind::<BigInt, _>(limit)
-            .bind::<Text, _>(claim.worker)
-            .bind::<BigInt, _>(lease_us)
-            .bind::<BigInt, _>(claim.now_us)
-            .load(c)?
-        }
-    };
-    rows.sort_unstable_by_key(|row| row.seq);
-    Ok(rows)
+/// Whether something before `d` in its lane is on its way or has to come again.
+fn held_up_sql(row: &str) -> String {
+    format!(
+        "EXISTS (SELECT 1 FROM deliveries AS b WHERE b.sink = $1 AND b.lane = {row}.lane AND b.seq < {row}.seq AND b.state IN ({}))",
+        literals(&DeliveryState::TAKEN)
+    )
 }
 
-/// Notes that the attempts begin, counting them. Returns the claims that still hold; the others must not be sent.
-/// Call it in a writing transaction, which must be committed before the first byte leaves.
+#[derive(QueryableByName)]
+struct Lane {
+    #[diesel(sql_type = Text)]
+    lane: String,
+}
+
+/// The lane in which the piece ends; `None` where it holds the last.
+fn end_of_window(conn: &mut Conn, claim: &Claim<'_>) -> StoreResult<Option<String>> {
+    let text = format!("{} LIMIT 1 OFFSET {}", window_sql("d.lane", claim), window(claim) - 1);
+    let after = claim.after.unwrap_or_default();
+    let end: Option<Lane> =
+        on_backend!(conn, |c| diesel::sql_query(text).bind::<Text, _>(claim.sink).bind::<Text, _>(after).get_result(c).optional())?;
+    Ok(end.map(|end| end.lane))
+}
+
+/// A row of the piece, on SQLite.
+#[derive(QueryableByName)]
+struct Place {
+    #[diesel(sql_type = BigInt)]
+    seq: i64,
+    #[diesel(sql_type = Text)]
+    lane: String,
+    #[diesel(sql_type = BigInt)]
+    bytes: i64,
+    #[diesel(sql_type = Bool)]
+    held_up: bool,
+}
+
+/// The first query of a claim on SQLite.
+pub(super) fn places_sql(claim: &Claim<'_>) -> String {
+    let columns = format!("d.seq, d.lane, octet_length(d.payload) AS bytes, {} AS held_up", held_up_sql("d"));
+    format!("{} LIMIT {}", window_sql(&columns, claim), window(claim))
+}
+
+/// There is one writer, so whose turn it is can be found out first and written then.
+fn claim_sqlite(c: &mut SqliteConnection, claim: &Claim<'_>) -> StoreResult<(Vec<DeliveryRow>, Option<i64>)> {
+    let places: Vec<Place> = diesel::sql_query(places_sql(claim))
+        .bind::<Text, _>(claim.sink)
+        .bind::<Text, _>(claim.after.unwrap_or_default())
+        .load(c)?;
+    let scanned = i64::try_from(places.len()).ok();
+    let (mut turns, mut of_lane, mut bytes) = (Vec::new(), HashMap::<&str, u32>::new(), 0_i64);
+    for place in places.iter().filter(|place| !place.held_up) {
+        let before = of_lane.entry(&place.lane).or_default();
+        if turns.len() >= claim.limit as usize || (!turns.is_empty() && bytes + place.bytes > CLAIM_BYTES) {
+            break;
+        }
+        if *before < claim.per_lane.max(1) {
+            *before += 1;
+            bytes += place.bytes;
+            turns.push(place.seq);
+        }
+    }
+    if turns.is_empty() {
+        return Ok((Vec::new(), scanned));
+    }
+    let list = serde_json::json!(turns).to_string();
+    let text = format!("SELECT {COLUMNS} FROM deliveries WHERE seq IN (SELECT value FROM json_each($1))");
+    let mut rows: Vec<DeliveryRow> = diesel::sql_query(text).bind::<Text, _>(&list).load(c)?;
+    let state = Event::BeginSend.target();
+    diesel::sql_query(format!(
+        "UPDATE deliveries SET state = '{state}', epoch = epoch + 1, attempt = attempt + 1, claimed_by = $1, lease_until_us = $2, \
+         updated_at_us = $3 WHERE seq IN (SELECT value FROM json_each($4))"
+    ))
+    .bind::<Text, _>(claim.worker)
+    .bind::<BigInt, _>(monotonic_us() + lease_us(claim.lease))
+    .bind::<BigInt, _>(claim.now_us)
+    .bind::<Text, _>(&list)
+    .execute(c)?;
+    rows.iter_mut().for_each(|row| row.begun(state.as_str(), claim.worker, claim.now_us));
+    Ok((rows, scanned))
+}
+
+/// The statement of a claim on PostgreSQL: `$1` sink, `$2` lane behind which it begins, `$3` worker, `$4` lease in microseconds, `$5` now.
 ///
-/// # Errors
-/// Those of the store.
-pub fn mark_sending(conn: &mut Conn, held: &[Held], now_us: i64) -> StoreResult<Vec<Held>> {
-    let text = format!(
-        "UPDATE deliveries SET state = '{}', attempt = attempt + 1, updated_at_us = $1 WHERE id = $2 AND epoch = $3 AND state IN ({})",
+/// Of each lane the first is locked, or passed over where another worker has it: whoever has the first has the lane. What another
+/// worker has moved between this statement's snapshot and the lock is looked at again by PostgreSQL (`state = 'ready'`), and is not taken.
+///
+/// Lists of numbers are arrays, and membership is kept from becoming a join (`IS TRUE`): PostgreSQL cannot know how many there are, and
+/// what it takes for one row would be a loop over loops for a thousand.
+pub(super) fn claim_sql(claim: &Claim<'_>) -> String {
+    let columns = COLUMNS.split(", ").map(|column| format!("t.{column}")).collect::<Vec<_>>().join(", ");
+    format!(
+        "WITH found AS MATERIALIZED ({} LIMIT {}), \
+         placed AS (SELECT seq, lane, row_number() OVER in_lane AS place, first_value(seq) OVER in_lane AS head, \
+         sum(bytes) OVER (ORDER BY lane, seq) - bytes AS before FROM found WINDOW in_lane AS (PARTITION BY lane ORDER BY seq)), \
+         turns AS MATERIALIZED (SELECT p.seq, p.head FROM placed AS p WHERE p.place <= {} AND p.before < {CLAIM_BYTES} \
+         AND NOT {} LIMIT {}), \
+         heads AS MATERIALIZED (SELECT d.seq FROM deliveries AS d WHERE d.seq = ANY(ARRAY(SELECT head FROM turns WHERE seq = head)) \
+         AND d.state = 'ready' FOR UPDATE SKIP LOCKED) \
+         UPDATE deliveries AS t SET state = '{}', epoch = t.epoch + 1, attempt = t.attempt + 1, claimed_by = $3, \
+         lease_until_us = {PG_CLOCK_US} + $4, updated_at_us = $5 WHERE t.seq = ANY(ARRAY(SELECT turns.seq FROM turns \
+         WHERE (turns.head IN (SELECT heads.seq FROM heads)) IS TRUE)) AND t.state = 'ready' \
+         RETURNING {columns}, (SELECT count(*) FROM found)",
+        window_sql("d.seq, d.lane, octet_length(d.payload) AS bytes", claim),
+        window(claim),
+        claim.per_lane.max(1),
+        held_up_sql("p"),
+        claim.limit,
         Event::BeginSend.target(),
-        sources(Event::BeginSend)
-    );
-    still_held(held, |one| {
-        Ok(on_backend!(conn, |c| diesel::sql_query(text.as_str())
-            .bind::<BigInt, _>(now_us)
-            .bind::<Text, _>(&one.id)
-            .bind::<BigInt, _>(one.epoch)
-            .execute(c))?)
-    })
+    )
+}
+
+fn claim_pg(c: &mut PgConnection, claim: &Claim<'_>) -> StoreResult<(Vec<DeliveryRow>, Option<i64>)> {
+    let found: Vec<Scanned> = diesel::sql_query(claim_sql(claim))
+        .bind::<Text, _>(claim.sink)
+        .bind::<Text, _>(claim.after.unwrap_or_default())
+        .bind::<Text, _>(claim.worker)
+        .bind::<BigInt, _>(lease_us(claim.lease))
+        .bind::<BigInt, _>(claim.now_us)
+        .load(c)?;
+    let scanned = found.first().map(|found| found.scanned);
+    Ok((found.into_iter().map(|found| found.row).collect(), scanned))
 }
 
 /// Prolongs leases. Returns the claims that still hold; the workers of the others must stop.
@@ -163,28 +317,55 @@ pub fn mark_sending(conn: &mut Conn, held: &[Held], now_us: i64) -> StoreResult<
 /// # Errors
 /// Those of the store.
 pub fn renew(conn: &mut Conn, held: &[Held], lease: Duration) -> StoreResult<Vec<Held>> {
-    let until = match conn {
-        Conn::Sqlite(_) => (monotonic_us() + lease_us(lease)).to_string(),
-        Conn::Pg(_) => format!("{PG_CLOCK_US} + {}", lease_us(lease)),
-    };
-    let text = format!(
-        "UPDATE deliveries SET lease_until_us = {until} WHERE id = $1 AND epoch = $2 AND state IN ({})",
-        literals(&[DeliveryState::Claimed, DeliveryState::Sending])
-    );
-    still_held(held, |one| {
-        Ok(on_backend!(conn, |c| diesel::sql_query(text.as_str())
-            .bind::<Text, _>(&one.id)
-            .bind::<BigInt, _>(one.epoch)
-            .execute(c))?)
-    })
-}
-
-fn still_held(held: &[Held], mut write: impl FnMut(&Held) -> StoreResult<usize>) -> StoreResult<Vec<Held>> {
-    let mut kept = Vec::with_capacity(held.len());
-    for one in held {
-        if write(one)? == 1 {
-            kept.push(one.clone());
+    let states = literals(&[DeliveryState::Claimed, DeliveryState::Sending]);
+    match conn {
+        Conn::Sqlite(c) => {
+            let until = monotonic_us() + lease_us(lease);
+            let mut kept = Vec::with_capacity(held.len());
+            for one in held {
+                let row = deliveries::table.filter(deliveries::seq.eq(one.seq)).filter(deliveries::epoch.eq(one.epoch));
+                let row = row.filter(deliveries::settled_at_us.is_null()).filter(deliveries::claimed_by.is_not_null());
+                if diesel::update(row).set(deliveries::lease_until_us.eq(until)).execute(c)? == 1 {
+                    kept.push(one.clone());
+                }
+            }
+            Ok(kept)
+        }
+        Conn::Pg(c) => {
+            let (seqs, epochs): (Vec<i64>, Vec<i64>) = held.iter().map(|one| (one.seq, one.epoch)).unzip();
+            let text = format!(
+                "UPDATE deliveries AS d SET lease_until_us = {PG_CLOCK_US} + {} FROM unnest($1, $2) AS u(seq, epoch) \
+                 WHERE d.seq = u.seq AND d.epoch = u.epoch AND d.state IN ({states}) RETURNING d.seq, d.epoch",
+                lease_us(lease)
+            );
+            let kept: Vec<Claimed> =
+                diesel::sql_query(text).bind::<Array<BigInt>, _>(seqs).bind::<Array<BigInt>, _>(epochs).load(c)?;
+            Ok(Claimed::among(&kept, held).0)
         }
     }
-    Ok(kept)
+}
+
+/// A number that a statement returns.
+#[derive(QueryableByName)]
+pub(super) struct Seq {
+    #[diesel(sql_type = BigInt)]
+    #[allow(dead_code, reason = "that there is one is all that is asked")]
+    pub(super) seq: i64,
+}
+
+/// A claim that a statement has written to.
+#[derive(QueryableByName)]
+pub(super) struct Claimed {
+    #[diesel(sql_type = BigInt)]
+    seq: i64,
+    #[diesel(sql_type = BigInt)]
+    epoch: i64,
+}
+
+impl Claimed {
+    /// Which of `held` are among them, and which are not.
+    pub(super) fn among<'a>(found: &[Self], held: impl IntoIterator<Item = &'a Held>) -> (Vec<Held>, Vec<Held>) {
+        let found: HashSet<(i64, i64)> = found.iter().map(|one| (one.seq, one.epoch)).collect();
+        held.into_iter().cloned().partition(|one| found.contains(&(one.seq, one.epoch)))
+    }
 }

@@ -8,7 +8,7 @@ use diesel::{
     sql_types::{BigInt, Text},
 };
 
-use super::{COLUMNS, DeliveryRow, get, settle};
+use super::{DeliveryRow, get, row::COLUMNS, settle};
 use crate::{
     domain::delivery::{DeliveryState, Event},
     on_backend,

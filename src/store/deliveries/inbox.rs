@@ -5,7 +5,10 @@ use diesel::{
     sql_types::{BigInt, Nullable, Text},
 };
 
-use super::{COLUMNS, DeliveryRow, literals};
+use super::{
+    literals,
+    row::{COLUMNS, DeliveryRow},
+};
 use crate::{
     domain::delivery::DeliveryState,
     on_backend,

@@ -5,7 +5,11 @@ use diesel::{
     sql_types::{BigInt, Nullable, Text},
 };
 
-use super::{COLUMNS, DeliveryRow, literals, settle};
+use super::{
+    literals,
+    row::{COLUMNS, DeliveryRow},
+    settle,
+};
 use crate::{
     domain::delivery::{self, DeliveryState, Event},
     on_backend,
@@ -37,21 +41,22 @@ struct CountRow {
     oldest: Option<i64>,
 }
 
-/// Everything that is not settled, by sink and state.
+/// The condition of a partial index, and the states that are counted by it.
+const COUNTED: [(&str, &[DeliveryState]); 4] = [
+    ("= 'ready'", &[DeliveryState::Ready]),
+    ("IN ('claimed', 'sending', 'retry')", &DeliveryState::TAKEN),
+    ("IN ('scheduled', 'retry')", &[DeliveryState::Scheduled]),
+    ("IN ('uncertain', 'dead')", &DeliveryState::FAILED),
+];
+
+/// Everything that is not settled, by sink and state. It takes as long as there is to count.
 ///
 /// # Errors
 /// Those of the store.
 pub fn counts(conn: &mut Conn) -> StoreResult<Vec<Count>> {
     let mut all = Vec::new();
-    // One statement for each partial index; retry stands in two of them and is counted once.
-    for states in [&DeliveryState::BLOCKING[..], &[DeliveryState::Scheduled], &DeliveryState::FAILED] {
-        let condition = match states {
-            [DeliveryState::Scheduled] => "state IN ('scheduled', 'retry') AND state = 'scheduled'".to_owned(),
-            several => format!("state IN ({})", literals(several)),
-        };
-        let text = format!(
-            "SELECT sink, state, COUNT(*) AS number, MIN(due_at_us) AS oldest FROM deliveries WHERE {condition} GROUP BY sink, state"
-        );
+    // One statement for each partial index; what is in two of them is counted once.
+    for text in counts_sql() {
         let rows: Vec<CountRow> = on_backend!(conn, |c| diesel::sql_query(text).load(c))?;
         for row in rows {
             let state = row.state.parse().map_err(|_| crate::store::control::corrupt("deliveries.state", &row.state))?;
@@ -60,6 +65,16 @@ pub fn counts(conn: &mut Conn) -> StoreResult<Vec<Count>> {
     }
     all.sort_unstable_by(|a, b| (&a.sink, a.state).cmp(&(&b.sink, b.state)));
     Ok(all)
+}
+
+pub(super) fn counts_sql() -> [String; 4] {
+    COUNTED.map(|(within, counted)| {
+        format!(
+            "SELECT sink, state, COUNT(*) AS number, MIN(due_at_us) AS oldest FROM deliveries \
+             WHERE state {within} AND state IN ({}) GROUP BY sink, state",
+            literals(counted)
+        )
+    })
 }
 
 /// One delivery.
@@ -76,12 +91,16 @@ pub fn get(conn: &mut Conn, id: &str) -> StoreResult<Option<DeliveryRow>> {
 /// # Errors
 /// Those of the store.
 pub fn failures(conn: &mut Conn, limit: u32, before: Option<i64>) -> StoreResult<Vec<DeliveryRow>> {
-    let text = format!(
-        "SELECT {COLUMNS} FROM deliveries WHERE state IN ({}) AND seq < $1 ORDER BY seq DESC LIMIT $2",
-        literals(&DeliveryState::FAILED)
-    );
+    let text = failures_sql();
     let before = before.unwrap_or(i64::MAX);
     Ok(on_backend!(conn, |c| diesel::sql_query(text).bind::<BigInt, _>(before).bind::<BigInt, _>(i64::from(limit)).load(c))?)
+}
+
+pub(super) fn failures_sql() -> String {
+    format!(
+        "SELECT {COLUMNS} FROM deliveries WHERE state IN ({}) AND seq < $1 ORDER BY seq DESC LIMIT $2",
+        literals(&DeliveryState::FAILED)
+    )
 }
 
 /// What a person does to one delivery: `Cancel`, `Redrive`, `MarkSent` or `Discard`. A redriven one has all its attempts again.
@@ -113,14 +132,35 @@ pub fn act_at(conn: &mut Conn, id: &str, event: Event, due_at_us: i64, now_us: i
     get(conn, id)?.ok_or_else(|| StoreError::not_found(format!("there is no delivery {id}")))
 }
 
-/// Drops at most `limit` deliveries that were settled before `before_us`; returns how many.
+/// Drops at most `limit` deliveries that were settled before `before_us`, with the history of their attempts; returns how many.
 ///
 /// # Errors
 /// Those of the store.
 pub fn prune(conn: &mut Conn, before_us: i64, limit: u32) -> StoreResult<usize> {
-    let text = format!(
-        "DELETE FROM deliveries WHERE seq IN (SELECT seq FROM deliveries WHERE state IN ({}) AND settled_at_us < $1 LIMIT $2)",
+    let old = prunable_sql();
+    let limit = i64::from(limit);
+    match conn {
+        Conn::Sqlite(_) => conn.write(|conn| {
+            let Conn::Sqlite(c) = conn else { return Ok(0) };
+            let attempts = format!("DELETE FROM delivery_attempts WHERE delivery_id IN (SELECT id FROM ({old}))");
+            diesel::sql_query(attempts).bind::<BigInt, _>(before_us).bind::<BigInt, _>(limit).execute(c)?;
+            let deliveries = format!("DELETE FROM deliveries WHERE seq IN (SELECT seq FROM ({old}))");
+            Ok(diesel::sql_query(deliveries).bind::<BigInt, _>(before_us).bind::<BigInt, _>(limit).execute(c)?)
+        }),
+        Conn::Pg(c) => {
+            let text = format!(
+                "WITH old AS MATERIALIZED ({old}), attempts AS (DELETE FROM delivery_attempts WHERE delivery_id IN (SELECT id FROM old)) \
+                 DELETE FROM deliveries WHERE seq IN (SELECT seq FROM old)"
+            );
+            Ok(diesel::sql_query(text).bind::<BigInt, _>(before_us).bind::<BigInt, _>(limit).execute(c)?)
+        }
+    }
+}
+
+/// The slice that goes next, the same for both statements of one transaction.
+pub(super) fn prunable_sql() -> String {
+    format!(
+        "SELECT seq, id FROM deliveries WHERE state IN ({}) AND settled_at_us < $1 ORDER BY settled_at_us, seq LIMIT $2",
         literals(&[DeliveryState::Sent, DeliveryState::Discarded, DeliveryState::Cancelled])
-    );
-    Ok(on_backend!(conn, |c| diesel::sql_query(text).bind::<BigInt, _>(before_us).bind::<BigInt, _>(i64::from(limit)).execute(c))?)
+    )
 }

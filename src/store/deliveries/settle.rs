@@ -1,22 +1,25 @@
-//! Writing down what became of attempts, and finding those whose worker vanished.
+//! Writing down what became of attempts.
+
+use std::sync::Arc;
 
 use diesel::{
     prelude::*,
-    sql_types::{BigInt, Text},
+    sql_types::{Array, BigInt, Integer, Nullable, Text},
 };
 
-use super::{COLUMNS, DeliveryRow, claim, literals};
+use super::{
+    attempts::{self, Ended},
+    claim::{Claimed, Held},
+    sources,
+};
 use crate::{
-    config::OnUnknown,
-    domain::delivery::{DeliveryState, Event},
+    domain::delivery::Event,
     on_backend,
-    store::{Conn, StoreResult, control_schema::deliveries, relay},
+    store::{Conn, StoreResult, control_schema::deliveries},
 };
 
 /// Longest error or answer that is kept, in characters.
 const ERROR_MAX_CHARS: usize = 500;
-/// Rows looked at in one pass over vanished workers.
-const RECLAIM_ROWS: i64 = 500;
 
 /// What became of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,8 +42,11 @@ pub enum Outcome {
     Rejected,
     /// The last allowed attempt failed.
     Exhausted,
-    /// The attempt was not made after all.
-    GivenBack,
+    /// The attempt was not made after all, and is not counted.
+    GivenBack {
+        /// Attempts before this one.
+        attempts: u32,
+    },
     /// The attempt was not made, because another instance may have told already; it is not counted, and asked again at `at_us`.
     Postponed {
         /// When, microseconds since the epoch.
@@ -62,8 +68,13 @@ impl Outcome {
             Self::Uncertain => Event::OutcomeUnknown,
             Self::Rejected => Event::Reject,
             Self::Exhausted => Event::ExhaustedAttempts,
-            Self::GivenBack => Event::GiveBack,
+            Self::GivenBack { .. } => Event::GiveBack,
         }
+    }
+
+    /// Whether anything was sent, or tried.
+    fn is_attempt(&self) -> bool {
+        !matches!(self, Self::GivenBack { .. } | Self::Postponed { .. } | Self::ToldByAnother)
     }
 }
 
@@ -71,13 +82,28 @@ impl Outcome {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settlement {
     /// The claim under which it was made.
-    pub held: claim::Held,
+    pub held: Held,
     /// What became of it.
     pub outcome: Outcome,
     /// A fixed word and a sentence, where it failed.
     pub error: Option<(String, String)>,
     /// What the receiver answered, where it took it.
     pub answer: Option<String>,
+    /// The attempt that this was, for the history.
+    pub made: Option<Made>,
+}
+
+/// Who made which attempt when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Made {
+    /// The worker.
+    pub worker: Arc<str>,
+    /// From 1.
+    pub attempt: u32,
+    /// When it began, microseconds since the epoch.
+    pub began_at_us: i64,
+    /// When it ended.
+    pub ended_at_us: i64,
 }
 
 /// What a move changes beside the state; `None` leaves a column as it is.
@@ -125,114 +151,184 @@ pub(super) fn apply(conn: &mut Conn, id: &str, fence: Option<i64>, event: Event,
     Ok(moved == 1)
 }
 
-/// Writes down the ends of attempts. Returns the claims that no longer held: their deliveries belong to another worker and are
-/// left alone. Call it in a writing transaction.
+/// One fenced move of many.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Move<'a> {
+    held: &'a Held,
+    event: Event,
+    pub(super) due_at_us: Option<i64>,
+    pub(super) attempt: Option<i32>,
+    pub(super) possible_repeat: Option<i32>,
+    pub(super) error: Option<(&'a str, &'a str)>,
+    answer: Option<&'a str>,
+}
+
+impl<'a> Move<'a> {
+    pub(super) fn of(held: &'a Held, event: Event) -> Self {
+        Self { held, event, due_at_us: None, attempt: None, possible_repeat: None, error: None, answer: None }
+    }
+
+    fn end(end: &'a Settlement) -> Self {
+        let counted = |attempts: u32| i32::try_from(attempts).ok();
+        let (due_at_us, attempt, possible_repeat) = match end.outcome {
+            Outcome::Retry { at_us } => (Some(at_us), None, None),
+            Outcome::Repeat { at_us } => (Some(at_us), None, Some(1)),
+            Outcome::Postponed { at_us, attempts } => (Some(at_us), counted(attempts), None),
+            Outcome::GivenBack { attempts } => (None, counted(attempts), None),
+            _ => (None, None, None),
+        };
+        let error = end.error.as_ref().map(|(word, text)| (word.as_str(), cut(text)));
+        let answer = end.answer.as_deref().map(cut);
+        Self { due_at_us, attempt, possible_repeat, error, answer, ..Self::of(&end.held, end.outcome.event()) }
+    }
+
+    /// Whether it changes nothing but what every success does.
+    fn is_plain_success(&self) -> bool {
+        self.event == Event::SentOk && self.error.is_none()
+    }
+}
+
+/// Writes down the ends of attempts, all or none, and the history of those that did not succeed at the first go. Returns the claims that
+/// no longer held: their deliveries belong to another worker and are left alone.
 ///
 /// # Errors
 /// Those of the store.
-pub fn settle(conn: &mut Conn, settlements: &[Settlement], now_us: i64) -> StoreResult<Vec<claim::Held>> {
+pub fn settle(conn: &mut Conn, settlements: &[Settlement], now_us: i64) -> StoreResult<Vec<Held>> {
+    let moves: Vec<Move<'_>> = settlements.iter().map(Move::end).collect();
+    let told: Vec<&Settlement> = settlements.iter().filter(|end| is_told(end)).collect();
+    if told.is_empty() {
+        return carry_out(conn, &moves, now_us);
+    }
+    conn.write(|conn| {
+        let fenced = carry_out(conn, &moves, now_us)?;
+        let ended: Vec<Ended<'_>> = told
+            .iter()
+            .filter(|end| !fenced.contains(&end.held))
+            .filter_map(|end| {
+                let error = end.error.as_ref().map(|(word, text)| (word.as_str(), cut(text)));
+                let outcome = end.outcome.event().target().as_str();
+                end.made.clone().map(|made| Ended { held: &end.held, made, outcome, error, answer: end.answer.as_deref().map(cut) })
+            })
+            .collect();
+        attempts::write(conn, &ended)?;
+        Ok(fenced)
+    })
+}
+
+/// A success at the first go stands in the delivery itself.
+fn is_told(end: &Settlement) -> bool {
+    end.made.is_some() && end.outcome.is_attempt() && (end.outcome != Outcome::Sent || end.held.epoch > 1)
+}
+
+/// One statement for each kind of move on PostgreSQL, which is a transaction by itself where there is only one.
+pub(super) fn carry_out(conn: &mut Conn, moves: &[Move<'_>], now_us: i64) -> StoreResult<Vec<Held>> {
+    if matches!(conn, Conn::Sqlite(_)) {
+        return conn.write(|conn| one_by_one(conn, moves, now_us));
+    }
+    let kind = |of: &Move<'_>| (of.event, of.is_plain_success());
+    let mut kinds: Vec<_> = moves.iter().map(kind).collect();
+    kinds.sort_unstable_by_key(|(event, plain)| (*event as usize, *plain));
+    kinds.dedup();
+    let all = |conn: &mut Conn| {
+        let mut fenced = Vec::new();
+        for wanted in &kinds {
+            let of_kind: Vec<&Move<'_>> = moves.iter().filter(|one| kind(one) == *wanted).collect();
+            fenced.append(&mut all_of_a_kind(conn, *wanted, &of_kind, now_us)?);
+        }
+        Ok(fenced)
+    };
+    if kinds.len() > 1 { conn.write(all) } else { all(conn) }
+}
+
+fn one_by_one(conn: &mut Conn, moves: &[Move<'_>], now_us: i64) -> StoreResult<Vec<Held>> {
     let mut fenced = Vec::new();
-    for settlement in settlements {
-        let event = settlement.outcome.event();
-        let mut patch = Patch::of(event, now_us);
-        let error = settlement.error.as_ref().map(|(word, text)| (word.as_str(), cut(text)));
-        if let Some((word, text)) = error {
-            patch.last_error_type = Some(word);
-            patch.last_error = Some(text);
-        }
-        patch.answer = settlement.answer.as_deref().map(cut);
-        match settlement.outcome {
-            Outcome::Retry { at_us } => patch.due_at_us = Some(at_us),
-            Outcome::Postponed { at_us, attempts } => {
-                patch.due_at_us = Some(at_us);
-                patch.attempt = Some(i32::try_from(attempts).unwrap_or(i32::MAX));
+    for one in moves {
+        let moved = match (one.is_plain_success(), &mut *conn) {
+            (true, Conn::Sqlite(c)) => send_one(c, one, now_us)?,
+            (_, conn) => {
+                let mut patch = Patch::of(one.event, now_us);
+                (patch.due_at_us, patch.attempt, patch.possible_repeat) = (one.due_at_us, one.attempt, one.possible_repeat);
+                (patch.last_error_type, patch.last_error) = one.error.unzip();
+                patch.answer = one.answer;
+                apply(conn, &one.held.id, Some(one.held.epoch), one.event, &patch)?
             }
-            Outcome::Repeat { at_us } => {
-                patch.due_at_us = Some(at_us);
-                patch.possible_repeat = Some(1);
-            }
-            _ => {}
-        }
-        if !apply(conn, &settlement.held.id, Some(settlement.held.epoch), event, &patch)? {
-            fenced.push(settlement.held.clone());
+        };
+        if !moved {
+            fenced.push(one.held.clone());
         }
     }
     Ok(fenced)
 }
 
+/// The move of nearly all: a statement that is prepared once.
+fn send_one(c: &mut SqliteConnection, one: &Move<'_>, now_us: i64) -> StoreResult<bool> {
+    let [from] = Event::SentOk.sources() else {
+        return Err(crate::store::StoreError::other("a delivery is sent from one state only"));
+    };
+    let row = deliveries::table.filter(deliveries::seq.eq(one.held.seq)).filter(deliveries::epoch.eq(one.held.epoch));
+    let moved = diesel::update(row.filter(deliveries::state.eq(from.as_str())))
+        .set((
+            deliveries::state.eq(Event::SentOk.target().as_str()),
+            deliveries::updated_at_us.eq(now_us),
+            deliveries::settled_at_us.eq(now_us),
+            deliveries::lease_until_us.eq(None::<i64>),
+            deliveries::claimed_by.eq(None::<&str>),
+            deliveries::answer.eq(one.answer),
+        ))
+        .execute(c)?;
+    Ok(moved == 1)
+}
+
+fn all_of_a_kind(conn: &mut Conn, (event, is_plain): (Event, bool), moves: &[&Move<'_>], now_us: i64) -> StoreResult<Vec<Held>> {
+    let Conn::Pg(pg) = conn else { return Err(crate::store::StoreError::other("not a PostgreSQL connection")) };
+    let seqs: Vec<i64> = moves.iter().map(|one| one.held.seq).collect();
+    let epochs: Vec<i64> = moves.iter().map(|one| one.held.epoch).collect();
+    let answers: Vec<Option<&str>> = moves.iter().map(|one| one.answer).collect();
+    let query = diesel::sql_query(move_sql(event, is_plain))
+        .bind::<BigInt, _>(now_us)
+        .bind::<Array<BigInt>, _>(seqs)
+        .bind::<Array<BigInt>, _>(epochs)
+        .bind::<Array<Nullable<Text>>, _>(answers);
+    let moved: Vec<Claimed> = if is_plain {
+        query.load(pg)?
+    } else {
+        query
+            .bind::<Array<Nullable<BigInt>>, _>(moves.iter().map(|one| one.due_at_us).collect::<Vec<_>>())
+            .bind::<Array<Nullable<Integer>>, _>(moves.iter().map(|one| one.attempt).collect::<Vec<_>>())
+            .bind::<Array<Nullable<Integer>>, _>(moves.iter().map(|one| one.possible_repeat).collect::<Vec<_>>())
+            .bind::<Array<Nullable<Text>>, _>(moves.iter().map(|one| one.error.map(|error| error.0)).collect::<Vec<_>>())
+            .bind::<Array<Nullable<Text>>, _>(moves.iter().map(|one| one.error.map(|error| error.1)).collect::<Vec<_>>())
+            .load(pg)?
+    };
+    if moved.len() == moves.len() {
+        return Ok(Vec::new());
+    }
+    Ok(Claimed::among(&moved, moves.iter().map(|one| one.held)).1)
+}
+
+/// All moves of a kind in one statement: `$1` now, then arrays.
+pub(super) fn move_sql(event: Event, is_plain: bool) -> String {
+    let settled = if event.target().is_final() { ", settled_at_us = $1" } else { "" };
+    let (more, arrays, names) = if is_plain {
+        ("", "", "")
+    } else {
+        (
+            ", due_at_us = COALESCE(u.due_at_us, d.due_at_us), attempt = COALESCE(u.attempt, d.attempt), \
+             possible_repeat = COALESCE(u.possible_repeat, d.possible_repeat), \
+             last_error_type = COALESCE(u.error_type, d.last_error_type), last_error = COALESCE(u.error, d.last_error)",
+            ", $5, $6, $7, $8, $9",
+            ", due_at_us, attempt, possible_repeat, error_type, error",
+        )
+    };
+    format!(
+        "UPDATE deliveries AS d SET state = '{}', updated_at_us = $1{settled}, lease_until_us = NULL, claimed_by = NULL, \
+         answer = COALESCE(u.answer, d.answer){more} FROM unnest($2, $3, $4{arrays}) AS u(seq, epoch, answer{names}) \
+         WHERE d.seq = u.seq AND d.epoch = u.epoch AND d.state IN ({}) RETURNING d.seq, d.epoch",
+        event.target(),
+        sources(event)
+    )
+}
+
 fn cut(text: &str) -> &str {
     text.char_indices().nth(ERROR_MAX_CHARS).map_or(text, |(end, _)| &text[..end])
-}
-
-/// Whose claims are void.
-#[derive(Clone, Copy, Debug)]
-pub enum Owner<'a> {
-    /// Everybody's: an SQLite file has one process, and it has just started.
-    Anyone,
-    /// This worker's: it restarted.
-    Worker(&'a str),
-}
-
-/// Frees the claims of a worker that restarted, except those in `keep`, which it still works on. Returns how many.
-///
-/// # Errors
-/// Those of the store.
-pub fn take_back(conn: &mut Conn, owner: Owner<'_>, keep: &[claim::Held], now_us: i64) -> StoreResult<usize> {
-    let states = literals(&[DeliveryState::Claimed, DeliveryState::Sending]);
-    // A relay's runs have no lease of their own: whoever holds the lane's finds out what Kafka made of them.
-    let text = format!("SELECT {COLUMNS} FROM deliveries WHERE state IN ({states}) AND sink <> '{}'", relay::SINK);
-    let rows: Vec<DeliveryRow> = match owner {
-        Owner::Anyone => on_backend!(conn, |c| diesel::sql_query(text).load(c))?,
-        Owner::Worker(worker) => {
-            on_backend!(conn, |c| diesel::sql_query(format!("{text} AND claimed_by = $1")).bind::<Text, _>(worker).load(c))?
-        }
-    };
-    let lost: Vec<DeliveryRow> = rows.into_iter().filter(|row| !keep.contains(&row.held())).collect();
-    free(conn, &lost, Event::GiveBack, now_us)
-}
-
-/// Frees deliveries whose lease has run out. Returns how many. Call it in a writing transaction.
-///
-/// # Errors
-/// Those of the store.
-pub fn reclaim_expired(conn: &mut Conn, now_us: i64) -> StoreResult<usize> {
-    let states = literals(&[DeliveryState::Claimed, DeliveryState::Sending]);
-    let rows: Vec<DeliveryRow> = match conn {
-        Conn::Sqlite(c) => diesel::sql_query(format!(
-            "SELECT {COLUMNS} FROM deliveries WHERE state IN ({states}) AND lease_until_us < $1 LIMIT {RECLAIM_ROWS}"
-        ))
-        .bind::<BigInt, _>(claim::monotonic_us())
-        .load(c)?,
-        Conn::Pg(c) => diesel::sql_query(format!(
-            "SELECT {COLUMNS} FROM deliveries WHERE state IN ({states}) AND lease_until_us < {} LIMIT {RECLAIM_ROWS} \
-             FOR UPDATE SKIP LOCKED",
-            claim::PG_CLOCK_US
-        ))
-        .load(c)?,
-    };
-    free(conn, &rows, Event::LeaseExpired, now_us)
-}
-
-/// `unsent` moves what was claimed only; what was being sent may have arrived and takes the way its route wants.
-fn free(conn: &mut Conn, rows: &[DeliveryRow], unsent: Event, now_us: i64) -> StoreResult<usize> {
-    let mut freed = 0;
-    for row in rows {
-        let event = match (row.state()?, row.on_unknown()) {
-            (DeliveryState::Claimed, _) => unsent,
-            (_, OnUnknown::Review) => Event::OutcomeUnknown,
-            (_, OnUnknown::Resend) if row.may_retry() => Event::Repeat,
-            (_, OnUnknown::Resend) => Event::ExhaustedAttempts,
-        };
-        let mut patch = Patch::of(event, now_us);
-        if event != unsent {
-            patch.last_error_type = Some("worker_vanished");
-            patch.last_error = Some("the worker vanished while it was sending; the delivery may have arrived");
-        }
-        if event == Event::Repeat {
-            patch.due_at_us = Some(now_us);
-            patch.possible_repeat = Some(1);
-        }
-        freed += usize::from(apply(conn, &row.id, Some(row.epoch), event, &patch)?);
-    }
-    Ok(freed)
 }

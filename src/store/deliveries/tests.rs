@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use super::*;
-use crate::store::{Store, StoreErrorKind, control::tests::scratch};
+use crate::{
+    config::OnUnknown,
+    store::{Store, StoreErrorKind, control::tests::scratch},
+};
 
 const LEASE: Duration = Duration::from_secs(30);
 
@@ -30,18 +33,20 @@ fn claim(store: &Store, limit: u32) -> Vec<DeliveryRow> {
 }
 
 fn claim_with(store: &Store, limit: u32, lease: Duration) -> Vec<DeliveryRow> {
-    store
-        .with(|conn| conn.write(|conn| claim_due(conn, &Claim { sink: "hook", worker: "w1", limit, lease, now_us: 100 })))
-        .expect("claims")
+    store.with(|conn| conn.write(|conn| claim_due(conn, &of_hook(limit, 1, None, lease)))).expect("claims").rows
 }
 
-fn begin(store: &Store, rows: &[DeliveryRow]) -> Vec<Held> {
-    let held: Vec<Held> = rows.iter().map(DeliveryRow::held).collect();
-    store.with(|conn| conn.write(|conn| mark_sending(conn, &held, 100))).expect("marks")
+fn of_hook(limit: u32, per_lane: u32, after: Option<&str>, lease: Duration) -> Claim<'_> {
+    Claim { sink: "hook", worker: "w1", limit, per_lane, after, lease, now_us: 100 }
+}
+
+fn held(rows: &[DeliveryRow]) -> Vec<Held> {
+    rows.iter().map(DeliveryRow::held).collect()
 }
 
 fn finish(store: &Store, held: &Held, outcome: Outcome) -> Vec<Held> {
-    let settlement = Settlement { held: held.clone(), outcome, error: Some(("timeout".into(), "x".repeat(2_000))), answer: None };
+    let error = Some(("timeout".into(), "x".repeat(2_000)));
+    let settlement = Settlement { held: held.clone(), outcome, error, answer: None, made: None };
     store.with(|conn| conn.write(|conn| settle(conn, &[settlement], 200))).expect("settles")
 }
 
@@ -62,9 +67,10 @@ fn a_delivery_goes_from_ready_to_sent_and_is_settled_once() {
     let (_dir, store) = scratch();
     enqueue_all(&store, &[new("a", "l", 50)]);
     let claimed = claim(&store, 10);
-    assert_eq!((claimed[0].state(), claimed[0].epoch, claimed[0].attempt), (Ok(DeliveryState::Claimed), 1, 0));
+    assert_eq!((claimed[0].state(), claimed[0].epoch, claimed[0].attempt), (Ok(DeliveryState::Sending), 1, 1));
+    assert_eq!(row(&store, "a"), claimed[0], "what was returned is what is there");
     assert_eq!(claim(&store, 10), [], "a claimed one is not claimed again");
-    let held = begin(&store, &claimed);
+    let held = held(&claimed);
     assert_eq!(finish(&store, &held[0], Outcome::Sent), []);
     assert_eq!(finish(&store, &held[0], Outcome::Sent), held, "the second settlement changes nothing");
     let sent = row(&store, "a");
@@ -90,7 +96,7 @@ fn a_retry_blocks_its_lane_and_uncertain_and_dead_do_not() {
     );
     let first = claim(&store, 10);
     assert_eq!(ids(&first), ["a1", "b1", "c1"], "one of each lane");
-    let held = begin(&store, &first);
+    let held = held(&first);
     finish(&store, &held[0], Outcome::Retry { at_us: 900 });
     finish(&store, &held[1], Outcome::Uncertain);
     finish(&store, &held[2], Outcome::Rejected);
@@ -113,15 +119,14 @@ fn a_hot_lane_does_not_starve_the_rest() {
 #[test]
 fn a_claimed_delivery_returns_after_its_lease_ends_and_its_old_worker_is_fenced() {
     let (_dir, store) = scratch();
-    enqueue_all(&store, &[new("a", "l", 0)]);
+    enqueue_all(&store, &[NewDelivery { on_unknown: OnUnknown::Resend, ..new("a", "l", 0) }]);
     let old = claim_with(&store, 1, Duration::ZERO);
     std::thread::sleep(Duration::from_millis(1));
     assert_eq!(store.with(|conn| conn.write(|conn| reclaim_expired(conn, 100))), Ok(1));
-    assert_eq!(state(&store, "a"), DeliveryState::Ready);
+    assert_eq!(state(&store, "a"), DeliveryState::Retry);
+    store.with(|conn| promote_due(conn, 100)).expect("promotes");
     let fresh = claim(&store, 1);
     assert_eq!(fresh[0].epoch, old[0].epoch + 1);
-    assert_eq!(begin(&store, &old), [], "the old claim may not send");
-    assert_eq!(begin(&store, &fresh).len(), 1);
     assert_eq!(finish(&store, &old[0].held(), Outcome::Sent), [old[0].held()]);
     assert_eq!(state(&store, "a"), DeliveryState::Sending);
     assert_eq!(store.with(|conn| renew(conn, &[old[0].held(), fresh[0].held()], LEASE)), Ok(vec![fresh[0].held()]));
@@ -133,8 +138,7 @@ fn an_expired_send_is_uncertain_or_goes_out_again_as_its_route_wants() {
     let resend = NewDelivery { on_unknown: OnUnknown::Resend, ..new("resend", "b", 0) };
     let last = NewDelivery { max_attempts: 1, ..NewDelivery { id: "last".into(), lane: "c".into(), ..resend.clone() } };
     enqueue_all(&store, &[new("review", "a", 0), resend, last]);
-    let rows = claim_with(&store, 10, Duration::ZERO);
-    begin(&store, &rows);
+    claim_with(&store, 10, Duration::ZERO);
     std::thread::sleep(Duration::from_millis(1));
     assert_eq!(store.with(|conn| conn.write(|conn| reclaim_expired(conn, 300))), Ok(3));
     assert_eq!(state(&store, "review"), DeliveryState::Uncertain);
@@ -147,14 +151,17 @@ fn an_expired_send_is_uncertain_or_goes_out_again_as_its_route_wants() {
 fn a_restarted_worker_takes_back_its_own_claims_but_not_what_it_still_works_on() {
     let (_dir, store) = scratch();
     enqueue_all(&store, &[new("kept", "a", 0), new("lost", "b", 0), new("unsent", "c", 0)]);
-    let rows = claim(&store, 10);
-    let held = begin(&store, &rows[..2]);
-    assert_eq!(store.with(|conn| conn.write(|conn| take_back(conn, Owner::Worker("w2"), &[], 100))), Ok(0));
-    assert_eq!(store.with(|conn| conn.write(|conn| take_back(conn, Owner::Worker("w1"), &held[..1], 100))), Ok(2));
+    let held = held(&claim(&store, 10));
+    let take = |owner, keep: &[Held], may_be_sent| {
+        store.with(|conn| conn.write(|conn| take_back(conn, owner, keep, may_be_sent, 100))).expect("takes back")
+    };
+    assert_eq!(take(Owner::Worker("w2"), &[], true), 0);
+    assert_eq!(take(Owner::Worker("w1"), &held[..2], false), 1, "it never heard that it had claimed it");
+    assert_eq!((state(&store, "unsent"), row(&store, "unsent").attempt), (DeliveryState::Ready, 0));
+    assert_eq!(take(Owner::Worker("w1"), &held[..1], true), 1);
     assert_eq!(state(&store, "kept"), DeliveryState::Sending);
     assert_eq!(state(&store, "lost"), DeliveryState::Uncertain);
-    assert_eq!(state(&store, "unsent"), DeliveryState::Ready);
-    assert_eq!(store.with(|conn| conn.write(|conn| take_back(conn, Owner::Anyone, &[], 100))), Ok(1));
+    assert_eq!(take(Owner::Anyone, &[], true), 1);
 }
 
 #[test]
@@ -167,12 +174,12 @@ fn a_person_can_only_make_the_moves_of_the_drawing() {
     assert_eq!((refused.kind, refused.message.contains("ready")), (StoreErrorKind::Conflict, true));
     assert_eq!(act("s", Event::Cancel).map(|row| row.state()), Ok(Ok(DeliveryState::Cancelled)));
     let rows = claim(&store, 1);
-    finish(&store, &begin(&store, &rows)[0], Outcome::Uncertain);
+    finish(&store, &rows[0].held(), Outcome::Uncertain);
     assert_eq!(store.with(|conn| failures(conn, 10, None)).map(|rows| rows.len()), Ok(1));
     let again = act("a", Event::Redrive).expect("an uncertain one can be sent again");
     assert_eq!((again.state(), again.attempt, again.possible_repeat()), (Ok(DeliveryState::Ready), 0, true));
     let rows = claim(&store, 1);
-    finish(&store, &begin(&store, &rows)[0], Outcome::Exhausted);
+    finish(&store, &rows[0].held(), Outcome::Exhausted);
     assert_eq!(act("a", Event::MarkSent).map(|row| row.settled_at_us), Ok(Some(300)));
 }
 
@@ -181,39 +188,98 @@ fn counts_tell_every_unsettled_state_once_and_settled_rows_are_pruned_by_age() {
     let (_dir, store) = scratch();
     enqueue_all(&store, &[new("a", "a", 0), new("b", "b", 10), new("s", "s", 900), new("r", "r", 5)]);
     let rows = claim(&store, 2);
-    let held = begin(&store, &rows);
+    let held = held(&rows);
     finish(&store, &held[0], Outcome::Sent);
     finish(&store, &held[1], Outcome::Retry { at_us: 700 });
     let counted = store.with(counts).expect("counts");
     let seen: Vec<_> = counted.iter().map(|count| (count.state, count.count, count.oldest_due_at_us)).collect();
     assert_eq!(
         seen,
-        [(DeliveryState::Scheduled, 1, Some(900)), (DeliveryState::Ready, 1, Some(10)), (DeliveryState::Retry, 1, Some(700))]
+        [(DeliveryState::Scheduled, 1, Some(900)), (DeliveryState::Ready, 1, Some(5)), (DeliveryState::Retry, 1, Some(700))]
     );
     assert_eq!(store.with(|conn| prune(conn, 200, 10)), Ok(0));
     assert_eq!(store.with(|conn| prune(conn, 201, 10)), Ok(1));
 }
 
-#[derive(QueryableByName)]
-struct PlanLine {
-    #[diesel(sql_type = Text)]
-    detail: String,
+#[test]
+fn one_claim_takes_several_of_a_lane_in_order_and_a_round_passes_every_lane() {
+    let (_dir, store) = scratch();
+    let mut rows: Vec<NewDelivery> = (0..100).map(|n| new(&format!("hot-{n:02}"), "hot", 0)).collect();
+    rows.extend(["a", "b", "zz"].map(|lane| new(lane, lane, 0)));
+    enqueue_all(&store, &rows);
+    let look = |after: Option<&str>| {
+        let claim = of_hook(8, 2, after, LEASE);
+        store.with(|conn| conn.write(|conn| claim_due(conn, &claim))).expect("claims")
+    };
+    let first = look(None);
+    assert_eq!(ids(&first.rows), ["hot-00", "hot-01", "a", "b"], "sixteen rows were looked at");
+    assert_eq!(first.resume.as_deref(), Some("hot"));
+    let second = look(first.resume.as_deref());
+    assert_eq!((ids(&second.rows), second.resume), (vec!["zz"], None));
+    // The lane is held up by what is on its way, and its whole piece brings nothing.
+    let third = look(None);
+    assert_eq!((third.rows.len(), third.resume.as_deref()), (0, Some("hot")));
+    finish(&store, &first.rows[0].held(), Outcome::Retry { at_us: 900 });
+    finish(&store, &first.rows[1].held(), Outcome::GivenBack { attempts: 0 });
+    assert_eq!((row(&store, "hot-01").attempt, look(None).rows.len()), (0, 0), "what is behind a retry waits");
+    store.with(|conn| promote_due(conn, 900)).expect("promotes");
+    assert_eq!(ids(&look(None).rows), ["hot-00", "hot-01"]);
 }
 
 #[test]
-fn the_claim_uses_its_indexes() {
+fn a_claim_is_bounded_in_bytes() {
     let (_dir, store) = scratch();
-    let plan = store
-        .with(|conn| {
-            let Conn::Sqlite(c) = conn else { unreachable!("the control store is SQLite") };
-            let text = format!("EXPLAIN QUERY PLAN {}", claim::heads_sql(""));
-            let lines: Vec<PlanLine> = diesel::sql_query(text).bind::<Text, _>("hook").bind::<BigInt, _>(1).load(c)?;
-            Ok(lines.into_iter().map(|line| line.detail).collect::<Vec<_>>().join("\n"))
-        })
-        .expect("explains");
-    assert!(plan.contains("USING INDEX deliveries_claim"), "{plan}");
-    assert!(plan.contains("INDEX deliveries_lane"), "{plan}");
-    assert!(!plan.contains("TEMP B-TREE"), "{plan}");
+    let large = |n: usize| NewDelivery { payload: "x".repeat(1_500_000), ..new(&format!("d{n}"), &format!("l{n}"), 0) };
+    enqueue_all(&store, &(0..5).map(large).collect::<Vec<_>>());
+    let first = store.with(|conn| conn.write(|conn| claim_due(conn, &of_hook(9, 1, None, LEASE)))).expect("claims");
+    assert_eq!((ids(&first.rows), first.resume.as_deref()), (vec!["d0"], Some("l0")));
+}
+
+#[test]
+fn attempts_are_told_unless_the_first_succeeds_and_are_bounded_and_pruned_with_their_delivery() {
+    let (_dir, store) = scratch();
+    enqueue_all(&store, &[new("a", "a", 0), new("b", "b", 0)]);
+    let end = |held: Held, outcome: Outcome, error: Option<&str>| {
+        let made = Made { worker: "w1".into(), attempt: 1, began_at_us: 100, ended_at_us: 150 };
+        let error = error.map(|word| (word.to_owned(), "as told".to_owned()));
+        let end = Settlement { held, outcome, error, answer: Some("250 fine".into()), made: Some(made) };
+        store.with(|conn| settle(conn, &[end], 200)).expect("settles")
+    };
+    let told = |id: &str| store.with(|conn| attempts(conn, id)).expect("reads");
+    let first = claim(&store, 9);
+    end(first[1].held(), Outcome::Sent, None);
+    assert_eq!(told("b"), [], "its answer stands in the delivery");
+    end(first[0].held(), Outcome::Retry { at_us: 0 }, Some("connect"));
+    for _ in 0..=ATTEMPTS_KEPT {
+        store.with(|conn| promote_due(conn, 100)).expect("promotes");
+        end(claim(&store, 1)[0].held(), Outcome::Retry { at_us: 0 }, Some("timeout"));
+    }
+    let kept = told("a");
+    let last = kept.last().expect("there are some");
+    assert_eq!((kept.len(), last.epoch, last.outcome.as_str()), (ATTEMPTS_KEPT as usize, 52, "retry"));
+    assert_eq!((last.worker.as_str(), last.error_type.as_deref(), last.began_at_us), ("w1", Some("timeout"), 100));
+    assert_eq!(end(first[0].held(), Outcome::Sent, None), [first[0].held()], "fenced");
+    assert_eq!(told("a"), kept, "a fenced end tells nothing");
+    store.with(|conn| promote_due(conn, 100)).expect("promotes");
+    end(claim(&store, 1)[0].held(), Outcome::Sent, None);
+    assert_eq!(
+        told("a").last().map(|last| (last.outcome.clone(), last.answer.clone())),
+        Some(("sent".into(), Some("250 fine".into())))
+    );
+    assert_eq!(store.with(|conn| prune(conn, 201, 10)), Ok(2));
+    assert_eq!(told("a"), []);
+}
+
+#[test]
+fn a_send_that_vanished_is_among_the_attempts() {
+    let (_dir, store) = scratch();
+    enqueue_all(&store, &[new("a", "a", 0)]);
+    claim(&store, 1);
+    store.with(|conn| conn.write(|conn| take_back(conn, Owner::Anyone, &[], true, 300))).expect("takes back");
+    let told = store.with(|conn| attempts(conn, "a")).expect("reads");
+    let seen: Vec<_> =
+        told.iter().map(|one| (one.outcome.as_str(), one.error_type.as_deref(), one.worker.as_str(), one.ended_at_us)).collect();
+    assert_eq!(seen, [("uncertain", Some("worker_vanished"), "w1", 300)]);
 }
 
 #[test]
@@ -231,7 +297,7 @@ fn two_workers_never_hold_the_same_delivery_and_lanes_keep_their_order() {
                     if rows.is_empty() && store.with(counts).expect("counts").is_empty() {
                         return sent;
                     }
-                    for held in begin(&store, &rows) {
+                    for held in held(&rows) {
                         assert_eq!(finish(&store, &held, Outcome::Sent), []);
                         sent.push(held.id);
                     }

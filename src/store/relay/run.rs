@@ -84,16 +84,20 @@ struct Lane {
 /// # Errors
 /// Those of the store.
 pub fn lanes(conn: &mut Conn, limit: usize) -> StoreResult<Vec<String>> {
-    // One step of the index for each lane, however many deliveries wait in it.
-    let text = format!(
-        "SELECT MIN(lane) AS lane FROM deliveries WHERE sink = '{SINK}' AND lane > $1 AND state IN ({})",
-        literals(&DeliveryState::BLOCKING)
-    );
+    // One step of each index for each lane, however many deliveries wait in it.
+    let first = |condition: &str| {
+        format!("SELECT MIN(lane) AS lane FROM deliveries WHERE sink = '{SINK}' AND lane > $1 AND state {condition}")
+    };
+    let texts = [first("= 'ready'"), first(&format!("IN ({})", literals(&DeliveryState::TAKEN)))];
     let mut found: Vec<String> = Vec::new();
     while found.len() < limit {
         let after = found.last().cloned().unwrap_or_default();
-        let next: Lane = on_backend!(conn, |c| diesel::sql_query(text.as_str()).bind::<Text, _>(after).get_result(c))?;
-        match next.lane {
+        let mut next: Option<String> = None;
+        for text in &texts {
+            let lane: Lane = on_backend!(conn, |c| diesel::sql_query(text.as_str()).bind::<Text, _>(&after).get_result(c))?;
+            next = next.into_iter().chain(lane.lane).min();
+        }
+        match next {
             Some(lane) => found.push(lane),
             None => break,
         }
@@ -108,11 +112,18 @@ pub fn lanes(conn: &mut Conn, limit: usize) -> StoreResult<Vec<String>> {
 /// # Errors
 /// Those of the store.
 pub fn claim_run(conn: &mut Conn, lane: &str, mark: &str, max_readings: u64, now_us: i64) -> StoreResult<Option<Run>> {
+    // The first of each of the two indexes that share the lane.
+    let piece = |condition: &str| {
+        format!(
+            "SELECT * FROM (SELECT seq, id, state, attempt, created_at_us FROM deliveries \
+             WHERE sink = '{SINK}' AND lane = $1 AND state {condition} ORDER BY seq LIMIT {LOOK_ROWS}) AS piece"
+        )
+    };
     let text = format!(
-        "SELECT d.seq, d.id, d.state, d.attempt, d.created_at_us, b.readings, b.last_seq FROM deliveries AS d \
-         LEFT JOIN delivery_bodies AS b ON b.delivery_id = d.id WHERE d.sink = '{SINK}' AND d.lane = $1 AND d.state IN ({}) \
-         ORDER BY d.seq LIMIT {LOOK_ROWS}",
-        literals(&DeliveryState::BLOCKING)
+        "SELECT d.seq, d.id, d.state, d.attempt, d.created_at_us, b.readings, b.last_seq FROM ({} UNION ALL {} ORDER BY seq LIMIT {LOOK_ROWS}) \
+         AS d LEFT JOIN delivery_bodies AS b ON b.delivery_id = d.id ORDER BY d.seq",
+        piece("= 'ready'"),
+        piece(&format!("IN ({})", literals(&DeliveryState::TAKEN)))
     );
     let candidates: Vec<Candidate> = on_backend!(conn, |c| diesel::sql_query(text).bind::<Text, _>(lane).load(c))?;
     let waits = |state: &str| state == DeliveryState::Ready.as_str() || state == DeliveryState::Retry.as_str();
@@ -136,19 +147,17 @@ pub fn claim_run(conn: &mut Conn, lane: &str, mark: &str, max_readings: u64, now
             last_seq: row.last_seq.unwrap_or(0).unsigned_abs(),
         });
     }
-    let (Some(first), Some(last)) = (deliveries.first(), deliveries.last()) else { return Ok(None) };
+    if deliveries.is_empty() {
+        return Ok(None);
+    }
+    let seqs: Vec<String> = deliveries.iter().map(|one| one.seq.to_string()).collect();
     let text = format!(
         "UPDATE deliveries SET state = '{}', attempt = attempt + 1, epoch = epoch + 1, claimed_by = $1, updated_at_us = $2 \
-         WHERE sink = '{SINK}' AND lane = $3 AND seq BETWEEN $4 AND $5 AND state IN ('ready', 'retry')",
-        Event::BeginSend.target()
+         WHERE seq IN ({}) AND state IN ('ready', 'retry')",
+        Event::BeginSend.target(),
+        seqs.join(", ")
     );
-    let claimed = on_backend!(conn, |c| diesel::sql_query(text)
-        .bind::<Text, _>(mark)
-        .bind::<BigInt, _>(now_us)
-        .bind::<Text, _>(lane)
-        .bind::<BigInt, _>(first.seq)
-        .bind::<BigInt, _>(last.seq)
-        .execute(c))?;
+    let claimed = on_backend!(conn, |c| diesel::sql_query(text).bind::<Text, _>(mark).bind::<BigInt, _>(now_us).execute(c))?;
     if claimed != deliveries.len() {
         return Err(crate::store::StoreError::conflict("deliveries were moved by someone else while they were claimed"));
     }
@@ -170,12 +179,12 @@ pub fn body(conn: &mut Conn, id: &str) -> StoreResult<Option<Result<Body, BodyDa
 /// # Errors
 /// Those of the store.
 pub fn settle_run(conn: &mut Conn, lane: &str, mark: &str, now_us: i64) -> StoreResult<usize> {
-    let ours = format!("sink = '{SINK}' AND lane = $1 AND claimed_by = $2 AND state IN ({})", sending());
+    let ours = format!("sink = '{SINK}' AND lane = $1 AND claimed_by = $2 AND {}", sending());
     let text = format!("DELETE FROM delivery_bodies WHERE delivery_id IN (SELECT id FROM deliveries WHERE {ours})");
     on_backend!(conn, |c| diesel::sql_query(text).bind::<Text, _>(lane).bind::<Text, _>(mark).execute(c))?;
     let text = format!(
         "UPDATE deliveries SET state = '{}', settled_at_us = $1, updated_at_us = $2, claimed_by = NULL, last_error = NULL, \
-         last_error_type = NULL WHERE sink = '{SINK}' AND lane = $3 AND claimed_by = $4 AND state IN ({})",
+         last_error_type = NULL WHERE sink = '{SINK}' AND lane = $3 AND claimed_by = $4 AND {}",
         Event::SentOk.target(),
         sending()
     );
@@ -196,7 +205,7 @@ pub fn reject(conn: &mut Conn, id: &str, (word, message): (&str, &str), now_us: 
         "UPDATE deliveries SET state = '{}', updated_at_us = $1, claimed_by = NULL, last_error_type = $2, last_error = $3 \
          WHERE id = $4 AND sink = '{SINK}' AND state IN ({})",
         Event::Reject.target(),
-        sending()
+        literals(Event::Reject.sources())
     );
     on_backend!(conn, |c| diesel::sql_query(text)
         .bind::<BigInt, _>(now_us)
@@ -207,7 +216,7 @@ pub fn reject(conn: &mut Conn, id: &str, (word, message): (&str, &str), now_us: 
     Ok(())
 }
 
-/// States of a run that is under way, as SQL literals.
+/// What a run under way is in, as a condition: the index of lanes by the words that it is made with, then the state.
 pub(super) fn sending() -> String {
-    literals(Event::SentOk.sources())
+    format!("state IN ({}) AND state IN ({})", literals(&DeliveryState::TAKEN), literals(Event::SentOk.sources()))
 }

@@ -35,8 +35,7 @@ pub struct Resolved {
 /// # Errors
 /// Those of the store.
 pub fn unresolved(conn: &mut Conn, lane: &str) -> StoreResult<u64> {
-    let text =
-        format!("SELECT COUNT(*) AS number FROM deliveries WHERE sink = '{SINK}' AND lane = $1 AND state IN ({})", sending());
+    let text = format!("SELECT COUNT(*) AS number FROM deliveries WHERE sink = '{SINK}' AND lane = $1 AND {}", sending());
     let count: Number = on_backend!(conn, |c| diesel::sql_query(text).bind::<Text, _>(lane).get_result(c))?;
     Ok(count.number.unsigned_abs())
 }
@@ -62,7 +61,7 @@ pub fn resolve(conn: &mut Conn, lane: &str, committed: Option<&str>, now_us: i64
 fn free(conn: &mut Conn, lane: &str, event: Event, (word, message): (&str, &str), now_us: i64) -> StoreResult<usize> {
     let text = format!(
         "UPDATE deliveries SET state = '{}', updated_at_us = $1, claimed_by = NULL, last_error_type = $2, last_error = $3 \
-         WHERE sink = '{SINK}' AND lane = $4 AND state IN ({})",
+         WHERE sink = '{SINK}' AND lane = $4 AND {}",
         event.target(),
         sending()
     );

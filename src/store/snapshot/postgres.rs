@@ -104,6 +104,7 @@ tables! {
     IdempotencyKeys = "idempotency_keys",
     Issues = "issues",
     IssueEvents = "issue_events",
+    DeliveryAttempts = "delivery_attempts",
 }
 
 type Sink<'a> = &'a mut dyn FnMut(&[u8]) -> StoreResult<()>;

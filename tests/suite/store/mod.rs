@@ -13,6 +13,7 @@ mod ledger;
 mod migrations;
 mod outage;
 mod partitions;
+mod plans;
 mod poison;
 mod queries;
 mod relay;
