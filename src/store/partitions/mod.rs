@@ -68,8 +68,9 @@ pub fn width_us(keep: Duration) -> i64 {
 struct Found {
     #[diesel(sql_type = Text)]
     name: String,
-    #[diesel(sql_type = Text)]
-    bound: String,
+    /// Null where another instance has dropped it since the statement began: this is looked up now, the name was of then.
+    #[diesel(sql_type = diesel::sql_types::Nullable<Text>)]
+    bound: Option<String>,
 }
 
 /// The partitions of `readings` without [`DEFAULT`], by time.
@@ -91,7 +92,7 @@ fn list_pg(pg: &mut PgConnection) -> StoreResult<Vec<Partition>> {
     .load(pg)?;
     let mut partitions: Vec<Partition> = found
         .into_iter()
-        .filter_map(|Found { name, bound }| parse(&bound).map(|(from_us, to_us)| Partition { name, from_us, to_us }))
+        .filter_map(|Found { name, bound }| parse(&bound?).map(|(from_us, to_us)| Partition { name, from_us, to_us }))
         .collect();
     partitions.sort_by_key(|partition| partition.to_us);
     Ok(partitions)
