@@ -1,4 +1,4 @@
-//! The page, signing in and out.
+//! The pages, signing in and out.
 //!
 //! In: `GET /`, the sign-in form, `/?token=` in the demo only. Out: HTML, and the session cookie. Tokens never stay in an address:
 //! the demo's link is answered with a redirect that carries none.
@@ -12,17 +12,18 @@ use actix_web::{
     },
     web::{Data, Payload},
 };
+use serde_json::{Value, json};
 
 use super::{
-    auth::{self, Means, SESSION_COOKIE, Viewer, authenticate},
+    auth::{self, Caller, Means, SESSION_COOKIE, Viewer, authenticate},
     body,
     error::{ApiError, ErrorCode},
     gate::OwnBody,
-    peer,
+    messages, peer,
     state::WebState,
-    ui::{Lang, Visitor, render_login, render_page, serve_html},
+    ui::{Lang, Place, Visitor, WorkPage, render_login, render_page, render_work, serve_html},
 };
-use crate::{domain::role::Role, store::tokens::Principal};
+use crate::{domain::role::Role, monitor, store::tokens::Principal};
 
 /// Most bytes of the sign-in form.
 const FORM_MAX_BYTES: usize = 4 * 1024;
@@ -52,8 +53,45 @@ pub async fn page(request: HttpRequest, state: Data<WebState>) -> Result<HttpRes
     let snapshot =
         serde_json::to_value(state.views.snapshot()).map_err(|error| ApiError::new(ErrorCode::Internal, error.to_string()))?;
     let lang = lang(&request);
-    let visitor = Visitor { name: caller.name(), may_operate: caller.role().meets(Role::Operator) };
-    Ok(serve_html(&request, StatusCode::OK, lang, render_page(&snapshot, lang, Some(visitor))))
+    Ok(serve_html(&request, StatusCode::OK, lang, render_page(&snapshot, lang, Some(visitor(&caller)))))
+}
+
+fn visitor(caller: &Caller) -> Visitor<'_> {
+    let role = caller.role();
+    Visitor { name: caller.name(), may_operate: role.meets(Role::Operator), may_edit: role.meets(Role::Admin) }
+}
+
+/// A page to work on, for who may look; the way to the form for the others. What its script asks for is decided request by request.
+fn work(request: &HttpRequest, state: &WebState, page: WorkPage) -> HttpResponse {
+    let caller = match authenticate(request, state) {
+        Ok(caller) if caller.role().meets(Role::Viewer) => caller,
+        _ => return see_other("/login"),
+    };
+    let lang = lang(request);
+    let way = |way: &messages::Way| json!({"name": way.name, "takesRecipients": way.takes_recipients, "isDefault": way.is_default});
+    let ways = Value::from(messages::ways(state).iter().map(way).collect::<Vec<_>>()).to_string();
+    let place = Place { instance: &monitor::instance(), ways: &ways };
+    serve_html(request, StatusCode::OK, lang, render_work(page, place, lang, visitor(&caller)))
+}
+
+macro_rules! work_pages {
+    ($($(#[$doc:meta])* $name:ident $path:literal $page:ident;)*) => {$(
+        $(#[$doc])*
+        #[utoipa::path(get, path = $path, tag = "page",
+            responses((status = 200, description = "The page", content_type = "text/html"), (status = 303, description = "To /login")))]
+        pub async fn $name(request: HttpRequest, state: Data<WebState>) -> HttpResponse {
+            work(&request, &state, WorkPage::$page)
+        }
+    )*};
+}
+
+work_pages! {
+    /// `GET /failures`: the page of what waits for a person.
+    failures_page "/failures" Failures;
+    /// `GET /messages`: the page of messages.
+    messages_page "/messages" Messages;
+    /// `GET /issues`: the page of issues.
+    issues_page "/issues" Issues;
 }
 
 /// Whatever the query was, the answer leaves it behind.

@@ -1,25 +1,9 @@
 // What a visitor can do: acknowledge an alert, look through the failures, retry or discard one.
 
+import { call } from "./api.js";
 import { clock, t, word } from "./format.js";
 
 const $ = (id) => document.getElementById(id);
-
-// Sends a request and returns the answer's JSON; throws an Error with a sentence for a person.
-const call = async (method, path, body) => {
-  let answer;
-  try {
-    answer = await fetch(path, {
-      method, credentials: "same-origin",
-      headers: body ? { "Content-Type": "application/json" } : {}, body: body && JSON.stringify(body),
-    });
-  } catch {
-    throw new Error(t("problem.network"));
-  }
-  const json = await answer.json().catch(() => null);
-  if (answer.ok) return json;
-  if (answer.status === 401) throw new Error(t("say.signedOut"));
-  throw new Error(t("problem.status", { status: answer.status, message: [json?.error?.message, json?.error?.hint].filter(Boolean).join(" ") }));
-};
 
 const show = (id, error) => {
   $(id).textContent = error?.message ?? "";

@@ -22,17 +22,31 @@ pub struct Asset {
 }
 
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
+const CSS: &str = "text/css; charset=utf-8";
 
 /// Name, content type and bytes of every file.
 pub(super) const FILES: &[(&str, &str, &[u8])] = &[
-    ("style.css", "text/css; charset=utf-8", include_bytes!("style.css")),
+    ("style.css", CSS, include_bytes!("style.css")),
     ("app.js", JAVASCRIPT, include_bytes!("app.js")),
     ("actions.js", JAVASCRIPT, include_bytes!("actions.js")),
+    ("api.js", JAVASCRIPT, include_bytes!("api.js")),
     ("format.js", JAVASCRIPT, include_bytes!("format.js")),
     ("lists.js", JAVASCRIPT, include_bytes!("lists.js")),
     ("stream.js", JAVASCRIPT, include_bytes!("stream.js")),
     ("view.js", JAVASCRIPT, include_bytes!("view.js")),
+    ("work.css", CSS, include_bytes!("work/work.css")),
+    ("dom.js", JAVASCRIPT, include_bytes!("work/dom.js")),
+    ("ask.js", JAVASCRIPT, include_bytes!("work/ask.js")),
+    ("desk.js", JAVASCRIPT, include_bytes!("work/desk.js")),
+    ("failures.js", JAVASCRIPT, include_bytes!("work/failures.js")),
+    ("messages.js", JAVASCRIPT, include_bytes!("work/messages.js")),
+    ("issues.js", JAVASCRIPT, include_bytes!("work/issues.js")),
 ];
+
+/// Those that the overview loads; the others are for the work pages.
+#[cfg(test)]
+pub(super) const OVERVIEW: &[&str] =
+    &["style.css", "app.js", "actions.js", "api.js", "format.js", "lists.js", "stream.js", "view.js"];
 
 struct Bundle {
     /// First 12 hex digits of the hash over all files.

@@ -46,7 +46,7 @@ impl Lang {
         }
     }
 
-    /// The table as JSON, as the script reads it.
+    /// The table of the overview as JSON, as its script reads it.
     pub(super) fn texts_json(self) -> &'static str {
         match self {
             Self::En => include_str!("text/en.json"),
@@ -54,7 +54,20 @@ impl Lang {
         }
     }
 
-    /// The table.
+    /// What the work pages say beside it. It stands apart because the overview is read more often and must stay light.
+    fn work_json(self) -> &'static str {
+        match self {
+            Self::En => include_str!("text/work.en.json"),
+            Self::Ko => include_str!("text/work.ko.json"),
+        }
+    }
+
+    /// Both tables as one JSON object, as the scripts of the work pages read them.
+    pub(super) fn all_texts_json(self) -> String {
+        serde_json::to_string(self.texts()).unwrap_or_else(|_| "{}".into())
+    }
+
+    /// Both tables.
     pub(super) fn texts(self) -> &'static Texts {
         static EN: OnceLock<Texts> = OnceLock::new();
         static KO: OnceLock<Texts> = OnceLock::new();
@@ -63,7 +76,8 @@ impl Lang {
             Self::Ko => &KO,
         };
         // The tables are part of the binary and a test parses them; were one unreadable, keys would stand for texts.
-        cell.get_or_init(|| serde_json::from_str(self.texts_json()).unwrap_or_default())
+        let read = |json| serde_json::from_str::<Texts>(json).unwrap_or_default();
+        cell.get_or_init(|| read(self.texts_json()).into_iter().chain(read(self.work_json())).collect())
     }
 
     /// The text of `key`, or the key itself where the table lacks it, so that a slip is seen and harms nothing.
@@ -104,7 +118,12 @@ mod tests {
         };
         let english = Lang::En.texts();
         let korean = Lang::Ko.texts();
-        assert!(!english.is_empty());
+        for lang in Lang::ALL {
+            let tables =
+                [lang.texts_json(), lang.work_json()].map(|json| serde_json::from_str::<Texts>(json).expect("is JSON").len());
+            assert!(tables.iter().all(|texts| *texts > 100), "{tables:?}");
+            assert_eq!(lang.texts().len(), tables.iter().sum::<usize>(), "no key stands in both tables");
+        }
         assert_eq!(english.keys().collect::<Vec<_>>(), korean.keys().collect::<Vec<_>>());
         for (key, text) in english {
             assert_eq!(slots(text), slots(&korean[key]), "{key}");

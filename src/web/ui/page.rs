@@ -9,6 +9,7 @@ use super::{
     lang::Lang,
     template::{ROWS, embed_json, escape, fill, fill_rows},
     view,
+    work::nav,
 };
 
 const PAGE: &str = include_str!("page.html");
@@ -36,6 +37,7 @@ pub fn render_page(snapshot: &Value, lang: Lang, visitor: Option<Visitor<'_>>) -
         Some(match slot {
             "title" => escape(&view.title).into_owned(),
             "operate" => if visitor.is_some_and(|visitor| visitor.may_operate) { "1" } else { "" }.to_owned(),
+            "nav" => visitor.map_or_else(String::new, |visitor| nav(None, lang, visitor)),
             "inbox" => if snapshot["inbox"].is_array() { "1" } else { "" }.to_owned(),
             "asOf" => escape(&say.fill("asOf", &[("at", &say.clock(text(snapshot, "/now")))])).into_owned(),
             "session" => visitor.map_or_else(String::new, |visitor| session(lang, visitor)),
@@ -69,7 +71,7 @@ pub fn render_document(lang: Lang, title: &str, body_html: &str) -> String {
 }
 
 /// The slots that every page has.
-fn shared(slot: &str, lang: Lang) -> Option<String> {
+pub(super) fn shared(slot: &str, lang: Lang) -> Option<String> {
     match slot {
         "lang" => Some(lang.tag().to_owned()),
         "head" => Some(fill(HEAD, lang, |slot| (slot == "style").then(|| asset_url("style.css")))),
@@ -78,7 +80,7 @@ fn shared(slot: &str, lang: Lang) -> Option<String> {
     }
 }
 
-fn session(lang: Lang, visitor: Visitor<'_>) -> String {
+pub(super) fn session(lang: Lang, visitor: Visitor<'_>) -> String {
     let markup =
         "<form class=\"session\" method=\"post\" action=\"/logout\"><span>{name}</span><button>{t:signOut}</button></form>";
     fill(markup, lang, |slot| (slot == "name").then(|| escape(visitor.name).into_owned()))
@@ -105,7 +107,7 @@ mod tests {
 
     use super::*;
     use crate::web::ui::{
-        assets::{FILES, asset, gzip},
+        assets::{OVERVIEW, asset, gzip},
         template::row_template,
     };
 
@@ -142,11 +144,11 @@ mod tests {
             "inbox": [{"at": at, "via": "webhook", "title": "t", "body": "b"}, {"at": at, "via": "webhook", "title": "t", "body": "b"}]})
     }
 
-    const VISITOR: Visitor<'_> = Visitor { name: "kim <kim>", may_operate: true };
+    const VISITOR: Visitor<'_> = Visitor { name: "kim <kim>", may_operate: true, may_edit: true };
 
     #[test]
     fn the_page_with_all_that_it_loads_stays_below_40_kb_even_with_200_engines() {
-        let assets: usize = FILES.iter().filter_map(|(name, ..)| asset(&asset_url(name))).map(|asset| asset.gzip.len()).sum();
+        let assets: usize = OVERVIEW.iter().filter_map(|name| asset(&asset_url(name))).map(|asset| asset.gzip.len()).sum();
         for lang in Lang::ALL {
             for engines in [0, 24, 200] {
                 let page = gzip(render_page(&snapshot(engines), lang, Some(VISITOR)).as_bytes()).len();
@@ -203,6 +205,7 @@ mod tests {
         let sources = [
             include_str!("app.js"),
             include_str!("actions.js"),
+            include_str!("api.js"),
             include_str!("format.js"),
             include_str!("view.js"),
             PAGE,

@@ -19,7 +19,7 @@ pub(super) fn fill(template: &str, lang: Lang, mut value: impl FnMut(&str) -> Op
     while let Some(open) = rest.find('{') {
         out.push_str(&rest[..open]);
         let after = &rest[open + 1..];
-        let end = after.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, ':' | '.' | '-'))).unwrap_or(after.len());
+        let end = after.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, ':' | '.' | '-' | '_'))).unwrap_or(after.len());
         let filled = after[end..].starts_with('}').then(|| match after[..end].strip_prefix("t:") {
             Some(key) => Some(escape(lang.text(key)).into_owned()),
             None => value(&after[..end]),

@@ -1,8 +1,9 @@
-//! The page in a real Chromium, served by the real `belayd demo`. Where chromedriver is missing these tests say so and pass;
+//! The pages in a real Chromium: the overview served by the real `belayd demo`, the work pages (`work`) by a daemon. Where chromedriver is missing these tests say so and pass;
 //! with `CI=true` they fail.
 
 mod browser;
 mod demo;
+mod work;
 
 use std::{process::Child, time::Duration};
 
