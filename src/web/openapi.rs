@@ -47,7 +47,7 @@ use super::{
         admin::sinks::list, admin::sinks::test,
         health::healthz, health::readyz, health::metrics,
         document, readable,
-        session::page, session::failures_page, session::messages_page, session::issues_page, session::form, session::sign_in, session::sign_out, stream::snapshot, stream::state, asset
+        session::page, session::failures_page, session::messages_page, session::alerts_page, session::issues_page, session::sinks_page, session::form, session::sign_in, session::sign_out, stream::snapshot, stream::state, asset
     ),
     tags(
         (name = "readings", description = "In and out"), (name = "alerts", description = "What rules and the daemon raise"), (name = "issues", description = "What people work on"), (name = "messages", description = "To people"),

@@ -90,8 +90,12 @@ work_pages! {
     failures_page "/failures" Failures;
     /// `GET /messages`: the page of messages.
     messages_page "/messages" Messages;
+    /// `GET /alerts`: the page of alerts and silences.
+    alerts_page "/alerts" Alerts;
     /// `GET /issues`: the page of issues.
     issues_page "/issues" Issues;
+    /// `GET /sinks`: the page of the ways out.
+    sinks_page "/sinks" Sinks;
 }
 
 /// Whatever the query was, the answer leaves it behind.

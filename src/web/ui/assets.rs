@@ -40,7 +40,10 @@ pub(super) const FILES: &[(&str, &str, &[u8])] = &[
     ("desk.js", JAVASCRIPT, include_bytes!("work/desk.js")),
     ("failures.js", JAVASCRIPT, include_bytes!("work/failures.js")),
     ("messages.js", JAVASCRIPT, include_bytes!("work/messages.js")),
+    ("alerts.js", JAVASCRIPT, include_bytes!("work/alerts.js")),
+    ("silences.js", JAVASCRIPT, include_bytes!("work/silences.js")),
     ("issues.js", JAVASCRIPT, include_bytes!("work/issues.js")),
+    ("sinks.js", JAVASCRIPT, include_bytes!("work/sinks.js")),
 ];
 
 /// Those that the overview loads; the others are for the work pages.

@@ -1,4 +1,4 @@
-//! The pages to work on: failures, messages, issues.
+//! The pages to work on: failures, messages, alerts, issues, sinks.
 //!
 //! In: who looks, and in which language. Out: the shell with the navigation, headings and filters. Lists and entries are fetched by the
 //! page's module: each decision changes them, and the API is the one place that says what somebody may see.
@@ -22,33 +22,41 @@ pub enum WorkPage {
     Failures,
     /// What was sent through belayd.
     Messages,
+    /// Alerts and silences.
+    Alerts,
     /// What people work on.
     Issues,
+    /// The ways out.
+    Sinks,
 }
 
 impl WorkPage {
     /// Every page, in the order of the navigation.
-    pub const ALL: [WorkPage; 3] = [Self::Failures, Self::Messages, Self::Issues];
+    pub const ALL: [WorkPage; 5] = [Self::Alerts, Self::Failures, Self::Messages, Self::Issues, Self::Sinks];
 
     /// The name of path, module and texts.
     pub fn name(self) -> &'static str {
         match self {
             Self::Failures => "failures",
             Self::Messages => "messages",
+            Self::Alerts => "alerts",
             Self::Issues => "issues",
+            Self::Sinks => "sinks",
         }
     }
 
     /// Whether only those who may operate can see what it lists.
     fn needs_operator(self) -> bool {
-        self == Self::Failures
+        matches!(self, Self::Failures | Self::Sinks)
     }
 
     fn content(self) -> &'static str {
         match self {
             Self::Failures => include_str!("work/failures.html"),
             Self::Messages => include_str!("work/messages.html"),
+            Self::Alerts => include_str!("work/alerts.html"),
             Self::Issues => include_str!("work/issues.html"),
+            Self::Sinks => include_str!("work/sinks.html"),
         }
     }
 }
@@ -89,6 +97,7 @@ pub fn render_work(page: WorkPage, place: Place<'_>, lang: Lang, visitor: Visito
     };
     let content = fill(page.content(), lang, |slot| match slot {
         "list" => Some(list("list", title)),
+        "second" => Some(list("silences", lang.text("silences"))),
         "entry" => Some(fill(ENTRY, lang, |_| None)),
         _ => None,
     });
@@ -140,7 +149,7 @@ mod tests {
     fn a_page_with_all_that_it_loads_stays_light() {
         for (page, lang) in every() {
             let module = format!("{}.js", page.name());
-            let names = SHARED.into_iter().chain(["format.js", &module]);
+            let names = SHARED.into_iter().chain(["format.js", "silences.js", &module]);
             let assets: usize = names.map(|name| asset(&asset_url(name)).expect(name).gzip.len()).sum();
             let page = gzip(render_work(page, PLACE, lang, VISITOR).as_bytes()).len();
             assert!(assets + page <= MAX_GZIP_BYTES, "{assets} + {page}");
@@ -149,24 +158,27 @@ mod tests {
 
     #[test]
     fn the_navigation_marks_where_one_is_and_leaves_out_what_one_may_not_see() {
-        let links = nav(Some(WorkPage::Issues), Lang::En, VISITOR);
+        let links = nav(Some(WorkPage::Alerts), Lang::En, VISITOR);
         assert_eq!(links.matches("<a ").count(), WorkPage::ALL.len() + 1);
-        assert!(links.contains("<a href=\"/issues\" aria-current=\"page\">Issues</a>"), "{links}");
+        assert!(links.contains("<a href=\"/alerts\" aria-current=\"page\">Alerts</a>"), "{links}");
         assert_eq!(links.matches("aria-current").count(), 1);
         let looking = nav(None, Lang::Ko, Visitor { may_operate: false, ..VISITOR });
-        assert!(!looking.contains("/failures") && looking.contains("/messages"), "{looking}");
+        assert!(!looking.contains("/failures") && !looking.contains("/sinks") && looking.contains("/messages"), "{looking}");
         assert!(looking.contains("<a href=\"/\" aria-current=\"page\">"), "{looking}");
     }
 
     #[test]
     fn every_text_that_is_asked_for_by_name_is_in_the_table() {
         let modules = [
+            include_str!("work/alerts.js"),
             include_str!("work/ask.js"),
             include_str!("work/desk.js"),
             include_str!("work/dom.js"),
             include_str!("work/failures.js"),
             include_str!("work/issues.js"),
             include_str!("work/messages.js"),
+            include_str!("work/silences.js"),
+            include_str!("work/sinks.js"),
         ];
         let mut asked = 0;
         for module in modules {
@@ -193,7 +205,7 @@ mod tests {
                 }
             }
         }
-        assert!(asked > 80, "{asked}");
+        assert!(asked > 100, "{asked}");
         for page in WorkPage::ALL {
             let html = render_work(page, PLACE, Lang::En, VISITOR);
             assert!(!html.contains(">nav."), "a key that has no text stands for itself");

@@ -26,6 +26,7 @@ impl Desk {
         let nobody = free_address();
         let daemon = Setup::with(&format!(
             "[outbox]\nmax_attempts = 1\n[[webhooks]]\nname = \"hook\"\nurl = \"http://{nobody}/\"\n\
+             [[rules]]\nname = \"overheat\"\nmetric = \"temperature\"\nop = \">\"\nthreshold = 350.0\nclear = 340.0\nlevel = \"CRITICAL\"\n\
              [[routes]]\nsinks = [\"log\"]\n"
         ))
         .start();
@@ -69,7 +70,7 @@ impl Desk {
         for (name, value) in fields {
             let value = json!(value);
             let script = format!(
-                "const f = document.getElementById('ask-{name}'); f.value = {value}; f.dispatchEvent(new Event('change', {{bubbles: true}}))"
+                "const f = document.getElementById('field-{name}'); f.value = {value}; f.dispatchEvent(new Event('change', {{bubbles: true}}))"
             );
             self.browser.js(&script).await;
         }
@@ -97,6 +98,15 @@ impl Desk {
             daemon.get(&format!("/admin/failures/{id}")).json()["state"] == "dead"
         });
         id
+    }
+
+    /// An alert of the rule on `engine`, waited for.
+    fn alert(&self, engine: &str) -> Value {
+        let reading = json!({"engineId": engine, "temperature": 400.0});
+        assert_eq!(self.daemon.post("/api/readings", &reading.to_string()).status, 202);
+        let find = |daemon: &Daemon| daemon.get(&format!("/api/alerts?subject={engine}")).json()["items"][0].clone();
+        self.daemon.wait_for("the alert", Duration::from_secs(30), |daemon| find(daemon)["id"].is_string());
+        find(&self.daemon)
     }
 
     /// Ends the test: nothing was taken for markup, and the console says nothing but `expected`.
@@ -173,8 +183,8 @@ async fn a_message_is_written_sent_followed_and_one_that_is_refused_says_why_at_
     desk.answer(&later).await;
     desk.until("!document.getElementById('ask-problem').hidden").await;
     assert!(desk.text("[data-field=sendAt] .note").await.contains("a year ahead"));
-    assert_eq!(desk.browser.js("return document.activeElement.id").await, "ask-sendAt", "the focus is where the fault is");
-    assert_eq!(desk.browser.js("return document.getElementById('ask-subject').value").await, HOSTILE, "what was typed stays");
+    assert_eq!(desk.browser.js("return document.activeElement.id").await, "field-sendAt", "the focus is where the fault is");
+    assert_eq!(desk.browser.js("return document.getElementById('field-subject').value").await, HOSTILE, "what was typed stays");
     desk.answer(&[("sendAt", "")]).await;
     assert!(desk.result().await.starts_with("Taken"));
     desk.until("document.querySelector('#entry-body h2')?.textContent.includes('Sent')").await;
@@ -200,6 +210,38 @@ async fn a_message_is_written_sent_followed_and_one_that_is_refused_says_why_at_
 }
 
 #[tokio::test]
+async fn an_alert_tells_who_was_told_is_acknowledged_and_silenced_after_a_look() {
+    let Some(desk) = Desk::set().await else { return };
+    let alert = desk.alert("engine-1");
+    desk.open("/alerts").await;
+    // A machine that does much else has alerts of its own beside this one.
+    let row = "[...document.querySelectorAll('#list-items a')].find((a) => a.innerText.includes('engine-1'))";
+    desk.until(row).await;
+    desk.browser.js(&format!("{row}.click()")).await;
+    desk.until("document.querySelectorAll('#entry-body .part').length === 2").await;
+    desk.until("document.querySelector('#entry-body .part').innerText.includes('log')").await;
+    desk.push("#entry", "Acknowledge").await;
+    desk.answer(&[("reason", "on my way")]).await;
+    assert!(desk.result().await.contains("overheat"));
+    desk.until("document.getElementById('entry-body').innerText.includes('on my way')").await;
+    let path = format!("/api/alerts/{}", alert["id"].as_str().expect("an id"));
+    assert_eq!(desk.daemon.get(&path).json()["state"], "acknowledged");
+
+    desk.push("#entry", "Silence it").await;
+    desk.until("document.getElementById('ask').open").await;
+    desk.browser.js("document.getElementById('ask-look').click()").await;
+    desk.until("document.getElementById('ask-shown').innerText.includes('match: 1')").await;
+    desk.answer(&[("reason", HOSTILE)]).await;
+    assert_eq!(desk.result().await, "Silenced.");
+    desk.until("document.querySelectorAll('#silences-items li').length === 1").await;
+    assert!(desk.text("#silences-items .text").await.contains(HOSTILE));
+    desk.push("#silences-items", "End now").await;
+    desk.answer(&[("reason", "done")]).await;
+    desk.until("document.querySelector('#silences-items .tag').innerText === 'over'").await;
+    desk.clear(&[]).await;
+}
+
+#[tokio::test]
 async fn an_issue_is_opened_talked_about_and_resolved() {
     let Some(desk) = Desk::set().await else { return };
     desk.open("/issues").await;
@@ -222,10 +264,27 @@ async fn an_issue_is_opened_talked_about_and_resolved() {
 }
 
 #[tokio::test]
+async fn a_test_through_a_sink_shows_what_came_of_it() {
+    let Some(desk) = Desk::set().await else { return };
+    desk.open("/sinks").await;
+    let row = "[...document.querySelectorAll('#list-items li')].find((li) => li.dataset.key === 'NAME')";
+    for (name, told) in [("log", "Sent"), ("hook", "Dead")] {
+        let row = row.replace("NAME", name);
+        desk.until(&row).await;
+        desk.browser.js(&format!("{row}.querySelector('button').click()")).await;
+        desk.answer(&[("reason", "is it there?")]).await;
+        desk.until(&format!("{row}.querySelector('.shown')?.innerText.includes('{told}')")).await;
+        assert!(desk.result().await.ends_with(told));
+    }
+    desk.clear(&[]).await;
+}
+
+#[tokio::test]
 async fn work_pages_fit_phone_and_desktop_dark_and_light_and_are_legible() {
     let Some(desk) = Desk::set().await else { return };
     let page = &desk.browser;
     let dead = desk.dead_delivery();
+    let alert = desk.alert("engine-1");
     let opened = desk.daemon.post("/api/issues", &json!({"title": HOSTILE}).to_string()).json();
     let id = |value: &Value| value["id"].as_str().expect("an id").to_owned();
     let message = desk.daemon.get("/api/messages").json()["items"][0].clone();
@@ -233,7 +292,9 @@ async fn work_pages_fit_phone_and_desktop_dark_and_light_and_are_legible() {
         "/failures".to_owned(),
         format!("/failures#{dead}"),
         format!("/messages#{}", id(&message)),
+        format!("/alerts#{}", id(&alert)),
         format!("/issues#{}", id(&opened)),
+        "/sinks".to_owned(),
     ];
     for (width, height) in [(360, 740), (800, 900), (1400, 900)] {
         let metrics = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600});
@@ -265,7 +326,7 @@ async fn who_may_only_look_is_offered_no_decision_and_the_keyboard_reaches_an_en
     page.client.delete_all_cookies().await.expect("signed out");
     desk.sign_in(&viewer).await;
     let links = page.js("return [...document.querySelectorAll('.nav a')].map((a) => a.getAttribute('href')).join(' ')").await;
-    assert_eq!(links, "/ /messages /issues");
+    assert_eq!(links, "/ /alerts /messages /issues");
     desk.open("/messages").await;
     assert_eq!(page.js("return document.getElementById('new').checkVisibility()").await, json!(false));
     let mut reached = false;

@@ -10,8 +10,8 @@ export const resultsGoTo = (say) => { sayDone = say; };
 
 const input = (field) => {
   const common = {
-    name: field.name, id: `ask-${field.name}`, required: field.required, maxlength: field.max, placeholder: field.placeholder,
-    autocomplete: "off", "aria-describedby": `ask-${field.name}-note`,
+    name: field.name, id: `field-${field.name}`, required: field.required, maxlength: field.max, placeholder: field.placeholder,
+    autocomplete: "off", "aria-describedby": `field-${field.name}-note`,
   };
   if (field.options) {
     return h("select", common, field.options.map(([value, label]) => h("option", { value, selected: value === field.value }, label)));
@@ -24,8 +24,8 @@ const input = (field) => {
 };
 
 const labelled = (field) => h("div", { class: "field", "data-field": field.name },
-  h("label", { for: `ask-${field.name}` }, t(field.label)), input(field),
-  h("p", { class: "note", id: `ask-${field.name}-note` }, field.note ?? ""));
+  h("label", { for: `field-${field.name}` }, t(field.label)), input(field),
+  h("p", { class: "note", id: `field-${field.name}-note` }, field.note ?? ""));
 
 export const REASON = { name: "reason", label: "reason", max: 200, required: true };
 
@@ -38,7 +38,7 @@ const mark = (details, fields) => {
     const wrong = details.filter((detail) => nameOf(detail) === field.name).map((detail) => `${detail.field}: ${detail.message}`);
     box.dataset.wrong = wrong.length ? "1" : "";
     box.lastElementChild.textContent = wrong.join("\n") || (field.note ?? "");
-    $(`ask-${field.name}`).setAttribute("aria-invalid", String(wrong.length > 0));
+    $(`field-${field.name}`).setAttribute("aria-invalid", String(wrong.length > 0));
   }
   $("ask-fields").querySelector("[aria-invalid=true]")?.focus();
 };
