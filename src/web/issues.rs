@@ -10,6 +10,7 @@ use actix_web::{
 use serde::Deserialize;
 use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
 
 use super::{
     admin::ReasonBody,
@@ -57,6 +58,9 @@ pub struct IssuesQuery {
     responses((status = 200, description = "Newest first", body = super::openapi::Issues), super::openapi::Failure))]
 pub async fn list(_who: Viewer, query: Query<IssuesQuery>, state: Data<WebState>) -> Result<HttpResponse, ApiError> {
     let IssuesQuery { state: wanted, limit, cursor } = query.0;
+    if cursor.as_deref().is_some_and(|cursor| Uuid::parse_str(cursor).is_err()) {
+        return Err(ApiError::query("cursor", "does not belong to this list; start again without it"));
+    }
     let filter = IssueFilter { state: wanted, cursor, limit: page_size(limit)? };
     let page = state.store.call(move |conn| issues::list(conn, &filter)).await?;
     Ok(HttpResponse::Ok().json(List { items: page.items, next_cursor: page.next_cursor }))
@@ -106,7 +110,7 @@ pub async fn open(who: Operator, body: Json<IssueBody>, state: Data<WebState>) -
 #[utoipa::path(get, path = "/api/issues/{id}", tag = "issues", params(("id" = String, Path, description = "As listed")),
     responses((status = 200, description = "The issue with its events", body = super::openapi::IssueItem), super::openapi::Failure))]
 pub async fn show(_who: Viewer, id: Path<String>, state: Data<WebState>) -> Result<HttpResponse, ApiError> {
-    let id = id.into_inner();
+    let id = known(&id)?;
     let (issue, events) = state.store.call(move |conn| issues::look(conn, &id)).await?;
     let mut body = json!(issue);
     body["events"] = json!(events);
@@ -134,7 +138,7 @@ pub async fn comment(
     body: Json<CommentBody>,
     state: Data<WebState>,
 ) -> Result<HttpResponse, ApiError> {
-    let (id, said, by, now_us) = (id.into_inner(), text("text", &body.0.text)?, who.0.name().to_owned(), state.clock.now_us());
+    let (id, said, by, now_us) = (known(&id)?, text("text", &body.0.text)?, who.0.name().to_owned(), state.clock.now_us());
     let begun = begin(&state, &who.0, "issue.comment", &id, None).await?;
     let written = state.store.call(move |conn| issues::comment(conn, &id, &by, &said, now_us)).await;
     let issue = begun.end(&state, written.map_err(ApiError::from), "ok").await?;
@@ -213,7 +217,7 @@ async fn act(
     event: IssueEvent,
 ) -> Result<HttpResponse, ApiError> {
     let reason = required_reason(body.0.reason.as_deref())?;
-    let (id, by, now_us) = (id.into_inner(), who.0.name().to_owned(), state.clock.now_us());
+    let (id, by, now_us) = (known(&id)?, who.0.name().to_owned(), state.clock.now_us());
     let action = match event {
         IssueEvent::Start => "issue.start",
         IssueEvent::Resolve => "issue.resolve",
@@ -224,6 +228,11 @@ async fn act(
     let moved = state.store.call(move |conn| issues::act(conn, &id, event, &by, &reason, now_us)).await;
     let issue = begun.end(&state, moved.map_err(ApiError::from), "ok").await?;
     Ok(HttpResponse::Ok().json(issue))
+}
+
+/// An id that can be one. A database would refuse some texts in words of its own.
+fn known(id: &str) -> Result<String, ApiError> {
+    Ok(Uuid::parse_str(id).map_err(|_| ApiError::not_found("issue", id))?.to_string())
 }
 
 /// One line with something on it.

@@ -269,7 +269,11 @@ async fn find(state: &WebState, id: &str) -> Result<Found, ApiError> {
 pub async fn show(_who: Operator, id: Path<String>, state: Data<WebState>) -> Result<HttpResponse, ApiError> {
     let view = match find(&state, &id).await? {
         Found::Reading(failure) => reading_view(&failure),
-        Found::Delivery(row, shelf) => view::evidence(&row, shelf.word()),
+        Found::Delivery(row, shelf) => {
+            let id = row.id.clone();
+            let attempts = shelf.store(&state).call(move |conn| deliveries::attempts(conn, &id)).await?;
+            view::evidence(&row, shelf.word(), &attempts)
+        }
     };
     Ok(HttpResponse::Ok().json(view))
 }

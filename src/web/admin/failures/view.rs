@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::{
     domain::time::rfc3339_us,
     store::{
-        deliveries::{Cause, DeliveryRow},
+        deliveries::{AttemptRow, Cause, DeliveryRow},
         failures::ReadingFailure,
     },
 };
@@ -31,8 +31,8 @@ pub(super) fn delivery_view(row: &DeliveryRow, store: &str) -> Value {
     })
 }
 
-/// All there is to know about a delivery.
-pub(super) fn evidence(row: &DeliveryRow, store: &str) -> Value {
+/// All there is to know about a delivery; `attempts` are those that did not succeed at the first go.
+pub(super) fn evidence(row: &DeliveryRow, store: &str, attempts: &[AttemptRow]) -> Value {
     let mut view = delivery_view(row, store);
     view["lane"] = json!(row.lane);
     view["dueAt"] = json!(rfc3339_us(row.due_at_us));
@@ -41,7 +41,16 @@ pub(super) fn evidence(row: &DeliveryRow, store: &str) -> Value {
     view["onUnknown"] = json!(row.on_unknown());
     view["claims"] = json!(row.epoch);
     view["claimedBy"] = json!(row.claimed_by);
+    view["history"] = attempts.iter().map(attempt_view).collect();
     view
+}
+
+fn attempt_view(attempt: &AttemptRow) -> Value {
+    json!({
+        "attempt": attempt.attempt, "claim": attempt.epoch, "worker": attempt.worker, "beganAt": rfc3339_us(attempt.began_at_us),
+        "endedAt": rfc3339_us(attempt.ended_at_us), "outcome": attempt.outcome, "errorType": attempt.error_type, "error": attempt.error,
+        "answer": attempt.answer,
+    })
 }
 
 pub(super) fn cause_view(cause: &Cause, store: &str) -> Value {
