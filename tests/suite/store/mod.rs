@@ -13,6 +13,7 @@ mod ledger;
 mod migrations;
 mod outage;
 mod partitions;
+#[cfg(feature = "fault-injection")]
 mod plans;
 mod poison;
 mod queries;
