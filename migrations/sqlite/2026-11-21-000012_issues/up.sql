@@ -22,7 +22,7 @@ CREATE INDEX issues_state ON issues (state, id);
 CREATE INDEX issues_closed ON issues (closed_at_us) WHERE state = 'CLOSED';
 CREATE TABLE issue_events (
     id          INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL,
-    issue_id    TEXT NOT NULL REFERENCES issues (id) ON DELETE CASCADE,
+    issue_id    TEXT NOT NULL,
     at_us       INTEGER NOT NULL,
     event       TEXT NOT NULL,
     actor       TEXT NOT NULL,
