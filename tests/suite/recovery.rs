@@ -72,7 +72,7 @@ fn a_source_and_a_sink_that_fail_open_their_circuits_by_their_own_settings_and_c
         let shown = daemon.get("/api/state").json();
         let parties: Vec<&str> =
             shown["circuits"].as_array().into_iter().flatten().filter_map(|one| one["party"].as_str()).collect();
-        parties == ["database", "hook", "log", "source/plant"]
+        parties == ["database", "hook", "issues", "log", "source/plant"]
     });
     daemon.wait_for("deliveries are late", Duration::from_secs(20), |daemon| is_late(daemon, "outbox"));
 
