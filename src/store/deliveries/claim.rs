@@ -5,19 +5,20 @@
 //! costs one piece a round, and every other lane has its turn within the round.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     sync::OnceLock,
     time::{Duration, Instant},
 };
 
 use diesel::{
+    connection::DefaultLoadingMode,
     prelude::*,
-    sql_types::{Array, BigInt, Bool, Nullable, Text},
+    sql_types::{Array, BigInt, Nullable, Text},
 };
 
 use super::{
-    literals,
-    row::{COLUMNS, DeliveryRow, Scanned},
+    is_one_of, literals,
+    row::{COLUMNS, DeliveryRow, Place, Scanned},
     sources,
 };
 use crate::{
@@ -30,6 +31,8 @@ use crate::{
 const PROMOTE_ROWS: i64 = 1_000;
 /// Fewest rows of the index that one look reads: a lane that is held up is passed in one look where it has fewer.
 const WINDOW_MIN: i64 = 16;
+/// Rows of one lane that are passed over on SQLite before the look goes to the next lane by the index, which costs as much as some rows.
+const PASSED_MAX: u32 = 8;
 /// Bytes of payloads after which a claim takes no more; a single one may be longer.
 const CLAIM_BYTES: i64 = 2 * 1024 * 1024;
 /// The database's clock, for leases that several instances read.
@@ -156,29 +159,15 @@ pub(super) fn ready_sql(is_pg: bool) -> String {
 /// # Errors
 /// Those of the store.
 pub fn claim_due(conn: &mut Conn, claim: &Claim<'_>) -> StoreResult<Taken> {
-    let (mut rows, scanned) = match conn {
-        Conn::Sqlite(c) => claim_sqlite(c, claim)?,
-        Conn::Pg(c) => claim_pg(c, claim)?,
-    };
-    let was_cut = rows.len() >= claim.limit as usize || bytes(&rows) >= CLAIM_BYTES / 2;
-    let is_full = scanned.is_none_or(|scanned| scanned >= window(claim));
-    let resume = match rows.iter().map(|row| &row.lane).max() {
-        Some(last) => (was_cut || is_full).then(|| last.clone()),
-        // Every lane of the piece may be held up; then no row tells where it ended.
-        None if is_full => end_of_window(conn, claim)?,
-        None => None,
-    };
-    rows.sort_unstable_by_key(|row| row.seq);
-    Ok(Taken { rows, resume })
+    match conn {
+        Conn::Sqlite(c) => claim_sqlite(c, claim),
+        Conn::Pg(c) => claim_pg(c, claim),
+    }
 }
 
-fn bytes(rows: &[DeliveryRow]) -> i64 {
-    rows.iter().map(|row| i64::try_from(row.payload.len()).unwrap_or(i64::MAX / 4)).sum()
-}
-
-/// Rows of the index that one look reads.
+/// Rows of the index that one claim reads at most: no more than it may take, unless that is very few.
 fn window(claim: &Claim<'_>) -> i64 {
-    (i64::from(claim.limit) * 2).max(WINDOW_MIN)
+    i64::from(claim.limit).max(WINDOW_MIN)
 }
 
 /// The piece of the index that a look reads: `$1` the sink, `$2` the lane behind which it begins.
@@ -192,8 +181,8 @@ fn window_sql(columns: &str, claim: &Claim<'_>) -> String {
 /// Whether something before `d` in its lane is on its way or has to come again.
 fn held_up_sql(row: &str) -> String {
     format!(
-        "EXISTS (SELECT 1 FROM deliveries AS b WHERE b.sink = $1 AND b.lane = {row}.lane AND b.seq < {row}.seq AND b.state IN ({}))",
-        literals(&DeliveryState::TAKEN)
+        "EXISTS (SELECT 1 FROM deliveries AS b WHERE b.sink = $1 AND b.lane = {row}.lane AND b.seq < {row}.seq AND {})",
+        is_one_of("b.state", &DeliveryState::TAKEN)
     )
 }
 
@@ -203,59 +192,96 @@ struct Lane {
     lane: String,
 }
 
-/// The lane in which the piece ends; `None` where it holds the last.
-fn end_of_window(conn: &mut Conn, claim: &Claim<'_>) -> StoreResult<Option<String>> {
-    let text = format!("{} LIMIT 1 OFFSET {}", window_sql("d.lane", claim), window(claim) - 1);
-    let after = claim.after.unwrap_or_default();
-    let end: Option<Lane> =
-        on_backend!(conn, |c| diesel::sql_query(text).bind::<Text, _>(claim.sink).bind::<Text, _>(after).get_result(c).optional())?;
-    Ok(end.map(|end| end.lane))
-}
-
-/// A row of the piece, on SQLite.
-#[derive(QueryableByName)]
-struct Place {
-    #[diesel(sql_type = BigInt)]
-    seq: i64,
-    #[diesel(sql_type = Text)]
-    lane: String,
-    #[diesel(sql_type = BigInt)]
-    bytes: i64,
-    #[diesel(sql_type = Bool)]
-    held_up: bool,
-}
-
-/// The first query of a claim on SQLite.
+/// A look on SQLite: `$1` the sink, `$2` the lane behind which it begins, `$3` how many rows at most.
 pub(super) fn places_sql(claim: &Claim<'_>) -> String {
-    let columns = format!("d.seq, d.lane, octet_length(d.payload) AS bytes, {} AS held_up", held_up_sql("d"));
-    format!("{} LIMIT {}", window_sql(&columns, claim), window(claim))
+    format!("{} LIMIT $3", window_sql(&format!("{COLUMNS}, {} AS held_up", held_up_sql("d")), claim))
+}
+
+/// What a claim on SQLite has picked so far.
+#[derive(Default)]
+struct Picked {
+    rows: Vec<DeliveryRow>,
+    bytes: i64,
+    /// Rows looked at.
+    scanned: i64,
+    /// The last lane that was looked at, how many of it were picked, and how many were not.
+    lane: String,
+    of_lane: u32,
+    passed: u32,
+}
+
+/// What comes after a row.
+#[derive(Clone, Copy, PartialEq)]
+enum Step {
+    Next,
+    /// It is not the turn of what is left of this lane.
+    NextLane,
+    Enough,
+}
+
+impl Picked {
+    /// From behind `claim.after` on; `None` where the last row was reached.
+    fn look(&mut self, c: &mut SqliteConnection, claim: &Claim<'_>) -> StoreResult<Option<Step>> {
+        let left = window(claim) - self.scanned;
+        // Row by row: what is not asked for is not read.
+        let places = diesel::sql_query(places_sql(claim))
+            .bind::<Text, _>(claim.sink)
+            .bind::<Text, _>(claim.after.unwrap_or_default())
+            .bind::<BigInt, _>(left)
+            .load_iter::<Place, DefaultLoadingMode>(c)?;
+        for place in places {
+            let step = self.pick(place?, claim);
+            if step != Step::Next {
+                return Ok(Some(step));
+            }
+        }
+        Ok((self.scanned >= window(claim)).then_some(Step::Enough))
+    }
+
+    fn pick(&mut self, place: Place, claim: &Claim<'_>) -> Step {
+        self.scanned += 1;
+        if *place.lane() != self.lane {
+            place.lane().clone_into(&mut self.lane);
+            (self.of_lane, self.passed) = (0, 0);
+        }
+        match place {
+            Place::Turn(row) if self.of_lane < claim.per_lane.max(1) => {
+                let bytes = i64::try_from(row.payload.len()).unwrap_or(i64::MAX / 4);
+                if let Some(last) = self.rows.last()
+                    && self.bytes.saturating_add(bytes) > CLAIM_BYTES
+                {
+                    // The next look goes on with this row.
+                    last.lane.clone_into(&mut self.lane);
+                    return Step::Enough;
+                }
+                self.bytes = self.bytes.saturating_add(bytes);
+                self.of_lane += 1;
+                self.rows.push(*row);
+                if self.rows.len() >= claim.limit as usize { Step::Enough } else { Step::Next }
+            }
+            _ => {
+                self.passed += 1;
+                if self.passed < PASSED_MAX { Step::Next } else { Step::NextLane }
+            }
+        }
+    }
 }
 
 /// There is one writer, so whose turn it is can be found out first and written then.
-fn claim_sqlite(c: &mut SqliteConnection, claim: &Claim<'_>) -> StoreResult<(Vec<DeliveryRow>, Option<i64>)> {
-    let places: Vec<Place> = diesel::sql_query(places_sql(claim))
-        .bind::<Text, _>(claim.sink)
-        .bind::<Text, _>(claim.after.unwrap_or_default())
-        .load(c)?;
-    let scanned = i64::try_from(places.len()).ok();
-    let (mut turns, mut of_lane, mut bytes) = (Vec::new(), HashMap::<&str, u32>::new(), 0_i64);
-    for place in places.iter().filter(|place| !place.held_up) {
-        let before = of_lane.entry(&place.lane).or_default();
-        if turns.len() >= claim.limit as usize || (!turns.is_empty() && bytes + place.bytes > CLAIM_BYTES) {
-            break;
-        }
-        if *before < claim.per_lane.max(1) {
-            *before += 1;
-            bytes += place.bytes;
-            turns.push(place.seq);
-        }
+fn claim_sqlite(c: &mut SqliteConnection, claim: &Claim<'_>) -> StoreResult<Taken> {
+    let mut picked = Picked::default();
+    let mut step = picked.look(c, claim)?;
+    while step == Some(Step::NextLane) && picked.scanned < window(claim) {
+        let lane = picked.lane.clone();
+        step = picked.look(c, &Claim { after: Some(&lane), ..*claim })?;
     }
-    if turns.is_empty() {
-        return Ok((Vec::new(), scanned));
+    let Picked { mut rows, lane, .. } = picked;
+    let resume = step.is_some().then_some(lane);
+    if rows.is_empty() {
+        return Ok(Taken { rows, resume });
     }
-    let list = serde_json::json!(turns).to_string();
-    let text = format!("SELECT {COLUMNS} FROM deliveries WHERE seq IN (SELECT value FROM json_each($1))");
-    let mut rows: Vec<DeliveryRow> = diesel::sql_query(text).bind::<Text, _>(&list).load(c)?;
+    rows.sort_unstable_by_key(|row| row.seq);
+    let seqs: Vec<i64> = rows.iter().map(|row| row.seq).collect();
     let state = Event::BeginSend.target();
     diesel::sql_query(format!(
         "UPDATE deliveries SET state = '{state}', epoch = epoch + 1, attempt = attempt + 1, claimed_by = $1, lease_until_us = $2, \
@@ -264,10 +290,10 @@ fn claim_sqlite(c: &mut SqliteConnection, claim: &Claim<'_>) -> StoreResult<(Vec
     .bind::<Text, _>(claim.worker)
     .bind::<BigInt, _>(monotonic_us() + lease_us(claim.lease))
     .bind::<BigInt, _>(claim.now_us)
-    .bind::<Text, _>(&list)
+    .bind::<Text, _>(serde_json::json!(seqs).to_string())
     .execute(c)?;
     rows.iter_mut().for_each(|row| row.begun(state.as_str(), claim.worker, claim.now_us));
-    Ok((rows, scanned))
+    Ok(Taken { rows, resume })
 }
 
 /// The statement of a claim on PostgreSQL: `$1` sink, `$2` lane behind which it begins, `$3` worker, `$4` lease in microseconds, `$5` now.
@@ -300,7 +326,7 @@ pub(super) fn claim_sql(claim: &Claim<'_>) -> String {
     )
 }
 
-fn claim_pg(c: &mut PgConnection, claim: &Claim<'_>) -> StoreResult<(Vec<DeliveryRow>, Option<i64>)> {
+fn claim_pg(c: &mut PgConnection, claim: &Claim<'_>) -> StoreResult<Taken> {
     let found: Vec<Scanned> = diesel::sql_query(claim_sql(claim))
         .bind::<Text, _>(claim.sink)
         .bind::<Text, _>(claim.after.unwrap_or_default())
@@ -308,8 +334,28 @@ fn claim_pg(c: &mut PgConnection, claim: &Claim<'_>) -> StoreResult<(Vec<Deliver
         .bind::<BigInt, _>(lease_us(claim.lease))
         .bind::<BigInt, _>(claim.now_us)
         .load(c)?;
-    let scanned = found.first().map(|found| found.scanned);
-    Ok((found.into_iter().map(|found| found.row).collect(), scanned))
+    let is_full = found.first().is_none_or(|found| found.scanned >= window(claim));
+    let mut rows: Vec<DeliveryRow> = found.into_iter().map(|found| found.row).collect();
+    let bytes: i64 = rows.iter().map(|row| i64::try_from(row.payload.len()).unwrap_or(i64::MAX / 4)).sum();
+    let was_cut = rows.len() >= claim.limit as usize || bytes >= CLAIM_BYTES / 2;
+    let resume = match rows.iter().map(|row| &row.lane).max() {
+        Some(last) => (was_cut || is_full).then(|| last.clone()),
+        // Every lane of the piece may be held up; then no row tells where it ended.
+        None => end_of_window(c, claim)?,
+    };
+    rows.sort_unstable_by_key(|row| row.seq);
+    Ok(Taken { rows, resume })
+}
+
+/// The lane in which the piece ends; `None` where it holds the last.
+fn end_of_window(c: &mut PgConnection, claim: &Claim<'_>) -> StoreResult<Option<String>> {
+    let text = format!("{} LIMIT 1 OFFSET {}", window_sql("d.lane", claim), window(claim) - 1);
+    let end: Option<Lane> = diesel::sql_query(text)
+        .bind::<Text, _>(claim.sink)
+        .bind::<Text, _>(claim.after.unwrap_or_default())
+        .get_result(c)
+        .optional()?;
+    Ok(end.map(|end| end.lane))
 }
 
 /// Prolongs leases. Returns the claims that still hold; the workers of the others must stop.

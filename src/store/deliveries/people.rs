@@ -6,7 +6,7 @@ use diesel::{
 };
 
 use super::{
-    literals,
+    is_one_of, literals,
     row::{COLUMNS, DeliveryRow},
     settle,
 };
@@ -41,12 +41,12 @@ struct CountRow {
     oldest: Option<i64>,
 }
 
-/// The condition of a partial index, and the states that are counted by it.
-const COUNTED: [(&str, &[DeliveryState]); 4] = [
-    ("= 'ready'", &[DeliveryState::Ready]),
-    ("IN ('claimed', 'sending', 'retry')", &DeliveryState::TAKEN),
-    ("IN ('scheduled', 'retry')", &[DeliveryState::Scheduled]),
-    ("IN ('uncertain', 'dead')", &DeliveryState::FAILED),
+/// The states of a partial index, and which of them are counted by it.
+const COUNTED: [(&[DeliveryState], &[DeliveryState]); 4] = [
+    (&[DeliveryState::Ready], &[DeliveryState::Ready]),
+    (&DeliveryState::TAKEN, &DeliveryState::TAKEN),
+    (&[DeliveryState::Scheduled, DeliveryState::Retry], &[DeliveryState::Scheduled]),
+    (&DeliveryState::FAILED, &DeliveryState::FAILED),
 ];
 
 /// Everything that is not settled, by sink and state. It takes as long as there is to count.
@@ -71,8 +71,9 @@ pub(super) fn counts_sql() -> [String; 4] {
     COUNTED.map(|(within, counted)| {
         format!(
             "SELECT sink, state, COUNT(*) AS number, MIN(due_at_us) AS oldest FROM deliveries \
-             WHERE state {within} AND state IN ({}) GROUP BY sink, state",
-            literals(counted)
+             WHERE {} AND {} GROUP BY sink, state",
+            is_one_of("state", within),
+            is_one_of("state", counted)
         )
     })
 }
@@ -160,7 +161,7 @@ pub fn prune(conn: &mut Conn, before_us: i64, limit: u32) -> StoreResult<usize> 
 /// The slice that goes next, the same for both statements of one transaction.
 pub(super) fn prunable_sql() -> String {
     format!(
-        "SELECT seq, id FROM deliveries WHERE state IN ({}) AND settled_at_us < $1 ORDER BY settled_at_us, seq LIMIT $2",
-        literals(&[DeliveryState::Sent, DeliveryState::Discarded, DeliveryState::Cancelled])
+        "SELECT seq, id FROM deliveries WHERE {} AND settled_at_us < $1 ORDER BY settled_at_us, seq LIMIT $2",
+        is_one_of("state", &[DeliveryState::Sent, DeliveryState::Discarded, DeliveryState::Cancelled])
     )
 }

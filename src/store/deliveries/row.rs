@@ -4,7 +4,7 @@ use diesel::{
     backend::Backend,
     deserialize::{FromSql, QueryableByName, Result},
     row::{Field, NamedRow, Row},
-    sql_types::{BigInt, Integer, Nullable, Text},
+    sql_types::{BigInt, Bool, Integer, Nullable, Text},
 };
 
 use super::Held;
@@ -169,4 +169,37 @@ where
     }
 }
 
+/// A row that was looked at, and whether something before it in its lane is on its way or has to come again.
+#[derive(Debug)]
+pub(super) enum Place {
+    Turn(Box<DeliveryRow>),
+    HeldUp(String),
+}
+
+impl Place {
+    pub(super) fn lane(&self) -> &str {
+        match self {
+            Self::Turn(row) => &row.lane,
+            Self::HeldUp(lane) => lane,
+        }
+    }
+}
+
+impl<DB> QueryableByName<DB> for Place
+where
+    DB: Backend,
+    DeliveryRow: QueryableByName<DB>,
+    bool: FromSql<Bool, DB>,
+    String: FromSql<Text, DB>,
+{
+    fn build<'a>(row: &impl NamedRow<'a, DB>) -> Result<Self> {
+        if next::<Bool, _, _>(row, &mut COLUMNS_COUNT.clone())? {
+            return Ok(Self::HeldUp(next::<Text, _, _>(row, &mut LANE_AT.clone())?));
+        }
+        Ok(Self::Turn(Box::new(DeliveryRow::build(row)?)))
+    }
+}
+
 const COLUMNS_COUNT: usize = 21;
+/// Where the lane stands among them.
+const LANE_AT: usize = 3;

@@ -1,6 +1,6 @@
 //! Writing down what became of attempts.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use diesel::{
     prelude::*,
@@ -10,7 +10,7 @@ use diesel::{
 use super::{
     attempts::{self, Ended},
     claim::{Claimed, Held},
-    sources,
+    is_one_of, sources,
 };
 use crate::{
     domain::delivery::Event,
@@ -223,7 +223,7 @@ fn is_told(end: &Settlement) -> bool {
 /// One statement for each kind of move on PostgreSQL, which is a transaction by itself where there is only one.
 pub(super) fn carry_out(conn: &mut Conn, moves: &[Move<'_>], now_us: i64) -> StoreResult<Vec<Held>> {
     if matches!(conn, Conn::Sqlite(_)) {
-        return conn.write(|conn| one_by_one(conn, moves, now_us));
+        return conn.write(|conn| on_sqlite(conn, moves, now_us));
     }
     let kind = |of: &Move<'_>| (of.event, of.is_plain_success());
     let mut kinds: Vec<_> = moves.iter().map(kind).collect();
@@ -240,43 +240,49 @@ pub(super) fn carry_out(conn: &mut Conn, moves: &[Move<'_>], now_us: i64) -> Sto
     if kinds.len() > 1 { conn.write(all) } else { all(conn) }
 }
 
-fn one_by_one(conn: &mut Conn, moves: &[Move<'_>], now_us: i64) -> StoreResult<Vec<Held>> {
+/// One writer: successes of a kind in one statement, all else row by row.
+fn on_sqlite(conn: &mut Conn, moves: &[Move<'_>], now_us: i64) -> StoreResult<Vec<Held>> {
     let mut fenced = Vec::new();
-    for one in moves {
-        let moved = match (one.is_plain_success(), &mut *conn) {
-            (true, Conn::Sqlite(c)) => send_one(c, one, now_us)?,
-            (_, conn) => {
-                let mut patch = Patch::of(one.event, now_us);
-                (patch.due_at_us, patch.attempt, patch.possible_repeat) = (one.due_at_us, one.attempt, one.possible_repeat);
-                (patch.last_error_type, patch.last_error) = one.error.unzip();
-                patch.answer = one.answer;
-                apply(conn, &one.held.id, Some(one.held.epoch), one.event, &patch)?
-            }
-        };
-        if !moved {
+    let (plain, others): (Vec<&Move<'_>>, Vec<&Move<'_>>) = moves.iter().partition(|one| one.is_plain_success());
+    let mut alike: HashMap<(i64, Option<&str>), Vec<&Held>> = HashMap::new();
+    for one in plain {
+        alike.entry((one.held.epoch, one.answer)).or_default().push(one.held);
+    }
+    for ((epoch, answer), held) in alike {
+        fenced.append(&mut send_all(conn, epoch, answer, &held, now_us)?);
+    }
+    for one in others {
+        let mut patch = Patch::of(one.event, now_us);
+        (patch.due_at_us, patch.attempt, patch.possible_repeat) = (one.due_at_us, one.attempt, one.possible_repeat);
+        (patch.last_error_type, patch.last_error) = one.error.unzip();
+        patch.answer = one.answer;
+        if !apply(conn, &one.held.id, Some(one.held.epoch), one.event, &patch)? {
             fenced.push(one.held.clone());
         }
     }
     Ok(fenced)
 }
 
-/// The move of nearly all: a statement that is prepared once.
-fn send_one(c: &mut SqliteConnection, one: &Move<'_>, now_us: i64) -> StoreResult<bool> {
-    let [from] = Event::SentOk.sources() else {
-        return Err(crate::store::StoreError::other("a delivery is sent from one state only"));
-    };
-    let row = deliveries::table.filter(deliveries::seq.eq(one.held.seq)).filter(deliveries::epoch.eq(one.held.epoch));
-    let moved = diesel::update(row.filter(deliveries::state.eq(from.as_str())))
-        .set((
-            deliveries::state.eq(Event::SentOk.target().as_str()),
-            deliveries::updated_at_us.eq(now_us),
-            deliveries::settled_at_us.eq(now_us),
-            deliveries::lease_until_us.eq(None::<i64>),
-            deliveries::claimed_by.eq(None::<&str>),
-            deliveries::answer.eq(one.answer),
-        ))
-        .execute(c)?;
-    Ok(moved == 1)
+/// The move of nearly all. Returns those that it did not find.
+fn send_all(conn: &mut Conn, epoch: i64, answer: Option<&str>, held: &[&Held], now_us: i64) -> StoreResult<Vec<Held>> {
+    let seqs: Vec<i64> = held.iter().map(|held| held.seq).collect();
+    let text = format!(
+        "UPDATE deliveries SET state = '{}', updated_at_us = $1, settled_at_us = $2, lease_until_us = NULL, claimed_by = NULL, \
+         answer = $3 WHERE seq IN (SELECT value FROM json_each($4)) AND epoch = $5 AND {} RETURNING seq, epoch",
+        Event::SentOk.target(),
+        is_one_of("state", Event::SentOk.sources())
+    );
+    let moved: Vec<Claimed> = on_backend!(conn, |c| diesel::sql_query(text)
+        .bind::<BigInt, _>(now_us)
+        .bind::<BigInt, _>(now_us)
+        .bind::<Nullable<Text>, _>(answer)
+        .bind::<Text, _>(serde_json::json!(seqs).to_string())
+        .bind::<BigInt, _>(epoch)
+        .load(c))?;
+    if moved.len() == held.len() {
+        return Ok(Vec::new());
+    }
+    Ok(Claimed::among(&moved, held.iter().copied()).1)
 }
 
 fn all_of_a_kind(conn: &mut Conn, (event, is_plain): (Event, bool), moves: &[&Move<'_>], now_us: i64) -> StoreResult<Vec<Held>> {

@@ -204,21 +204,26 @@ fn counts_tell_every_unsettled_state_once_and_settled_rows_are_pruned_by_age() {
 #[test]
 fn one_claim_takes_several_of_a_lane_in_order_and_a_round_passes_every_lane() {
     let (_dir, store) = scratch();
-    let mut rows: Vec<NewDelivery> = (0..100).map(|n| new(&format!("hot-{n:02}"), "hot", 0)).collect();
+    let of = |lane: &'static str| (0..100).map(move |n| new(&format!("{lane}-{n:02}"), lane, 0));
+    let mut rows: Vec<NewDelivery> = of("hot").chain(of("hotter")).collect();
     rows.extend(["a", "b", "zz"].map(|lane| new(lane, lane, 0)));
     enqueue_all(&store, &rows);
     let look = |after: Option<&str>| {
-        let claim = of_hook(8, 2, after, LEASE);
+        let claim = of_hook(16, 2, after, LEASE);
         store.with(|conn| conn.write(|conn| claim_due(conn, &claim))).expect("claims")
     };
     let first = look(None);
-    assert_eq!(ids(&first.rows), ["hot-00", "hot-01", "a", "b"], "sixteen rows were looked at");
-    assert_eq!(first.resume.as_deref(), Some("hot"));
+    assert_eq!(
+        ids(&first.rows),
+        ["hot-00", "hot-01", "hotter-00", "hotter-01", "a", "b"],
+        "eight of a lane are passed, sixteen looked at"
+    );
+    assert_eq!(first.resume.as_deref(), Some("hotter"));
     let second = look(first.resume.as_deref());
     assert_eq!((ids(&second.rows), second.resume), (vec!["zz"], None));
-    // The lane is held up by what is on its way, and its whole piece brings nothing.
+    // Both lanes are held up by what is on its way, and the whole look brings nothing.
     let third = look(None);
-    assert_eq!((third.rows.len(), third.resume.as_deref()), (0, Some("hot")));
+    assert_eq!((third.rows.len(), third.resume.as_deref()), (0, Some("hotter")));
     finish(&store, &first.rows[0].held(), Outcome::Retry { at_us: 900 });
     finish(&store, &first.rows[1].held(), Outcome::GivenBack { attempts: 0 });
     assert_eq!((row(&store, "hot-01").attempt, look(None).rows.len()), (0, 0), "what is behind a retry waits");

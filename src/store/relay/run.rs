@@ -9,7 +9,11 @@ use super::{Body, BodyDamaged, SINK};
 use crate::{
     domain::delivery::{DeliveryState, Event},
     on_backend,
-    store::{Conn, StoreResult, deliveries::literals, schema::delivery_bodies},
+    store::{
+        Conn, StoreResult,
+        deliveries::{is_one_of, literals},
+        schema::delivery_bodies,
+    },
 };
 
 /// Deliveries looked at for one run.
@@ -85,10 +89,9 @@ struct Lane {
 /// Those of the store.
 pub fn lanes(conn: &mut Conn, limit: usize) -> StoreResult<Vec<String>> {
     // One step of each index for each lane, however many deliveries wait in it.
-    let first = |condition: &str| {
-        format!("SELECT MIN(lane) AS lane FROM deliveries WHERE sink = '{SINK}' AND lane > $1 AND state {condition}")
-    };
-    let texts = [first("= 'ready'"), first(&format!("IN ({})", literals(&DeliveryState::TAKEN)))];
+    let first =
+        |condition: &str| format!("SELECT MIN(lane) AS lane FROM deliveries WHERE sink = '{SINK}' AND lane > $1 AND {condition}");
+    let texts = [first("state = 'ready'"), first(&is_one_of("state", &DeliveryState::TAKEN))];
     let mut found: Vec<String> = Vec::new();
     while found.len() < limit {
         let after = found.last().cloned().unwrap_or_default();
@@ -116,14 +119,14 @@ pub fn claim_run(conn: &mut Conn, lane: &str, mark: &str, max_readings: u64, now
     let piece = |condition: &str| {
         format!(
             "SELECT * FROM (SELECT seq, id, state, attempt, created_at_us FROM deliveries \
-             WHERE sink = '{SINK}' AND lane = $1 AND state {condition} ORDER BY seq LIMIT {LOOK_ROWS}) AS piece"
+             WHERE sink = '{SINK}' AND lane = $1 AND {condition} ORDER BY seq LIMIT {LOOK_ROWS}) AS piece"
         )
     };
     let text = format!(
         "SELECT d.seq, d.id, d.state, d.attempt, d.created_at_us, b.readings, b.last_seq FROM ({} UNION ALL {} ORDER BY seq LIMIT {LOOK_ROWS}) \
          AS d LEFT JOIN delivery_bodies AS b ON b.delivery_id = d.id ORDER BY d.seq",
-        piece("= 'ready'"),
-        piece(&format!("IN ({})", literals(&DeliveryState::TAKEN)))
+        piece("state = 'ready'"),
+        piece(&is_one_of("state", &DeliveryState::TAKEN))
     );
     let candidates: Vec<Candidate> = on_backend!(conn, |c| diesel::sql_query(text).bind::<Text, _>(lane).load(c))?;
     let waits = |state: &str| state == DeliveryState::Ready.as_str() || state == DeliveryState::Retry.as_str();
@@ -218,5 +221,5 @@ pub fn reject(conn: &mut Conn, id: &str, (word, message): (&str, &str), now_us: 
 
 /// What a run under way is in, as a condition: the index of lanes by the words that it is made with, then the state.
 pub(super) fn sending() -> String {
-    format!("state IN ({}) AND state IN ({})", literals(&DeliveryState::TAKEN), literals(Event::SentOk.sources()))
+    format!("{} AND {}", is_one_of("state", &DeliveryState::TAKEN), is_one_of("state", Event::SentOk.sources()))
 }
