@@ -44,11 +44,14 @@ fn sources(event: Event) -> String {
 /// a list of three and more it builds a table whenever it looks, which is once for each row that it writes. Those are spelled out, in
 /// the migrations as well.
 pub(in crate::store) fn is_one_of(column: &str, states: &[DeliveryState]) -> String {
-    if states.len() < 3 {
-        return format!("{column} IN ({})", literals(states));
+    match states {
+        [one] => format!("{column} = '{one}'"),
+        [_, _] => format!("{column} IN ({})", literals(states)),
+        many => {
+            let each: Vec<String> = many.iter().map(|state| format!("{column} = '{state}'")).collect();
+            format!("({})", each.join(" OR "))
+        }
     }
-    let each: Vec<String> = states.iter().map(|state| format!("{column} = '{state}'")).collect();
-    format!("({})", each.join(" OR "))
 }
 
 /// States as SQL literals.
