@@ -8,6 +8,7 @@
 mod link;
 mod mail;
 mod pool;
+mod step;
 
 use std::{
     future::Future,
@@ -117,6 +118,8 @@ impl SmtpSink {
     /// been said by then, so a fresh one is as good.
     async fn begin(&self, mail: &Composed) -> Result<AsyncSmtpConnection, SendError> {
         if let Some(mut kept) = self.pool.take() {
+            // What has come unasked meanwhile is seen by then, whatever this thread was busy with.
+            tokio::task::yield_now().await;
             match self.name_sender(&mut kept, mail).await {
                 Ok(()) => return Ok(kept),
                 Err(Ended { usable: true, error }) => {

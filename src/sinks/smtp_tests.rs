@@ -318,6 +318,50 @@ async fn headers_hold_no_line_that_somebody_smuggled_in() {
 }
 
 #[tokio::test]
+async fn no_file_can_end_a_mail_and_begin_another() {
+    let (port, heard) = serve(Script::default()).await;
+    let forged = "a\n.\r\nMAIL FROM:<boss@example.org>\r\nRCPT TO:<victim@example.net>\r\nDATA\r\nSubject: pay\r\n\r\nnow\r\n.\r\n";
+    let contents = [forged, "one\ntwo\n", "one\rtwo\r", "a\r.\r\n", "a\n.\n", "\r\n.\r\n", ""];
+    let mut letter = letter();
+    letter.attachments = contents
+        .iter()
+        .map(|text| Attachment { name: "a.txt".into(), content_type: "text/plain".into(), content: text.as_bytes().into() })
+        .collect();
+    sink_of(&config(port)).send(&letter).await.expect("sent");
+    let heard = heard.lock().expect("no panic").clone();
+    assert_eq!((heard.len(), heard[0].len()), (1, 5), "one mail and no command beside it: {:?}", heard[0]);
+    let mail = &heard[0][4];
+    assert!(!mail.replace("\r\n", "").contains(['\r', '\n']), "every line ends in both: {mail:?}");
+    for text in contents {
+        let packed = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, text);
+        assert!(mail.replace("\r\n", "").contains(&packed), "{text:?} is there byte for byte: {mail}");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_with_an_answer_that_nobody_asked_for_carries_no_other_mail() {
+    for (word, more) in
+        [("BODY", "250 queued as 1\r\n250 queued as 2"), ("RCPT", "550 no\r\n250 fine"), ("RSET", "250 fine\r\n250 fine")]
+    {
+        let mut acts = HashMap::from([(word, Say(more))]);
+        if word == "RSET" {
+            acts.insert("RCPT", Say("550 no"));
+        }
+        let (port, heard) = serve(Script { acts, ..Script::default() }).await;
+        let sink = sink_of(&config(port));
+        for _ in 0..2 {
+            let sent = sink.send(&letter()).await;
+            assert_eq!(sent.map_err(|error| error.class).err(), (word != "BODY").then_some(ErrorClass::Reject), "{word}");
+        }
+        let heard = heard.lock().expect("no panic");
+        assert_eq!(heard.len(), 2, "a connection each behind {word}: {heard:?}");
+    }
+    // Within one mail: the second answer would be taken for that of the next command, and a refused recipient would count as sent.
+    let (class, error_type, message) = verdict(&[("MAIL", Say("250 fine\r\n250 fine"))]).await;
+    assert_eq!((class, error_type), (ErrorClass::Retry { after: None }, "broken"), "{message}");
+}
+
+#[tokio::test]
 async fn what_names_nobody_goes_where_the_configuration_says() {
     let (port, heard) = serve(Script::default()).await;
     let sink = sink_of(&SmtpConfig { to: Some("Ops <ops@example.org>".into()), ..config(port) });

@@ -26,7 +26,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::{cause, retry};
+use super::{cause, retry, step::InStep};
 use crate::{
     config::{SmtpConfig, SmtpTls},
     sinks::{ErrorClass, SendError, escape},
@@ -94,7 +94,9 @@ pub(super) async fn connect(config: &SmtpConfig, secure: &Secure) -> Result<Asyn
             Box::new(Encrypted { unread: GREETED, tls: encrypt(config, secure, host, tcp).await? })
         }
     };
-    let mut conn = AsyncSmtpConnection::connect_with_transport(stream, &hello).await.map_err(|error| refused("connect", &error))?;
+    let mut conn = AsyncSmtpConnection::connect_with_transport(InStep::of(stream), &hello)
+        .await
+        .map_err(|error| refused("connect", &error))?;
     if let (Some(username), Some(password)) = (&config.username, &config.password) {
         let credentials = Credentials::new(username.clone(), password.clone());
         conn.auth(&[Mechanism::Plain, Mechanism::Login], &credentials).await.map_err(|error| refused("auth", &error))?;

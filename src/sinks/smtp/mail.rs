@@ -4,13 +4,14 @@
 use lettre::{
     Address, Message,
     message::{
-        Attachment, Mailbox, MultiPart,
-        header::{ContentType, HeaderName, HeaderValue},
+        Attachment, Body, Mailbox, MultiPart,
+        header::{ContentTransferEncoding, ContentType, HeaderName, HeaderValue},
     },
 };
 
 use crate::{
     config::{SmtpConfig, parse_mailbox},
+    domain::message::media_type_fault,
     sinks::{
         ErrorClass, Letter, SendError,
         content::Content,
@@ -49,7 +50,7 @@ pub(super) fn compose(config: &SmtpConfig, templates: &Templates, letter: &Lette
         return Err(reject("invalid_id", format!("the delivery id {:?} cannot stand in a Message-ID", letter.id)));
     }
     let content = Content::read(letter);
-    let subject = match templates.render(&content, Part::Subject) {
+    let subject = match templates.render(&content, Part::Subject)? {
         subject if subject.is_empty() => NO_SUBJECT.to_owned(),
         subject => subject,
     };
@@ -73,8 +74,26 @@ pub(super) fn compose(config: &SmtpConfig, templates: &Templates, letter: &Lette
     if let Some(alert) = content.alert_id.as_deref().filter(|id| id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')) {
         builder = builder.references(format!("<alert-{alert}@{domain}>"));
     }
-    let message = builder.multipart(body(templates, &content, letter)).map_err(|error| reject("compose", error.to_string()))?;
-    Ok(Composed { from: from.email, to: to.email, bytes: message.formatted() })
+    let message = builder.multipart(body(templates, &content, letter)?).map_err(|error| reject("compose", error.to_string()))?;
+    let bytes = message.formatted();
+    if !has_whole_lines(&bytes) {
+        let message = "the mail has a carriage return or a line feed alone, behind which commands could hide; nothing was sent";
+        return Err(reject("line_ends", message.to_owned()));
+    }
+    Ok(Composed { from: from.email, to: to.email, bytes })
+}
+
+/// Whether every line ends in CR LF and neither stands anywhere else. Servers that take one of them for a line's end see a mail's end
+/// where another sees none.
+fn has_whole_lines(bytes: &[u8]) -> bool {
+    let mut before = 0;
+    for byte in bytes {
+        if (*byte == b'\n') != (before == b'\r') {
+            return false;
+        }
+        before = *byte;
+    }
+    before != b'\r'
 }
 
 fn recipient(config: &SmtpConfig, letter: &Letter) -> Result<Mailbox, String> {
@@ -84,17 +103,26 @@ fn recipient(config: &SmtpConfig, letter: &Letter) -> Result<Mailbox, String> {
 }
 
 /// Text and HTML as alternatives, with the attachments behind them.
-fn body(templates: &Templates, content: &Content, letter: &Letter) -> MultiPart {
-    let part = |part| plain_lines(&templates.render(content, part));
-    let texts = MultiPart::alternative_plain_html(part(Part::Text), part(Part::Html));
+fn body(templates: &Templates, content: &Content, letter: &Letter) -> Result<MultiPart, SendError> {
+    let part = |part| templates.render(content, part).map(|text| plain_lines(&text));
+    let texts = MultiPart::alternative_plain_html(part(Part::Text)?, part(Part::Html)?);
     if letter.attachments.is_empty() {
-        return texts;
+        return Ok(texts);
     }
-    letter.attachments.iter().fold(MultiPart::mixed().multipart(texts), |whole, file| {
+    Ok(letter.attachments.iter().fold(MultiPart::mixed().multipart(texts), |whole, file| {
         let binary = || ContentType::parse("application/octet-stream").unwrap_or(ContentType::TEXT_PLAIN);
-        let kind = ContentType::parse(&escape::one_line(&file.content_type, FILE_NAME_MAX_CHARS)).unwrap_or_else(|_| binary());
-        whole.singlepart(Attachment::new(file_name(&file.name)).body(file.content.to_vec(), kind))
-    })
+        // A type that would have the file taken apart as a mail of its own is none for a file.
+        let kind = Some(&file.content_type).filter(|text| media_type_fault(text).is_none());
+        let kind = kind.and_then(|text| ContentType::parse(text).ok()).unwrap_or_else(binary);
+        whole.singlepart(Attachment::new(file_name(&file.name)).body(encoded(&file.content), kind))
+    }))
+}
+
+/// Base64 whatever is in it: a file goes byte for byte, and nothing in it can be taken for a line of the dialogue.
+fn encoded(content: &[u8]) -> Body {
+    let encoding = ContentTransferEncoding::Base64;
+    // Every content can stand in base64.
+    Body::new_with_encoding(content.to_vec(), encoding).unwrap_or_else(|content| Body::dangerous_pre_encoded(content, encoding))
 }
 
 /// A carriage return alone is a line's end to some servers and not to others: nothing may hide behind that.
@@ -109,4 +137,19 @@ fn file_name(name: &str) -> String {
     let name: String =
         escape::one_line(name, FILE_NAME_MAX_CHARS).chars().map(|c| if "/\\\"".contains(c) { '_' } else { c }).collect();
     if name.is_empty() { "attachment".to_owned() } else { name }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_ends_in_both_or_is_none() {
+        for whole in ["", "a", "a\r\n", "a\r\n\r\nb", "\r\n.\r\n"] {
+            assert!(has_whole_lines(whole.as_bytes()), "{whole:?}");
+        }
+        for broken in ["a\nb", "a\rb", "\n", "\r", "a\r\n.\n", "a\n.\r\n", "a\r\r\n", "a\r\n\n", "a\n\r"] {
+            assert!(!has_whole_lines(broken.as_bytes()), "{broken:?}");
+        }
+    }
 }
