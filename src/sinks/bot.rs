@@ -1,6 +1,6 @@
 //! The bot sink: text and images to a room, by a POST to a chat bot of the user's own. docs/SINKS.md has the contract.
 //!
-//! Out: JSON with the delivery's id, the room, headline and text, and images in base64. The bot can tell repeats by the id and answers 409 to
+//! Out: JSON with the delivery's id, the room, headline and text, and images and other files in base64. The bot can tell repeats by the id and answers 409 to
 //! one it has had, which counts as sent. 401 and 403 mean that the token is wrong, which a person has to mend.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -45,7 +45,7 @@ impl BotSink {
             error_type: "invalid_id",
             message: format!("the delivery id {:?} cannot stand in a header", letter.id),
         })?;
-        let body = payload(&self.templates, letter, self.config.room.as_deref()).to_string().into();
+        let body = payload(&self.templates, letter, self.config.room.as_deref())?.to_string().into();
         match self.client.post(&self.config.url, body, &headers, self.timeout, http::ANSWER_MAX_BYTES).await {
             Ok(answer) => judge(&answer),
             Err(error) => Err(http::unanswered(&error)),
@@ -77,24 +77,24 @@ fn headers(letter: &Letter) -> Option<HeaderMap> {
     Some(headers)
 }
 
-fn payload(templates: &Templates, letter: &Letter, room: Option<&str>) -> Json {
+fn payload(templates: &Templates, letter: &Letter, room: Option<&str>) -> Result<Json, SendError> {
     let content = Content::read(letter);
     let (images, others): (Vec<&Attachment>, Vec<&Attachment>) =
         letter.attachments.iter().partition(|file| file.content_type.starts_with("image/"));
     let image = |file: &&Attachment| json!({"name": file.name, "contentType": file.content_type, "base64": BASE64_STANDARD.encode(&file.content)});
-    let other = |file: &&Attachment| json!({"name": file.name, "contentType": file.content_type, "bytes": file.content.len()});
+    let other = |file: &&Attachment| json!({"name": file.name, "contentType": file.content_type, "bytes": file.content.len(), "base64": BASE64_STANDARD.encode(&file.content)});
     let given = Some(letter.recipient.as_str()).filter(|room| !room.is_empty());
-    json!({
+    Ok(json!({
         "deliveryId": letter.id,
         "possibleRepeat": letter.possible_repeat,
         "room": given.or(room),
         "event": content.event.as_str(),
         "level": Some(&content.level).filter(|level| !level.is_empty()),
-        "title": templates.render(&content, Part::Subject),
-        "text": templates.render(&content, Part::Text),
+        "title": templates.render(&content, Part::Subject)?,
+        "text": templates.render(&content, Part::Text)?,
         "images": images.iter().map(image).collect::<Vec<_>>(),
         "attachments": others.iter().map(other).collect::<Vec<_>>(),
-    })
+    }))
 }
 
 fn judge(answer: &Answer) -> Result<Sent, SendError> {

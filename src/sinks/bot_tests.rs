@@ -13,15 +13,17 @@ fn a_bot_gets_room_text_and_images() {
     let file = |name: &str, kind: &str| Attachment { name: name.into(), content_type: kind.into(), content: [1, 2, 3][..].into() };
     letter.attachments = vec![file("p.png", "image/png"), file("t.csv", "text/csv")];
     let expected = json!({
-        "deliveryId": letter.id, "possibleRepeat": true, "room": "ops", "event": "message", "level": null, "title": "s 2", "text": "b <i>",
+        "deliveryId": letter.id, "possibleRepeat": true, "room": "ops", "event": "message", "level": null, "title": "s 2",
+        "text": "b <i>\n\nThis may have reached you before.",
         "images": [{"name": "p.png", "contentType": "image/png", "base64": "AQID"}],
-        "attachments": [{"name": "t.csv", "contentType": "text/csv", "bytes": 3}],
+        "attachments": [{"name": "t.csv", "contentType": "text/csv", "bytes": 3, "base64": "AQID"}],
     });
-    assert_eq!(payload(&texts(), &letter, Some("ops")), expected);
+    let sent = |letter: &Letter, room| payload(&texts(), letter, room).expect("rendered");
+    assert_eq!(sent(&letter, Some("ops")), expected);
     letter.recipient = "night".into();
-    assert_eq!(payload(&texts(), &letter, Some("ops"))["room"], "night");
+    assert_eq!(sent(&letter, Some("ops"))["room"], "night");
     letter.recipient.clear();
-    assert!(payload(&texts(), &letter, None)["room"].is_null());
+    assert!(sent(&letter, None)["room"].is_null());
 }
 
 #[test]

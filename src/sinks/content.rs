@@ -93,6 +93,7 @@ struct Message {
     subject: String,
     body: String,
     html: Option<String>,
+    to: Vec<String>,
     attachments: Vec<Json>,
     reply_to: Option<String>,
     from: Json,

@@ -58,7 +58,7 @@ impl DiscordSink {
 
     async fn post(&self, letter: &Letter) -> Result<Sent, SendError> {
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
-        let body = payload(&self.templates, letter).to_string().into();
+        let body = payload(&self.templates, letter)?.to_string().into();
         match self.client.post(&self.url, body, &headers, self.timeout, http::ANSWER_MAX_BYTES).await {
             Ok(answer) => judge(&answer),
             Err(error) => Err(http::unanswered(&error)),
@@ -89,10 +89,10 @@ fn waiting(text: &str) -> Arc<str> {
     url.as_str().into()
 }
 
-fn payload(templates: &Templates, letter: &Letter) -> Json {
+fn payload(templates: &Templates, letter: &Letter) -> Result<Json, SendError> {
     let content = Content::read(letter);
-    let headline = escape::markdown(&templates.render(&content, Part::Subject));
-    let text = templates.render(&content, Part::Discord);
+    let headline = escape::markdown(&templates.render(&content, Part::Subject)?);
+    let text = templates.render(&content, Part::Discord)?;
     let colour = match (content.event, content.level.as_str()) {
         (Event::Resolved, _) => 0x1b_6e_3c,
         (_, "CRITICAL") => 0xb3_26_1e,
@@ -105,7 +105,7 @@ fn payload(templates: &Templates, letter: &Letter) -> Json {
         let names: Vec<&str> = letter.attachments.iter().map(|file| file.name.as_str()).collect();
         embed["footer"] = json!({"text": format!("📎 {}", escape::one_line(&names.join(", "), FOOTER_MAX_CHARS))});
     }
-    json!({"embeds": [embed], "allowed_mentions": {"parse": []}})
+    Ok(json!({"embeds": [embed], "allowed_mentions": {"parse": []}}))
 }
 
 fn judge(answer: &Answer) -> Result<Sent, SendError> {

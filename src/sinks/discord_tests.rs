@@ -16,7 +16,7 @@ fn class(status: u16, body: &str, headers: &[(&'static str, &'static str)]) -> E
 #[test]
 fn nobody_is_mentioned_and_nothing_is_formatted_by_what_an_alert_says() {
     let evil = r#"{"event":"resolved","title":"t","level":"CRITICAL","name":"*n*","subject":"@everyone","text":"[x](http://evil) <@1>\n# h","resolvedAt":"now"}"#;
-    let payload = payload(&texts(), &letter(evil));
+    let payload = payload(&texts(), &letter(evil)).expect("rendered");
     assert_eq!(payload["allowed_mentions"], json!({"parse": []}));
     assert_eq!(payload["embeds"][0]["title"], "\\[심각\\] \\*n\\* \\@everyone 해소");
     let text = payload["embeds"][0]["description"].as_str().expect("text");
@@ -27,7 +27,7 @@ fn nobody_is_mentioned_and_nothing_is_formatted_by_what_an_alert_says() {
 #[test]
 fn what_is_too_long_is_cut() {
     let long = json!({"message": {"id": "m", "subject": "*".repeat(400), "body": "글".repeat(9_000)}}).to_string();
-    let payload = payload(&texts(), &letter(&long));
+    let payload = payload(&texts(), &letter(&long)).expect("rendered");
     let count = |name: &str| payload["embeds"][0][name].as_str().map_or(0, |text| text.chars().count());
     assert_eq!((count("title"), count("description")), (TITLE_MAX_CHARS, DESCRIPTION_MAX_CHARS));
 }

@@ -162,6 +162,11 @@ pub fn takes_recipients(config: &Config, name: &str) -> bool {
     config.sink(name).is_some_and(|sink| sink.kind.takes_recipients())
 }
 
+/// Whether files can go with deliveries to the sink of this name.
+pub fn takes_files(config: &Config, name: &str) -> bool {
+    config.sink(name).is_some_and(|sink| sink.kind.takes_files())
+}
+
 fn limits_of(settings: &SinkSettings) -> Limits {
     Limits { concurrency: settings.concurrency, per_minute: settings.per_minute }
 }

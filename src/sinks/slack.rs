@@ -56,7 +56,7 @@ impl SlackSink {
 
     async fn post(&self, letter: &Letter) -> Result<Sent, SendError> {
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
-        let body = payload(&self.templates, letter).to_string().into();
+        let body = payload(&self.templates, letter)?.to_string().into();
         match self.client.post(&self.url, body, &headers, self.timeout, http::ANSWER_MAX_BYTES).await {
             Ok(answer) => judge(&answer),
             Err(error) => Err(http::unanswered(&error)),
@@ -78,10 +78,10 @@ impl Sink for SlackSink {
     }
 }
 
-fn payload(templates: &Templates, letter: &Letter) -> Json {
+fn payload(templates: &Templates, letter: &Letter) -> Result<Json, SendError> {
     let content = Content::read(letter);
-    let headline = templates.render(&content, Part::Subject);
-    let mut text = templates.render(&content, Part::Slack);
+    let headline = templates.render(&content, Part::Subject)?;
+    let mut text = templates.render(&content, Part::Slack)?;
     if !letter.attachments.is_empty() {
         let names: Vec<&str> = letter.attachments.iter().map(|file| file.name.as_str()).collect();
         text.push_str(&format!("\n📎 {}", escape::mrkdwn(&escape::one_line(&names.join(", "), 500))));
@@ -96,7 +96,7 @@ fn payload(templates: &Templates, letter: &Letter) -> Json {
     blocks.extend(
         sections.iter().map(|piece| json!({"type": "section", "text": {"type": "mrkdwn", "text": piece, "verbatim": true}})),
     );
-    json!({"text": escape::mrkdwn(&headline), "blocks": blocks, "unfurl_links": false, "unfurl_media": false})
+    Ok(json!({"text": escape::mrkdwn(&headline), "blocks": blocks, "unfurl_links": false, "unfurl_media": false}))
 }
 
 fn judge(answer: &Answer) -> Result<Sent, SendError> {

@@ -18,7 +18,7 @@ fn answer(status: u16, body: &str, headers: &[(&'static str, &'static str)]) -> 
 #[test]
 fn nobody_is_called_by_what_an_alert_says() {
     let evil = r#"{"event":"firing","title":"t","level":"CRITICAL","name":"<!channel>","subject":"a & b","text":"<http://evil|here> *x*","value":1,"threshold":2,"openedAt":"now"}"#;
-    let payload = payload(&texts(), &letter(evil));
+    let payload = payload(&texts(), &letter(evil)).expect("rendered");
     assert_eq!(payload["blocks"][0]["text"]["type"], "plain_text");
     assert_eq!(payload["blocks"][0]["text"]["text"], "[CRITICAL] <!channel> a & b: firing");
     assert_eq!(payload["text"], "[CRITICAL] &lt;!channel&gt; a &amp; b: firing");
@@ -33,7 +33,7 @@ fn what_is_too_long_is_cut_into_what_slack_takes() {
     let long = json!({"message": {"id": "m", "subject": "s".repeat(500), "body": body}}).to_string();
     let mut letter = letter(&long);
     letter.attachments = vec![Attachment { name: "a<b>.png".into(), content_type: "image/png".into(), content: [1][..].into() }];
-    let payload = payload(&texts(), &letter);
+    let payload = payload(&texts(), &letter).expect("rendered");
     let blocks = payload["blocks"].as_array().expect("blocks");
     assert_eq!(blocks.len(), 1 + SECTIONS_MAX);
     assert!(blocks[0]["text"]["text"].as_str().is_some_and(|text| text.chars().count() <= HEADER_MAX_CHARS));

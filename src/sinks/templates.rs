@@ -16,15 +16,22 @@ use minijinja::{
 };
 
 use super::{
+    ErrorClass, SendError,
     content::{Content, Event},
     escape,
 };
-use crate::config::{Fault, Faults, Place, TEMPLATE_ENDING, TemplatesConfig};
+use crate::{
+    config::{Fault, Faults, Place, TEMPLATE_ENDING, TemplatesConfig},
+    domain::message::MAX_BODY_BYTES,
+};
 
 /// Steps that one rendering may take: a digest of 50 alerts takes some 2,000.
 const FUEL: u64 = 50_000;
-/// Most bytes that one rendering may write.
+/// Most bytes that one rendering of an alert or digest may write.
 const OUTPUT_MAX_BYTES: usize = 512 * 1024;
+/// Most bytes that one rendering of a message may write: the longest body of which every byte is escaped as HTML (`&quot;`), and what
+/// stands around it.
+const MESSAGE_MAX_BYTES: usize = 6 * MAX_BODY_BYTES + 64 * 1024;
 /// What user's templates are called inside, so that they stand beside the built-in ones.
 const USER: &str = "user/";
 
@@ -150,11 +157,15 @@ impl Templates {
     }
 
     /// A part of what a delivery says.
-    pub fn render(&self, content: &Content, part: Part) -> String {
+    ///
+    /// # Errors
+    /// A rejection where a message cannot be rendered: in other words than its own it must not count as sent. Of an alert that cannot be
+    /// rendered the headline is told.
+    pub fn render(&self, content: &Content, part: Part) -> Result<String, SendError> {
         let wanted = [content.event.as_str(), content.event.group()].map(|event| format!("{event}.{}", part.as_str()));
         if let Some(name) = wanted.iter().find(|name| self.own.contains(*name)) {
             match self.run(&format!("{USER}{name}"), content) {
-                Ok(text) => return finish(part, text),
+                Ok(text) => return Ok(finish(part, text)),
                 Err(error) => {
                     log::warn!(target: "belayd::sinks", template = name.as_str(), line = error.line(), error:% = told(&error);
                     "a text of your own failed; the built-in one went out instead")
@@ -162,11 +173,18 @@ impl Templates {
             }
         }
         let [_, name] = wanted;
-        let text = self.run(&name, content).unwrap_or_else(|error| {
-            log::error!(target: "belayd::sinks", template = name.as_str(), error:% = told(&error); "a built-in text failed; please report it");
-            escape_text(part, &content.title)
-        });
-        finish(part, text)
+        let text = match self.run(&name, content) {
+            Ok(text) => text,
+            Err(error) => {
+                log::error!(target: "belayd::sinks", template = name.as_str(), error:% = told(&error); "a built-in text failed; please report it");
+                if content.event == Event::Message {
+                    let message = format!("the message cannot be written out ({}); edit the delivery, or discard it", told(&error));
+                    return Err(SendError { class: ErrorClass::Reject, error_type: "unrenderable", message });
+                }
+                escape_text(part, &content.title)
+            }
+        };
+        Ok(finish(part, text))
     }
 
     /// Every part of every event from made-up contents, in the order of [`Event::ALL`].
@@ -180,7 +198,7 @@ impl Templates {
                 samples.push(Sample {
                     name: format!("{}.{}", event.as_str(), part.as_str()),
                     source: own.map_or_else(|| "built in".to_owned(), |name| format!("{name}{TEMPLATE_ENDING}")),
-                    text: self.render(&content, part),
+                    text: self.render(&content, part).unwrap_or_else(|error| error.to_string()),
                 });
             }
         }
@@ -188,9 +206,10 @@ impl Templates {
     }
 
     fn run(&self, name: &str, content: &Content) -> Result<String, Error> {
-        let mut out = Bounded::default();
+        let room = if content.event == Event::Message { MESSAGE_MAX_BYTES } else { OUTPUT_MAX_BYTES };
+        let mut out = Bounded { bytes: Vec::new(), room };
         self.env.get_template(name)?.render_captured_to(Value::from(Serde(&content.context)), &mut out)?;
-        String::from_utf8(out.0).map_err(|error| Error::new(ErrorKind::WriteFailure, error.to_string()))
+        String::from_utf8(out.bytes).map_err(|error| Error::new(ErrorKind::WriteFailure, error.to_string()))
     }
 }
 
@@ -257,15 +276,17 @@ fn finish(part: Part, text: String) -> String {
 }
 
 /// Takes at most so many bytes.
-#[derive(Default)]
-struct Bounded(Vec<u8>);
+struct Bounded {
+    bytes: Vec<u8>,
+    room: usize,
+}
 
 impl io::Write for Bounded {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.0.len() + bytes.len() > OUTPUT_MAX_BYTES {
-            return Err(io::Error::other(format!("more than {OUTPUT_MAX_BYTES} bytes")));
+        if self.bytes.len() + bytes.len() > self.room {
+            return Err(io::Error::other(format!("more than {} bytes", self.room)));
         }
-        self.0.extend_from_slice(bytes);
+        self.bytes.extend_from_slice(bytes);
         Ok(bytes.len())
     }
 

@@ -5,6 +5,11 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::sinks::doubles::letter;
 
+/// What a delivery says in one place.
+fn said(templates: &Templates, content: &Content, part: Part) -> String {
+    templates.render(content, part).expect("rendered")
+}
+
 fn config(lang: &str, files: &[(&str, &str)]) -> TemplatesConfig {
     let files: BTreeMap<_, _> = files.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
     TemplatesConfig { lang: lang.into(), dir: Some("texts".into()), files }
@@ -36,23 +41,23 @@ fn what_people_wrote_is_never_run_and_never_markup() {
     for lang in ["en", "ko"] {
         let templates = Templates::load(&config(lang, &[])).expect("no fault");
         let content = Content::read(&letter(EVIL));
-        let html = templates.render(&content, Part::Html);
+        let html = said(&templates, &content, Part::Html);
         assert!(
             html.contains("{{ 7 * 7 }}") && !html.contains("<script") && !html.contains("<b>\"") && html.contains("&lt;script&gt;"),
             "{html}"
         );
         assert!(html.contains("&quot;&#x27;&amp;&lt;b&gt;"), "{html}");
-        let text = templates.render(&content, Part::Text);
+        let text = said(&templates, &content, Part::Text);
         assert!(text.contains("<script>alert(1)</script>") && text.contains("{% raw %}"), "{text}");
-        assert!(!templates.render(&content, Part::Slack).contains("<b>"));
-        assert!(templates.render(&content, Part::Discord).contains("\\<b\\>"));
+        assert!(!said(&templates, &content, Part::Slack).contains("<b>"));
+        assert!(said(&templates, &content, Part::Discord).contains("\\<b\\>"));
     }
     let templates = Templates::load(&config("en", &[])).expect("no fault");
     let message = Content::read(&letter(r#"{"message":{"subject":"a\r\nBcc: x","body":"<img src=x onerror=y>"}}"#));
-    assert_eq!(templates.render(&message, Part::Subject), "a Bcc: x");
-    assert!(templates.render(&message, Part::Html).contains("&lt;img"));
+    assert_eq!(said(&templates, &message, Part::Subject), "a Bcc: x");
+    assert!(said(&templates, &message, Part::Html).contains("&lt;img"));
     let written = Content::read(&letter(r#"{"message":{"subject":"a","body":"b","html":"<b>meant</b>"}}"#));
-    assert_eq!(templates.render(&written, Part::Html), "<b>meant</b>");
+    assert_eq!(said(&templates, &written, Part::Html), "<b>meant</b>\n<p>This may have reached you before.</p>");
 }
 
 #[test]
@@ -64,9 +69,9 @@ fn a_users_text_goes_before_the_built_in_one_and_the_narrower_one_before_the_wid
     ];
     let templates = Templates::load(&config("en", &files)).expect("no fault");
     let content = |event: &str| Content::read(&letter(&EVIL.replace("firing", event)));
-    assert_eq!(templates.render(&content("firing"), Part::Subject), "{{ 7 * 7 }}!");
-    assert_eq!(templates.render(&content("resolved"), Part::Subject), "over: {{ 7 * 7 }}");
-    assert_eq!(templates.render(&content("repeat"), Part::Html), "<i>&lt;script&gt;alert(1)&lt;&#x2f;script&gt;</i>");
+    assert_eq!(said(&templates, &content("firing"), Part::Subject), "{{ 7 * 7 }}!");
+    assert_eq!(said(&templates, &content("resolved"), Part::Subject), "over: {{ 7 * 7 }}");
+    assert_eq!(said(&templates, &content("repeat"), Part::Html), "<i>&lt;script&gt;alert(1)&lt;&#x2f;script&gt;</i>");
     let source = |name: &str| templates.samples().into_iter().find(|sample| sample.name == name).map(|sample| sample.source);
     assert_eq!(source("resolved.subject").as_deref(), Some("resolved.subject.jinja"));
     assert_eq!(source("firing.subject").as_deref(), Some("alert.subject.jinja"));
@@ -97,9 +102,9 @@ fn a_text_that_fails_on_a_real_delivery_gives_way_to_the_built_in_one() {
     let templates = Templates::load(&config("en", &[("alert.text.jinja", "{{ 10 // (count or 1) }}")])).expect("good on samples");
     let odd = Content::read(&letter(&EVIL.replace("\"value\":1", "\"value\":1,\"count\":\"many\"")));
     assert!(
-        templates.render(&odd, Part::Text).starts_with("CRITICAL: {{ 7 * 7 }} on <script>"),
+        said(&templates, &odd, Part::Text).starts_with("CRITICAL: {{ 7 * 7 }} on <script>"),
         "{}",
-        templates.render(&odd, Part::Text)
+        said(&templates, &odd, Part::Text)
     );
 }
 
@@ -113,8 +118,53 @@ fn a_digest_of_the_largest_size_is_rendered_whole() {
     );
     let content = Content::read(&letter(&payload));
     for part in Part::ALL {
-        let text = templates.render(&content, part);
+        let text = said(&templates, &content, part);
         assert!(part == Part::Subject || text.matches("engine-1").count() == 50, "{part:?}: {text}");
     }
-    assert!(templates.render(&content, Part::Text).contains("모든 경보는 화면에서"));
+    assert!(said(&templates, &content, Part::Text).contains("모든 경보는 화면에서"));
+}
+
+#[test]
+fn a_message_of_the_largest_size_is_rendered_whole_and_whatever_is_escaped_in_it() {
+    let templates = Templates::load(&config("en", &[])).expect("no fault");
+    for (c, parts) in [("<", "&lt;"), ("/", "&#x2f;"), ("\"", "&quot;"), ("*", "*"), ("가", "가")] {
+        let many = MAX_BODY_BYTES / c.len();
+        let body = c.repeat(many);
+        let content = Content::read(&letter(&serde_json::json!({"message": {"subject": "s", "body": body}}).to_string()));
+        assert!(said(&templates, &content, Part::Text).starts_with(&body), "{c}");
+        assert_eq!(said(&templates, &content, Part::Html).matches(parts).count(), many, "{c}");
+        assert!(
+            said(&templates, &content, Part::Slack).len() > body.len()
+                && said(&templates, &content, Part::Discord).len() > body.len()
+        );
+        let html = serde_json::json!({"message": {"subject": "s", "body": "b", "html": body}}).to_string();
+        assert!(said(&templates, &Content::read(&letter(&html)), Part::Html).starts_with(&body), "{c}");
+    }
+}
+
+#[test]
+fn a_message_that_cannot_be_rendered_is_refused_and_of_an_alert_the_headline_is_told() {
+    let templates = Templates { env: Environment::new(), own: BTreeSet::new() };
+    let message = Content::read(&letter(r#"{"message":{"subject":"s","body":"b"}}"#));
+    let refused = templates.render(&message, Part::Text).expect_err("no text at all");
+    assert_eq!((refused.class, refused.error_type), (ErrorClass::Reject, "unrenderable"));
+    assert_eq!(said(&templates, &Content::read(&letter(EVIL)), Part::Text), "t");
+}
+
+#[test]
+fn what_may_be_a_repeat_says_so_in_every_place_and_what_is_none_does_not() {
+    let mut one = letter(r#"{"message":{"subject":"s","body":"b"}}"#);
+    for (lang, sentence) in [("en", "This may have reached you before."), ("ko", "이미 받으신 메시지일 수 있습니다.")]
+    {
+        let templates = Templates::load(&config(lang, &[])).expect("no fault");
+        for repeat in [true, false] {
+            one.possible_repeat = repeat;
+            let content = Content::read(&one);
+            for part in [Part::Text, Part::Html, Part::Slack, Part::Discord] {
+                let text = said(&templates, &content, part);
+                assert_eq!((text.contains(sentence), text.contains('b')), (repeat, true), "{lang} {part:?}: {text}");
+            }
+            assert_eq!(said(&templates, &content, Part::Subject), "s");
+        }
+    }
 }

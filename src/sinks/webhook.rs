@@ -1,4 +1,4 @@
-//! The webhook sink: the delivery's JSON in a POST.
+//! The webhook sink: the delivery's JSON in a POST, files in base64.
 //!
 //! Out: the payload with `Belayd-Delivery-Id` and `Idempotency-Key` (both the delivery's id, the same in every attempt), and
 //! `Belayd-Possible-Repeat: true` where an earlier attempt may have arrived; where the section has a secret, signed by Standard Webhooks:
@@ -12,6 +12,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use hmac::{Hmac, KeyInit, Mac};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use serde_json::Value as Json;
 use sha2::Sha256;
 
 use super::{ErrorClass, Letter, Limits, SendError, Sent, Sink, http, limits_of};
@@ -67,7 +68,7 @@ impl WebhookSink {
         };
         let mut headers = identity(letter).ok_or_else(unfit)?;
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let body = Bytes::copy_from_slice(letter.payload.as_bytes());
+        let body = body(letter);
         if let Some(signer) = &self.signer {
             signer.sign(&mut headers, &letter.id, chrono::Utc::now().timestamp(), &body).ok_or_else(unfit)?;
         }
@@ -94,6 +95,23 @@ impl Sink for WebhookSink {
     fn send<'a>(&'a self, letter: &'a Letter) -> BoxFuture<'a, Result<Sent, SendError>> {
         Box::pin(self.post(letter))
     }
+}
+
+/// The payload; the files of a message stand in it whole, each beside its name, since a receiver has no other way to them. Their bound is
+/// that of a message.
+fn body(letter: &Letter) -> Bytes {
+    let plain = || Bytes::copy_from_slice(letter.payload.as_bytes());
+    if letter.attachments.is_empty() {
+        return plain();
+    }
+    let Ok(mut payload) = serde_json::from_str::<Json>(&letter.payload) else { return plain() };
+    let Some(named) = payload["message"]["attachments"].as_array_mut() else { return plain() };
+    for (named, file) in named.iter_mut().zip(&letter.attachments) {
+        if let Some(fields) = named.as_object_mut() {
+            fields.insert("base64".to_owned(), Json::from(BASE64_STANDARD.encode(&file.content)));
+        }
+    }
+    payload.to_string().into()
 }
 
 /// The headers by which a receiver tells repeats; none where the id cannot stand in one.

@@ -11,6 +11,7 @@ use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
+use crate::sinks::Attachment;
 
 fn letter() -> Letter {
     crate::sinks::doubles::letter(r#"{"title":"t"}"#)
@@ -156,4 +157,16 @@ fn a_signature_is_what_the_standard_says() {
         (&headers["webhook-id"], &headers["webhook-timestamp"]),
         (&"msg_p5jXN8AQM9LWM0D4loKWxJek".parse().expect("a header"), &"1614265330".parse().expect("a header"))
     );
+}
+
+#[test]
+fn files_stand_in_the_json_whole_and_what_has_none_goes_as_it_is() {
+    let named = r#"{"message":{"id":"m","attachments":[{"name":"a.txt","bytes":2},{"name":"b.bin","bytes":3}]}}"#;
+    let mut letter = crate::sinks::doubles::letter(named);
+    assert_eq!(body(&letter), named);
+    let file = |name: &str, content: &[u8]| Attachment { name: name.into(), content_type: "a/b".into(), content: content.into() };
+    letter.attachments = vec![file("a.txt", b"hi"), file("b.bin", &[0, 255, 10])];
+    let sent: Json = serde_json::from_slice(&body(&letter)).expect("JSON");
+    let files = &sent["message"]["attachments"];
+    assert_eq!((&files[0]["base64"], &files[1]["base64"], &files[1]["name"]), (&"aGk=".into(), &"AP8K".into(), &"b.bin".into()));
 }
