@@ -199,7 +199,7 @@ pub const CATALOG: &[Entry] = &[
         names::ALERT_LATENCY,
         Kind::Histogram,
         &[],
-        "Time from the arrival of the reading or fact to the sink's confirmation of its first notice, seconds; what waited for others counts from when it was due.",
+        "Time from the arrival of the reading or fact to the sink's confirmation of its first notice, seconds; what waited for others counts from when it was due. Messages and tests do not count.",
     ),
     entry(
         names::ALERTS_SET_ASIDE,

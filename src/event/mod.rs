@@ -133,6 +133,8 @@ impl Recovered {
 pub struct DeliverySent<'a> {
     /// The delivery.
     pub delivery_id: &'a str,
+    /// The message that it belongs to, where it is a message's.
+    pub message_id: Option<&'a str>,
     /// The sink.
     pub sink: &'a str,
     /// Which attempt it was, from 1.
@@ -153,8 +155,16 @@ impl DeliverySent<'_> {
             metrics.alert_latency.observe(seconds(latency));
         }
         if self.has_line {
-            log::info!(target: "belayd::outbox", deliveryId = self.delivery_id, sink = self.sink, attempt = self.attempt, durationMs = millis(self.took);
-                "delivery sent");
+            match self.message_id {
+                Some(message_id) => {
+                    log::info!(target: "belayd::outbox", deliveryId = self.delivery_id, messageId = message_id, sink = self.sink,
+                        attempt = self.attempt, durationMs = millis(self.took); "delivery sent");
+                }
+                None => {
+                    log::info!(target: "belayd::outbox", deliveryId = self.delivery_id, sink = self.sink, attempt = self.attempt,
+                        durationMs = millis(self.took); "delivery sent");
+                }
+            }
         }
     }
 }
@@ -164,6 +174,8 @@ impl DeliverySent<'_> {
 pub struct SendFailed<'a> {
     /// The delivery.
     pub delivery_id: &'a str,
+    /// The message that it belongs to, where it is a message's.
+    pub message_id: Option<&'a str>,
     /// The sink.
     pub sink: &'a str,
     /// Which attempt it was, from 1.
@@ -183,8 +195,18 @@ impl SendFailed<'_> {
     pub fn emit(self, metrics: &Metrics) {
         metrics.send_failures.with_label_values(&[self.sink, self.error_type]).inc();
         metrics.dispatch_duration.with_label_values(&[self.sink]).observe(seconds(self.took));
-        log::warn!(target: "belayd::outbox", deliveryId = self.delivery_id, sink = self.sink, attempt = self.attempt, errorType = self.error_type,
-            durationMs = millis(self.took), verdict = self.verdict, error = self.message; "delivery failed");
+        match self.message_id {
+            Some(message_id) => {
+                log::warn!(target: "belayd::outbox", deliveryId = self.delivery_id, messageId = message_id, sink = self.sink,
+                    attempt = self.attempt, errorType = self.error_type, durationMs = millis(self.took), verdict = self.verdict,
+                    error = self.message; "delivery failed");
+            }
+            None => {
+                log::warn!(target: "belayd::outbox", deliveryId = self.delivery_id, sink = self.sink, attempt = self.attempt,
+                    errorType = self.error_type, durationMs = millis(self.took), verdict = self.verdict, error = self.message;
+                    "delivery failed");
+            }
+        }
     }
 }
 

@@ -67,6 +67,7 @@ impl Outbox {
         let (outcome, error) = (Outcome::Rejected, Some(("sink_removed".to_owned(), message.to_owned())));
         SendFailed {
             delivery_id: &row.id,
+            message_id: row.message_id(),
             sink: &row.sink,
             attempt: row.attempt.unsigned_abs(),
             took: Duration::ZERO,
@@ -172,12 +173,16 @@ impl Outbox {
             Ok(_) => {
                 self.sent_total.fetch_add(1, Ordering::Relaxed);
                 let since_us = self.clock.now_us().saturating_sub(row.due_at_us);
-                let alert_latency = (attempt == 1).then(|| Duration::from_micros(u64::try_from(since_us).unwrap_or(0)));
+                let message_id = row.message_id();
+                let is_first = attempt == 1 && message_id.is_none();
+                let alert_latency = is_first.then(|| Duration::from_micros(u64::try_from(since_us).unwrap_or(0)));
                 let has_line = self.told.has_line();
-                DeliverySent { delivery_id: &row.id, sink: &row.sink, attempt, took, alert_latency, has_line }.emit(&self.metrics);
+                DeliverySent { delivery_id: &row.id, message_id, sink: &row.sink, attempt, took, alert_latency, has_line }
+                    .emit(&self.metrics);
             }
             Err(error) => SendFailed {
                 delivery_id: &row.id,
+                message_id: row.message_id(),
                 sink: &row.sink,
                 attempt,
                 took,

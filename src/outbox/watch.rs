@@ -158,7 +158,8 @@ impl Outbox {
             value: Some(waiting as f64),
             threshold: None,
             text: if firing {
-                format!("{waiting} deliveries to sink {sink} could not be made and wait for a decision (belayd failures list)")
+                let (what, wait) = if waiting == 1 { ("delivery", "waits") } else { ("deliveries", "wait") };
+                format!("{waiting} {what} to sink {sink} could not be made and {wait} for a decision (belayd failures list)")
             } else {
                 format!("no delivery to sink {sink} waits for a decision any more")
             },

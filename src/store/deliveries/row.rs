@@ -64,6 +64,11 @@ pub(super) const COLUMNS: &str = "seq, id, sink, lane, subject, payload, state, 
                        recipient, answer";
 
 impl DeliveryRow {
+    /// The message that it carries, where it is a message's and not an alert's: what a payload is, its first name says.
+    pub fn message_id(&self) -> Option<&str> {
+        self.payload.starts_with("{\"message\":{").then_some(self.subject.as_str())
+    }
+
     /// Where it stands.
     ///
     /// # Errors
