@@ -4,7 +4,7 @@ use std::{fmt::Write, process::ExitCode};
 
 use clap::Subcommand;
 use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{GlobalArgs, control_client::with_daemon};
 
@@ -42,6 +42,37 @@ impl Which {
     }
 }
 
+/// What of a delivery is set right before it goes out again; what is left out stays.
+#[derive(Clone, Debug, clap::Args)]
+pub struct EditArgs {
+    /// Send it to somebody else
+    #[arg(long, value_name = "RECIPIENT")]
+    pub recipient: Option<String>,
+    /// Another subject, of a message
+    #[arg(long, value_name = "TEXT")]
+    pub subject: Option<String>,
+    /// Another text, of a message; its HTML is dropped
+    #[arg(long, value_name = "TEXT")]
+    pub body: Option<String>,
+    /// Another payload, a JSON object, instead of subject and body
+    #[arg(long, value_name = "JSON", conflicts_with_all = ["subject", "body"], value_parser = json_object)]
+    pub payload: Option<Value>,
+}
+
+impl EditArgs {
+    /// As the API names it; `None` where nothing is changed.
+    fn named(self) -> Option<Value> {
+        let texts = [("recipient", self.recipient), ("subject", self.subject), ("body", self.body)];
+        let texts = texts.into_iter().filter_map(|(name, text)| Some((name.to_owned(), Value::from(text?))));
+        let edit: Map<String, Value> = texts.chain(self.payload.map(|payload| ("payload".to_owned(), payload))).collect();
+        (!edit.is_empty()).then(|| Value::from(edit))
+    }
+}
+
+fn json_object(text: &str) -> Result<Value, String> {
+    serde_json::from_str::<Map<String, Value>>(text).map(Value::from).map_err(|error| format!("it is no JSON object: {error}"))
+}
+
 /// What to do with failures.
 #[derive(Clone, Debug, Subcommand)]
 pub enum FailuresAction {
@@ -70,11 +101,17 @@ pub enum FailuresAction {
         #[arg(long)]
         json: bool,
     },
-    /// Try one again
-    #[command(after_help = "Example:\n  belayd failures retry 01a1fa89-b3a4-74b0-8106-211d21c0fc2c --reason \"receiver is back\"")]
+    /// Try one again, set right where something in it was wrong
+    #[command(
+        after_help = "Example:\n  belayd failures retry 01a1fa89-b3a4-74b0-8106-211d21c0fc2c --reason \"receiver is back\"\n  \
+                        belayd failures retry 01a1fa89-b3a4-74b0-8106-211d21c0fc2c --reason typo --recipient ops@example.com"
+    )]
     Retry {
         /// In full, as `belayd failures list` shows it
         id: String,
+        /// What is set right
+        #[command(flatten)]
+        edit: EditArgs,
         /// Why; goes to the audit
         #[arg(long, value_name = "TEXT")]
         reason: String,
@@ -138,15 +175,19 @@ pub fn execute(args: &FailuresArgs, global: &GlobalArgs) -> ExitCode {
                 query.extend(kind.map(|kind| ("kind", kind)));
                 query.extend(which.named());
                 let listed = client.get(&["admin", "failures"], &query).await?;
-                Ok(if json { format!("{:#}\n", listed["items"]) } else { render(&listed["items"]) })
+                Ok(if json { format!("{:#}\n", listed["items"]) } else { render(&listed) })
             }
             FailuresAction::Show { id, json } => {
                 let failure = client.get(&["admin", "failures", &id], &[]).await?;
                 Ok(if json { format!("{failure:#}\n") } else { in_full(&failure) })
             }
-            FailuresAction::Retry { id, reason } => {
+            FailuresAction::Retry { id, edit, reason } => {
                 let path = ["admin", "failures", &id, "retry"];
-                let failure = client.send(Method::PATCH, &path, &json!({"reason": reason})).await?;
+                let mut body = json!({"reason": reason});
+                if let Some(edit) = edit.named() {
+                    body["edit"] = edit;
+                }
+                let failure = client.send(Method::PATCH, &path, &body).await?;
                 Ok(match failure["settled"].as_bool() {
                     Some(false) => format!("{id} failed again: {}\n", failure["message"].as_str().unwrap_or("-")),
                     Some(true) => format!("{id} is stored\n"),
@@ -184,14 +225,17 @@ pub fn execute(args: &FailuresArgs, global: &GlobalArgs) -> ExitCode {
     })
 }
 
-fn render(items: &Value) -> String {
+fn render(listed: &Value) -> String {
     let mut text = format!("{:<36} {:<9} {:<9} {:<28} {}\n", "ID", "KIND", "CAUSE", "SINCE", "WHAT");
-    for item in items.as_array().into_iter().flatten() {
+    for item in listed["items"].as_array().into_iter().flatten() {
         let word = |name: &str| item[name].as_str().unwrap_or("-");
         let about = if item["kind"] == "reading" { word("engineId") } else { word("sink") };
         let what = format!("{about}: {}", word("message"));
         // Writing into memory cannot fail.
         let _ = writeln!(text, "{:<36} {:<9} {:<9} {:<28} {what}", word("id"), word("kind"), word("cause"), word("createdAt"));
+    }
+    if listed["nextCursor"].is_string() {
+        text.push_str("there are more; --limit shows up to 1000, --sink, --error-type, --state and --since narrow it\n");
     }
     text
 }
@@ -235,11 +279,12 @@ mod tests {
 
     #[test]
     fn a_list_names_what_it_is_about() {
-        let text = render(&json!([
+        let text = render(&json!({"nextCursor": null, "items": [
             {"id": "1", "kind": "reading", "cause": "conflict", "engineId": "e7", "message": "other values", "createdAt": "t"},
             {"id": "2", "kind": "delivery", "cause": "dead", "sink": "ops", "message": null, "createdAt": "t"},
-        ]));
-        assert!(text.contains("e7: other values") && text.contains("ops: -"), "{text}");
+        ]}));
+        assert!(text.contains("e7: other values") && text.contains("ops: -") && !text.contains("more"), "{text}");
+        assert!(render(&json!({"nextCursor": "control:7", "items": []})).contains("there are more"));
         let groups = grouped(
             &json!({"items": [{"count": 12, "state": "dead", "sink": "ops", "errorType": "connect", "sample": {"id": "7"}}],
             "away": ["store"]}),
@@ -248,6 +293,9 @@ mod tests {
             groups.contains("     12 dead       ops") && groups.contains("7 -") && groups.contains("the database is away"),
             "{groups}"
         );
+        let edit = EditArgs { recipient: Some("a@b".into()), subject: None, body: Some("x".into()), payload: None };
+        assert_eq!(edit.named(), Some(json!({"recipient": "a@b", "body": "x"})));
+        assert!(json_object("7").is_err() && json_object(r#"{"a":1}"#).is_ok());
         assert!(in_full(&json!({"a": "b", "n": 1, "x": null})) == "a              b\nn              1\n");
     }
 }

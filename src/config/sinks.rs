@@ -193,6 +193,11 @@ impl SinkKind {
     pub fn takes_recipients(self) -> bool {
         matches!(self, Self::Smtp | Self::Bot)
     }
+
+    /// Whether files can go with a delivery. The log takes them as it takes everything, and shows none; incoming webhooks of chats take none.
+    pub fn takes_files(self) -> bool {
+        !matches!(self, Self::Slack | Self::Discord)
+    }
 }
 
 /// A sink as configured.

@@ -124,8 +124,13 @@ pub fn line_fault(text: &str, max_chars: usize) -> Option<String> {
     if text.chars().count() > max_chars {
         return Some(format!("is longer than {max_chars} characters"));
     }
-    let bad = text.chars().find(|c| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}'))?;
+    let bad = text.chars().find(|c| is_no_line(*c))?;
     Some(format!("holds the control character U+{:04X}: it must be one line", u32::from(bad)))
+}
+
+/// Whether a character has no place in one line: it ends the line, or turns the order of what follows round, which only deceives.
+pub fn is_no_line(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// What is wrong with a text of several lines, in words.
@@ -158,7 +163,12 @@ pub fn media_type_fault(text: &str) -> Option<String> {
                 .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'!' | b'#' | b'$' | b'&' | b'-' | b'^' | b'_' | b'.' | b'+'))
     };
     let right = text.len() <= 127 && text.split_once('/').is_some_and(|(main, sub)| token(main) && token(sub));
-    (!right).then(|| "is no media type such as application/pdf".to_owned())
+    if !right {
+        return Some("is no media type such as application/pdf".to_owned());
+    }
+    // Such a part is a mail within the mail: readers take it apart, and servers refuse one whose inside is none.
+    let main = text.split('/').next().unwrap_or_default().to_ascii_lowercase();
+    matches!(main.as_str(), "multipart" | "message").then(|| format!("is {main}/…, which is no file; use application/octet-stream"))
 }
 
 /// What is wrong with an idempotency key, in words.
@@ -240,7 +250,9 @@ mod tests {
 
     #[test]
     fn what_could_become_a_header_or_a_path_is_refused() {
-        for subject in ["", " \t", "a\r\nBcc: x@y", "a\nb", "a\u{0}b", "a\u{1b}[2J", "a\u{85}b", "a\u{2028}b", &"x".repeat(201)] {
+        for subject in
+            ["", " \t", "a\r\nBcc: x@y", "a\nb", "a\u{0}b", "a\u{1b}[2J", "a\u{85}b", "a\u{2028}b", "a\u{202e}b", &"x".repeat(201)]
+        {
             assert!(line_fault(subject, MAX_SUBJECT_CHARS).is_some(), "{subject:?}");
         }
         assert_eq!(line_fault("{{ 7 * 7 }} 점검 <b>✓</b>", MAX_SUBJECT_CHARS), None);
@@ -254,6 +266,9 @@ mod tests {
         assert_eq!(name_fault("보고서 1.pdf"), None);
         for media in ["", "text", "text/", "/x", "text/plain; charset=x", "text/pl ain", "text/plain\r\nX: y", "a/b/c"] {
             assert!(media_type_fault(media).is_some(), "{media:?}");
+        }
+        for mail in ["multipart/mixed", "Multipart/Alternative", "message/rfc822", "MESSAGE/partial"] {
+            assert!(media_type_fault(mail).is_some_and(|fault| fault.contains("no file")), "{mail}");
         }
         assert_eq!(media_type_fault("application/vnd.ms-excel"), None);
         for key in ["", "a b", "ä", "a\n", &"x".repeat(256)] {

@@ -105,10 +105,10 @@ const TABLE: [Row; 26] = [
         "mend the JSON at the named place; several readings one after another are application/x-ndjson",
     ),
     row(Reason::BadEncoding, "bad_encoding", 400, "send UTF-8"),
-    row(Reason::BodyTooLarge, "body_too_large", 413, "split the readings over several requests"),
+    row(Reason::BodyTooLarge, "body_too_large", 413, "send less in one request; readings can be split over several"),
     row(Reason::NothingValid, "nothing_valid", 400, "every reading was refused; see details for each reason"),
     row(Reason::BadGzip, "bad_gzip", 400, "send a complete gzip stream, or leave Content-Encoding out"),
-    row(Reason::GzipBomb, "gzip_bomb", 413, "split the readings over several requests"),
+    row(Reason::GzipBomb, "gzip_bomb", 413, "send less in one request; readings can be split over several"),
     row(Reason::UnsupportedCoding, "unsupported_coding", 415, "use Content-Encoding: gzip, or none"),
     row(Reason::UnsupportedMediaType, "unsupported_media_type", 415, "use Content-Type: application/json or application/x-ndjson"),
 ];

@@ -3,9 +3,12 @@
 use std::future::Future;
 
 use super::{auth::Caller, error::ApiError, state::WebState};
-use crate::store::{
-    self, StoreResult,
-    audit::{AuditEntry, BEGUN, record},
+use crate::{
+    domain::message::text_fault,
+    store::{
+        self, StoreResult,
+        audit::{AuditEntry, BEGUN, record},
+    },
 };
 
 /// Longest reason that is kept, characters.
@@ -95,11 +98,34 @@ pub fn required_reason(reason: Option<&str>) -> Result<String, ApiError> {
 /// A reason, where one was given.
 ///
 /// # Errors
-/// 400 where it is longer than 500 characters.
+/// 400 where it is longer than 500 characters, or holds control characters other than tab and line breaks.
 pub fn optional_reason(reason: Option<&str>) -> Result<Option<String>, ApiError> {
     let reason = reason.unwrap_or_default().trim();
     if reason.chars().count() > REASON_MAX_CHARS {
         return Err(ApiError::field("reason", format!("longer than {REASON_MAX_CHARS} characters")));
     }
-    Ok((!reason.is_empty()).then(|| reason.to_owned()))
+    if reason.is_empty() {
+        return Ok(None);
+    }
+    match text_fault(reason) {
+        None => Ok(Some(reason.to_owned())),
+        Some(fault) => Err(ApiError::field("reason", fault)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_plain_text_or_none() {
+        for (given, taken) in [(None, None), (Some("  "), None), (Some(" why\nnot\t"), Some("why\nnot".to_owned()))] {
+            assert_eq!(optional_reason(given).expect("good"), taken);
+        }
+        for bad in ["a\u{0}b", "a\u{1b}[2Jb", "a\u{85}b", &"x".repeat(REASON_MAX_CHARS + 1)] {
+            let refused = optional_reason(Some(bad)).expect_err("refused");
+            assert_eq!((refused.status.as_u16(), &refused.details[0]["field"]), (400, &"reason".into()), "{bad:?}");
+        }
+        assert!(required_reason(Some("\t")).is_err());
+    }
 }

@@ -223,11 +223,22 @@ pub async fn read_document(
     max_bytes: usize,
 ) -> Result<Bytes, ApiError> {
     let media = header_str(request, CONTENT_TYPE).unwrap_or_default();
-    let essence = media.split(';').next().unwrap_or_default().trim();
+    let mut parts = media.split(';').map(str::trim);
+    let essence = parts.next().unwrap_or_default();
+    let charset = parts.filter_map(|part| part.split_once('=')).find(|(name, _)| name.trim().eq_ignore_ascii_case("charset"));
+    let charset = charset.map_or("utf-8", |(_, value)| value.trim().trim_matches('"'));
     let pause = WebState::of(request)?.config.load().server.client_timeout;
     let body = read(payload, announced, max_bytes, pause).await?;
+    let refused = |message: &str| {
+        let error = ApiError::from(BodyError::new(Reason::UnsupportedMediaType, message));
+        Err(error.hint("Use Content-Type: application/json, in UTF-8."))
+    };
     if !body.is_empty() && !essence.eq_ignore_ascii_case("application/json") {
-        return Err(BodyError::new(Reason::UnsupportedMediaType, "the body must be application/json").into());
+        return refused("the body must be application/json");
+    }
+    // JSON has no other: what says so is not what it says, and would be misread letter by letter.
+    if !body.is_empty() && !["utf-8", "utf8", "us-ascii"].iter().any(|known| charset.eq_ignore_ascii_case(known)) {
+        return refused("the body must be in UTF-8");
     }
     Ok(body)
 }
@@ -251,10 +262,46 @@ pub fn empty() -> ApiError {
 /// 400 for text that is no JSON, is cut, or is of another shape.
 pub fn parse<T: DeserializeOwned>(plain: &[u8]) -> Result<T, ApiError> {
     serde_json::from_slice(plain).map_err(|error| match error.classify() {
-        serde_json::error::Category::Data => ApiError::new(ErrorCode::InvalidField, error.to_string()),
+        serde_json::error::Category::Data => of_shape(&error.to_string()),
         serde_json::error::Category::Eof => BodyError::new(Reason::CutBody, error.to_string()).into(),
         _ => BodyError::new(Reason::BadJson, error.to_string()).into(),
     })
+}
+
+/// JSON of another shape, by its field where the parser names one.
+fn of_shape(told: &str) -> ApiError {
+    match named(told) {
+        Some((field, "missing")) => ApiError::field(field, "is missing"),
+        Some((field, "unknown")) => ApiError::field(field, told),
+        Some((field, _)) => ApiError::field(field, "stands twice"),
+        None => ApiError::new(ErrorCode::InvalidField, told.to_owned()),
+    }
+}
+
+/// The field of `missing field `x``, and the first word.
+fn named(told: &str) -> Option<(&str, &str)> {
+    let (word, rest) = ["missing", "unknown", "duplicate"]
+        .into_iter()
+        .find_map(|word| Some((word, told.strip_prefix(word)?.strip_prefix(" field `")?)))?;
+    Some((rest.split_once('`')?.0, word))
+}
+
+/// A query that means nothing, by its parameter where that can be told.
+fn of_query(query: &str, told: &str) -> ApiError {
+    let told = told.strip_prefix("Query deserialize error: ").unwrap_or(told);
+    if let Some((name, word)) = named(told) {
+        return match word {
+            "missing" => ApiError::query(name, "is missing"),
+            "unknown" => ApiError::query(name, told.split_once(", ").map_or("is not known", |(_, known)| known)),
+            _ => ApiError::query(name, "stands twice"),
+        };
+    }
+    let value = told.strip_prefix("unknown variant `").and_then(|rest| rest.split_once("`, "));
+    let found = value.and_then(|(value, known)| {
+        let (name, _) = url::form_urlencoded::parse(query.as_bytes()).find(|(_, given)| given == value)?;
+        Some(ApiError::query(&name, known))
+    });
+    found.unwrap_or_else(|| ApiError::new(ErrorCode::InvalidQuery, told.to_owned()))
 }
 
 /// Query parameters, with known names only.
@@ -269,7 +316,41 @@ impl<T: DeserializeOwned + 'static> FromRequest for Query<T> {
         let parsed = actix_web::web::Query::<T>::from_query(request.query_string());
         std::future::ready(match parsed {
             Ok(query) => Ok(Self(query.into_inner())),
-            Err(error) => Err(ApiError::new(ErrorCode::InvalidQuery, error.to_string())),
+            Err(error) => Err(of_query(request.query_string(), &error.to_string())),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[test]
+    fn what_is_of_another_shape_is_told_by_its_name_where_there_is_one() {
+        #[derive(Debug, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        #[allow(dead_code, reason = "only its shape counts")]
+        struct Shape {
+            title: String,
+            n: Option<u32>,
+        }
+        let field =
+            |text: &str| parse::<Shape>(text.as_bytes()).expect_err("refused").details.first().map(|one| one["field"].clone());
+        assert_eq!(field("{}"), Some("title".into()));
+        assert_eq!(field(r#"{"title":"t","sink":1}"#), Some("sink".into()));
+        assert_eq!(field(r#"{"title":"t","title":"t"}"#), Some("title".into()));
+        assert_eq!(field(r#"{"title":7}"#), None);
+        let query = |text: &str, told: &str| {
+            let error = of_query(text, told);
+            assert!(!error.message.contains("deserialize"), "{error:?}");
+            error.details.first().map(|one| (one["parameter"].clone(), one["message"].clone()))
+        };
+        let told = "Query deserialize error: unknown variant `lost`, expected `sent` or `dead`";
+        assert_eq!(query("limit=5&status=lost", told), Some(("status".into(), "expected `sent` or `dead`".into())));
+        let told = "Query deserialize error: unknown field `x`, expected `a` or `b`";
+        assert_eq!(query("x=1", told), Some(("x".into(), "expected `a` or `b`".into())));
+        assert_eq!(query("limit=x", "Query deserialize error: invalid digit found in string"), None);
     }
 }

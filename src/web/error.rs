@@ -257,6 +257,13 @@ impl ApiError {
         Self::new(ErrorCode::InvalidField, format!("{field}: {reason}{more}")).details(details)
     }
 
+    /// As [`ApiError::fields`] where one of them has too many bytes: 413.
+    pub fn too_large(faults: &[(String, String)]) -> Self {
+        let told = Self::fields(faults);
+        let (message, details) = (told.0.message.clone().into_owned(), told.0.details.clone());
+        Self::from(BodyError::new(Reason::BodyTooLarge, message)).details(details)
+    }
+
     /// Nothing has this id.
     pub fn not_found(what: &str, id: impl fmt::Display) -> Self {
         let id: String = id.to_string().chars().take(128).collect();

@@ -4,7 +4,8 @@
 //! (`outbox/issues.rs`). While the database is away nothing of this can be done, and says so; alerts wait in the outbox.
 
 use actix_web::{
-    HttpResponse,
+    HttpRequest, HttpResponse,
+    http::Method,
     web::{Data, Path},
 };
 use serde::Deserialize;
@@ -25,6 +26,7 @@ use crate::{
     domain::{
         alert::Level,
         issue::{IssueEvent, IssueState},
+        message::is_no_line,
     },
     store::issues::{self, IssueFilter, NewIssue},
 };
@@ -58,9 +60,8 @@ pub struct IssuesQuery {
     responses((status = 200, description = "Newest first", body = super::openapi::Issues), super::openapi::Failure))]
 pub async fn list(_who: Viewer, query: Query<IssuesQuery>, state: Data<WebState>) -> Result<HttpResponse, ApiError> {
     let IssuesQuery { state: wanted, limit, cursor } = query.0;
-    if cursor.as_deref().is_some_and(|cursor| Uuid::parse_str(cursor).is_err()) {
-        return Err(ApiError::query("cursor", "does not belong to this list; start again without it"));
-    }
+    let cursor = cursor.map(|cursor| Uuid::parse_str(&cursor).map(|id| id.to_string())).transpose();
+    let cursor = cursor.map_err(|_| ApiError::query("cursor", "does not belong to this list; start again without it"))?;
     let filter = IssueFilter { state: wanted, cursor, limit: page_size(limit)? };
     let page = state.store.call(move |conn| issues::list(conn, &filter)).await?;
     Ok(HttpResponse::Ok().json(List { items: page.items, next_cursor: page.next_cursor }))
@@ -103,15 +104,31 @@ pub async fn open(who: Operator, body: Json<IssueBody>, state: Data<WebState>) -
     Ok(HttpResponse::Created().json(issue))
 }
 
-/// `GET /api/issues/{id}`: one with what happened to it; the look is counted.
+/// Parameters of `GET /api/issues/{id}`.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct LookQuery {
+    /// false where somebody who has it open looks again: that is no further look. Default true
+    counted: Option<bool>,
+}
+
+/// `GET /api/issues/{id}`: one with what happened to it; the look is counted, that of HEAD is not.
 ///
 /// # Errors
 /// 404 for an id that is unknown; 503 where the database is away.
-#[utoipa::path(get, path = "/api/issues/{id}", tag = "issues", params(("id" = String, Path, description = "As listed")),
+#[utoipa::path(get, path = "/api/issues/{id}", tag = "issues", params(("id" = String, Path, description = "As listed"), LookQuery),
     responses((status = 200, description = "The issue with its events", body = super::openapi::IssueItem), super::openapi::Failure))]
-pub async fn show(_who: Viewer, id: Path<String>, state: Data<WebState>) -> Result<HttpResponse, ApiError> {
+pub async fn show(
+    _who: Viewer,
+    id: Path<String>,
+    query: Query<LookQuery>,
+    request: HttpRequest,
+    state: Data<WebState>,
+) -> Result<HttpResponse, ApiError> {
     let id = known(&id)?;
-    let (issue, events) = state.store.call(move |conn| issues::look(conn, &id)).await?;
+    let is_look = request.method() == Method::GET && query.0.counted.unwrap_or(true);
+    let (issue, events) = state.store.call(move |conn| issues::look(conn, &id, is_look)).await?;
     let mut body = json!(issue);
     body["events"] = json!(events);
     Ok(HttpResponse::Ok().json(body))
@@ -238,7 +255,7 @@ fn known(id: &str) -> Result<String, ApiError> {
 /// One line with something on it.
 fn line(field: &str, value: &str, most: usize) -> Result<String, ApiError> {
     let value = value.trim();
-    if value.chars().any(char::is_control) {
+    if value.chars().any(is_no_line) {
         return Err(ApiError::field(field, "must be one line without control characters"));
     }
     bounded(field, value, most)
@@ -268,7 +285,7 @@ mod tests {
     #[test]
     fn lines_and_texts_are_held_to_their_bounds() {
         assert_eq!(line("title", "  pump 3 leaks ", 20).expect("fits"), "pump 3 leaks");
-        for bad in ["", "   ", "two\nlines", "bell\u{7}", "nul\0", &"x".repeat(21)] {
+        for bad in ["", "   ", "two\nlines", "bell\u{7}", "nul\0", "two\u{2028}lines", "txt\u{202e}exe", &"x".repeat(21)] {
             assert!(line("title", bad, 20).is_err(), "{bad:?}");
         }
         assert_eq!(text("body", "two\nlines\twith tab\r\n").expect("fits"), "two\nlines\twith tab");

@@ -1,6 +1,10 @@
 //! What the handlers work with: handles given by `daemon.rs`, and the few things that the surface keeps for itself.
 
-use std::{fmt, path::PathBuf, sync::Arc};
+use std::{
+    fmt,
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicI64},
+};
 
 use actix_web::{HttpRequest, web::Data};
 use arc_swap::ArcSwap;
@@ -85,6 +89,8 @@ pub struct WebState {
     pub(super) quotas: Quotas,
     /// Where messages can go.
     pub(super) ways: Ways,
+    /// When a push that was refused for its role was last written to the audit, microseconds since the epoch.
+    pub(super) refused_push_at_us: AtomicI64,
 }
 
 impl std::ops::Deref for WebState {
@@ -111,6 +117,7 @@ impl WebState {
             throttle: Throttle::default(),
             quotas: Quotas::default(),
             ways: Ways::default(),
+            refused_push_at_us: AtomicI64::new(i64::MIN),
         }
     }
 

@@ -52,7 +52,11 @@ fn a_critical_alert_opens_an_issue_that_people_talk_about_and_close() {
     push(&daemon, "hot", 370.0);
     daemon.wait_for("the breach anew", LIMIT, |daemon| lines(daemon).contains(&"alert".to_owned()));
     assert_eq!(of_rule(&daemon).len(), 1);
-    assert!(daemon.get(&format!("/api/issues/{id}")).json()["views"].as_u64() >= Some(2), "looks are counted");
+    let views = |more: &str| daemon.get(&format!("/api/issues/{id}{more}")).json()["views"].as_u64().expect("a number");
+    let seen = views("");
+    assert!(seen >= 2, "looks are counted");
+    assert_eq!(daemon.request("HEAD", &format!("/api/issues/{id}"), &[], "").status, 200);
+    assert_eq!((views("?counted=false"), views("?counted=false"), views("")), (seen, seen, seen + 1), "and only looks");
 
     let path = |action: &str| format!("/api/issues/{id}/{action}");
     let said = daemon.post(&path("comments"), r#"{"text":"밸브를 교체했습니다 <script>alert(1)</script>"}"#);

@@ -74,12 +74,14 @@ pub fn get(conn: &mut Conn, id: &str) -> StoreResult<Issue> {
     row.ok_or_else(|| unknown(id))?.read()
 }
 
-/// One issue for a person to look at: the look is counted.
+/// One issue for a person to look at, which is counted where it is a look of its own.
 ///
 /// # Errors
 /// `NotFound`; those of the store.
-pub fn look(conn: &mut Conn, id: &str) -> StoreResult<(Issue, Vec<IssueLine>)> {
-    diesel::update(issues::table.find(id)).set(issues::views.eq(issues::views + 1)).execute(conn)?;
+pub fn look(conn: &mut Conn, id: &str, is_counted: bool) -> StoreResult<(Issue, Vec<IssueLine>)> {
+    if is_counted {
+        diesel::update(issues::table.find(id)).set(issues::views.eq(issues::views + 1)).execute(conn)?;
+    }
     Ok((get(conn, id)?, events(conn, id)?))
 }
 

@@ -7,6 +7,7 @@
 
 mod cancel;
 mod keys;
+mod made;
 mod query;
 
 use diesel::{
@@ -17,6 +18,7 @@ use diesel::{
 pub use self::{
     cancel::{Cancelled, cancel},
     keys::{IdempotencyKey, prune as prune_keys},
+    made::{HandedIn, handed_in},
     query::{Event, Head, Item, ListFilter, Message, MessageDelivery, Place, SCAN_MAX, attachments, get, list, states},
 };
 use super::{

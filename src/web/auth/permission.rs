@@ -1,6 +1,9 @@
 //! Permissions as types: a handler that takes `Operator` runs for operators only.
 
-use std::future::{Ready, ready};
+use std::{
+    future::{Ready, ready},
+    sync::atomic::Ordering,
+};
 
 use actix_web::{FromRequest, HttpRequest, dev::Payload, http::Method};
 
@@ -10,9 +13,13 @@ use crate::{
     web::{
         audit::audit,
         error::{ApiError, ErrorCode},
+        push,
         state::WebState,
     },
 };
+
+/// How often a refused push is written to the audit at most: once a minute.
+const REFUSED_PUSH_EVERY_US: i64 = 60_000_000;
 
 macro_rules! permission {
     ($($(#[$doc:meta])* $name:ident: $($role:ident)|+;)*) => {$(
@@ -44,6 +51,17 @@ permission! {
     Asker: Ingest | Viewer;
 }
 
+/// Whatever a person may not do is written down each time. A sender with the wrong token may push many times a second: of those one row a
+/// minute tells.
+fn may_write_down(path: &str, state: &WebState) -> bool {
+    if path != push::PATH {
+        return true;
+    }
+    let now_us = state.clock.now_us();
+    let least_us = |last: i64| (last.saturating_add(REFUSED_PUSH_EVERY_US) <= now_us).then_some(now_us);
+    state.refused_push_at_us.fetch_update(Ordering::Relaxed, Ordering::Relaxed, least_us).is_ok()
+}
+
 fn permit(request: &HttpRequest, roles: &[Role]) -> Result<Caller, ApiError> {
     let state = WebState::of(request)?;
     let caller = authenticate(request, state)?;
@@ -53,8 +71,7 @@ fn permit(request: &HttpRequest, roles: &[Role]) -> Result<Caller, ApiError> {
     let needed: Vec<&str> = roles.iter().map(|role| role.as_str()).collect();
     let (role, name) = (caller.role(), caller.name());
     log::warn!(target: "belayd::web", token = name, role = role.as_str(), path = request.path(); "refused: the role does not reach that far");
-    let acts = request.path().starts_with("/admin/") || request.path().starts_with("/api/messages");
-    if acts && request.method() != Method::GET {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) && may_write_down(request.path(), state) {
         let subject = format!("{} {}", request.method(), request.path().chars().take(200).collect::<String>());
         let refused = audit(state, &caller, "admin.refused", &subject, None, ErrorCode::Forbidden.as_str());
         actix_web::rt::spawn(async move {

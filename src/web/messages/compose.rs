@@ -25,6 +25,9 @@ struct Body<'a> {
     id: &'a str,
     subject: &'a str,
     body: &'a str,
+    /// Where the sink itself is the receiver: to whom it was meant, for whoever reads it there. Each other delivery has its own recipient.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    to: &'a [String],
     #[serde(skip_serializing_if = "Option::is_none")]
     html: Option<&'a str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -65,7 +68,8 @@ pub(super) fn message(draft: Draft, by: &str, config: &Config, now_us: i64) -> N
             lane: lane(recipient, &id),
             subject: id.clone(),
             payload: payload.clone(),
-            due_at_us: draft.send_at_us.unwrap_or(now_us),
+            // A time that has passed is now: what waits since then is none of ours.
+            due_at_us: draft.send_at_us.map_or(now_us, |at_us| at_us.max(now_us)),
             max_attempts: config.outbox.max_attempts,
             on_unknown: config.messages.on_unknown,
             recipient: recipient.clone(),
@@ -101,6 +105,7 @@ fn payload(draft: &Draft, id: &str, by: &str, now_us: i64) -> String {
         id,
         subject: &draft.subject,
         body: &draft.body,
+        to: if draft.takes_recipients { &[] } else { &draft.to },
         html: draft.html.as_deref(),
         attachments,
         reply_to: draft.reply_to.as_deref(),
@@ -109,4 +114,42 @@ fn payload(draft: &Draft, id: &str, by: &str, now_us: i64) -> String {
     };
     // Texts and numbers: this cannot fail.
     serde_json::to_string(&Payload { message }).unwrap_or_else(|_| "{}".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn draft(send_at_us: Option<i64>) -> Draft {
+        Draft {
+            via: "hook".into(),
+            takes_recipients: false,
+            to: vec!["a@example.com".into(), "b@example.com".into()],
+            subject: "s".into(),
+            body: "b".into(),
+            html: None,
+            send_at_us,
+            reply_to: None,
+            attachments: Vec::new(),
+            key: None,
+        }
+    }
+
+    #[test]
+    fn a_time_that_has_passed_is_now() {
+        for (send_at_us, due_at_us) in [(None, 1_000), (Some(7), 1_000), (Some(-5), 1_000), (Some(1_001), 1_001)] {
+            let made = message(draft(send_at_us), "kim", &Config::default(), 1_000);
+            assert_eq!((made.deliveries[0].due_at_us, made.send_at_us), (due_at_us, send_at_us));
+        }
+    }
+
+    #[test]
+    fn a_sink_that_is_the_receiver_itself_has_one_delivery_and_is_told_for_whom_it_was_meant() {
+        let made = message(draft(None), "kim", &Config::default(), 1);
+        assert_eq!((made.deliveries.len(), made.deliveries[0].recipient.as_str()), (1, ""));
+        assert!(made.deliveries[0].payload.contains(r#""to":["a@example.com","b@example.com"]"#), "{}", made.deliveries[0].payload);
+        let each = message(Draft { takes_recipients: true, ..draft(None) }, "kim", &Config::default(), 1);
+        assert_eq!(each.deliveries.len(), 2);
+        assert!(each.deliveries.iter().all(|one| !one.payload.contains("@example.com")), "nobody is told of the others");
+    }
 }

@@ -5,6 +5,7 @@
 
 #[cfg(test)]
 mod tests;
+mod twice;
 
 use std::{collections::HashSet, fmt};
 
@@ -51,7 +52,7 @@ pub(super) struct Draft {
     pub(super) via: String,
     /// Whether each recipient is a lane of its own.
     pub(super) takes_recipients: bool,
-    /// To whom; empty where the sink itself is the receiver.
+    /// To whom; where the sink itself is the receiver it is told so, and decides by itself.
     pub(super) to: Vec<String>,
     /// One line.
     pub(super) subject: String,
@@ -108,13 +109,27 @@ impl<'de> Deserialize<'de> for Fields {
 
 /// What is wrong, by field.
 #[derive(Debug, Default)]
-struct Faults(Vec<(String, String)>);
+struct Faults {
+    all: Vec<(String, String)>,
+    /// Whether one of them is that there are too many bytes.
+    too_large: bool,
+}
 
 impl Faults {
     fn add(&mut self, field: impl Into<String>, reason: impl Into<String>) {
-        if self.0.len() < MAX_FAULTS {
-            self.0.push((field.into(), reason.into()));
+        if self.all.len() < MAX_FAULTS {
+            self.all.push((field.into(), reason.into()));
         }
+    }
+
+    fn add_too_large(&mut self, field: &str, reason: String) {
+        self.too_large = true;
+        self.add(field, reason);
+    }
+
+    /// 413 where something has too many bytes, else 400; with every fault either way.
+    fn told(&self) -> ApiError {
+        if self.too_large { ApiError::too_large(&self.all) } else { ApiError::fields(&self.all) }
     }
 
     fn check(&mut self, field: &str, fault: Option<String>) {
@@ -127,7 +142,7 @@ impl Faults {
 /// Reads and checks a message. `ways` are the sinks there are, the first of those with `is_default` the one that is meant where none is named.
 ///
 /// # Errors
-/// 400: text that is no JSON object, or every fault of its fields at once.
+/// 400: text that is no JSON object, or every fault of its fields at once; 413 where one of them is too many bytes.
 pub(super) fn read(plain: &[u8], header_key: Option<&str>, ways: &[Way], now_us: i64) -> Result<Draft, ApiError> {
     let Fields(fields) = body::parse(plain)?;
     let mut faults = Faults::default();
@@ -149,9 +164,10 @@ pub(super) fn read(plain: &[u8], header_key: Option<&str>, ways: &[Way], now_us:
     faults.check_texts(&subject, &body, html.as_deref());
     let way = way(take("via"), ways, &mut faults);
     let to = recipients(take("to"), way, &mut faults);
-    let text_bytes = (body.len() + html.as_ref().map_or(0, String::len)).saturating_mul(to.len());
+    let deliveries = if way.is_some_and(|way| way.takes_recipients) { to.len() } else { 1 };
+    let text_bytes = (body.len() + html.as_ref().map_or(0, String::len)).saturating_mul(deliveries);
     if text_bytes > MAX_TEXT_BYTES {
-        faults.add(
+        faults.add_too_large(
             "to",
             format!("body and html for all recipients together are longer than {MAX_TEXT_BYTES} bytes; send several messages"),
         );
@@ -162,9 +178,17 @@ pub(super) fn read(plain: &[u8], header_key: Option<&str>, ways: &[Way], now_us:
         faults.add("replyTo", fault);
     }
     let attachments = take("attachments").map(|value| attachments(value, &mut faults)).unwrap_or_default();
+    if !attachments.is_empty() {
+        for (index, name) in twice::names(plain) {
+            faults.add(format!("attachments[{index}].{}", shown(&name)), "stands twice");
+        }
+    }
+    if let Some(way) = way.filter(|way| !way.takes_files && !attachments.is_empty()) {
+        faults.add("attachments", format!("the sink {} takes no files; leave them out, or send them another way", way.name));
+    }
     let key = key(take("idempotencyKey"), header_key, &mut faults);
     match way {
-        Some(way) if faults.0.is_empty() => Ok(Draft {
+        Some(way) if faults.all.is_empty() => Ok(Draft {
             via: way.name.clone(),
             takes_recipients: way.takes_recipients,
             to,
@@ -176,7 +200,7 @@ pub(super) fn read(plain: &[u8], header_key: Option<&str>, ways: &[Way], now_us:
             attachments,
             key,
         }),
-        _ => Err(ApiError::fields(&faults.0)),
+        _ => Err(faults.told()),
     }
 }
 
@@ -207,8 +231,9 @@ impl Faults {
         self.check("body", Some(body).filter(given).and_then(text_fault));
         self.check("html", html.filter(given).and_then(text_fault));
         let html_bytes = html.map_or(0, str::len);
+        self.too_large |= body.len() > MAX_BODY_BYTES || html_bytes > MAX_BODY_BYTES;
         if body.len() <= MAX_BODY_BYTES && html_bytes <= MAX_BODY_BYTES && body.len() + html_bytes > MAX_BODY_BYTES {
-            self.add("html", format!("together with body is longer than {MAX_BODY_BYTES} bytes"));
+            self.add_too_large("html", format!("together with body is longer than {MAX_BODY_BYTES} bytes"));
         }
     }
 }
@@ -243,14 +268,8 @@ fn recipients(value: Option<Value>, way: Option<&Way>, faults: &mut Faults) -> V
         }
         None => Vec::new(),
     };
-    if let Some(way) = way {
-        if !way.takes_recipients && !items.is_empty() {
-            faults.add("to", format!("the sink {} takes no recipients: it is the receiver itself; leave to out", way.name));
-            return Vec::new();
-        }
-        if way.takes_recipients && items.is_empty() {
-            faults.add("to", "is missing: name at least one recipient");
-        }
+    if way.is_some_and(|way| way.takes_recipients) && items.is_empty() {
+        faults.add("to", "is missing: name at least one recipient");
     }
     if items.len() > MAX_RECIPIENTS {
         faults.add("to", format!("has {} recipients; at most {MAX_RECIPIENTS} are taken", items.len()));
@@ -330,7 +349,7 @@ fn attachments(value: Value, faults: &mut Faults) -> Vec<Attachment> {
         }
     }
     if bytes > MAX_ATTACHMENT_BYTES {
-        faults.add("attachments", format!("are {bytes} bytes in all; at most {MAX_ATTACHMENT_BYTES} are taken"));
+        faults.add_too_large("attachments", format!("are {bytes} bytes in all; at most {MAX_ATTACHMENT_BYTES} are taken"));
     }
     all
 }
@@ -343,7 +362,7 @@ fn attachment(item: Value, path: &str, faults: &mut Faults) -> Option<Attachment
     for name in fields.keys().filter(|name| !ATTACHMENT_FIELDS.contains(&name.as_str())) {
         faults.add(format!("{path}.{}", shown(name)), "is not a field of an attachment; known are name, contentType, content");
     }
-    let before = faults.0.len();
+    let before = faults.all.len();
     let mut take = |name: &str| text(fields.remove(name), &format!("{path}.{name}"), faults);
     let (name, content_type, encoded) = (take("name"), take("contentType"), take("content"));
     let given = |text: &&String| !text.is_empty();
@@ -353,6 +372,6 @@ fn attachment(item: Value, path: &str, faults: &mut Faults) -> Option<Attachment
     if content.is_err() {
         faults.add(format!("{path}.content"), "is no base64");
     }
-    let content = content.ok().filter(|_| faults.0.len() == before)?;
+    let content = content.ok().filter(|_| faults.all.len() == before)?;
     Some(Attachment { name, content_type, sha256: hex::encode(Sha256::digest(&content)), content })
 }

@@ -12,7 +12,7 @@ mod ways;
 use actix_web::{
     HttpRequest, HttpResponse,
     dev::Payload,
-    http::{StatusCode, header::HeaderName},
+    http::header::HeaderName,
     web::{self, Data, Path},
 };
 use serde::Deserialize;
@@ -28,7 +28,7 @@ pub use self::{
 use super::{
     admin::ReasonBody,
     audit::{begin, required_reason},
-    auth::{Caller, Operator, Viewer},
+    auth::{Caller, Operator},
     body::{self, Json, Query},
     error::{ApiError, ErrorCode},
     openapi::Failure,
@@ -57,7 +57,8 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 #[schema(rename_all = "camelCase")]
 #[allow(dead_code, reason = "it describes")]
 pub struct MessageBody {
-    /// Mail addresses or rooms, 1 to 100 of them, none twice; left out where the sink itself is the receiver
+    /// Mail addresses or rooms, 1 to 100 of them, none twice; where the sink itself is the receiver it may be left out, and is passed on for
+    /// information
     to: Option<Vec<String>>,
     /// One line of at most 200 characters
     subject: String,
@@ -96,8 +97,7 @@ pub struct AttachmentBody {
 /// 400 with every fault of the body, 409 where the key has made another message, 413, 415, 429, 503.
 #[utoipa::path(post, path = "/api/messages", tag = "messages", request_body = MessageBody,
     params(("Idempotency-Key" = Option<String>, Header, description = "As idempotencyKey of the body")),
-    responses((status = 202, description = "Taken: the message and its deliveries are committed", body = MessageAnswer),
-        (status = 200, description = "The same key had made this message before; as it stands now", body = MessageAnswer), Failure))]
+    responses((status = 202, description = "Taken: the message and its deliveries are committed; repeated tells that the same key had made it before, and it is told as it stands now", body = MessageAnswer), Failure))]
 pub async fn create(
     request: HttpRequest,
     who: Operator,
@@ -125,9 +125,9 @@ pub async fn create(
             // Only a hint: the outbox looks by itself before long.
             let _ = state.wake.try_send(Wake);
             MessageAccepted { message_id: &id, via: &via, deliveries: count, who: who.0.name() }.emit(&state.metrics);
-            answer(StatusCode::ACCEPTED, &message, false)
+            answer(&message, false)
         }
-        (Made::Repeated(_), Some(message)) => answer(StatusCode::OK, &message, true),
+        (Made::Repeated(_), Some(message)) => answer(&message, true),
         (Made::OtherContent(id), _) => Err(ApiError::new(
             ErrorCode::IdempotencyConflict,
             format!("this idempotency key has made the message {id}, which has another content"),
@@ -160,10 +160,10 @@ async fn read(request: &HttpRequest, payload: &mut Payload, state: &WebState, wh
     Ok(compose::message(draft, who.name(), &config, now_us))
 }
 
-fn answer(code: StatusCode, message: &Message, repeated: bool) -> Result<HttpResponse, ApiError> {
+fn answer(message: &Message, repeated: bool) -> Result<HttpResponse, ApiError> {
     let status = message.status().ok_or_else(|| gone(&message.head.id))?;
     let deliveries = message.deliveries.iter().map(DeliveryShort::of).collect();
-    Ok(HttpResponse::build(code).json(MessageAnswer { id: message.head.id.clone(), status, deliveries, repeated }))
+    Ok(HttpResponse::Accepted().json(MessageAnswer { id: message.head.id.clone(), status, deliveries, repeated }))
 }
 
 fn gone(id: &str) -> ApiError {
@@ -200,7 +200,7 @@ pub struct MessagesQuery {
 /// 400 for parameters that mean nothing; 503 while the database is away.
 #[utoipa::path(get, path = "/api/messages", tag = "messages", params(MessagesQuery),
     responses((status = 200, description = "Newest first", body = List<MessageItem>), Failure))]
-pub async fn list(_who: Viewer, query: Query<MessagesQuery>, state: Data<WebState>) -> Result<HttpResponse, ApiError> {
+pub async fn list(_who: Operator, query: Query<MessagesQuery>, state: Data<WebState>) -> Result<HttpResponse, ApiError> {
     let MessagesQuery { status, via, to, from, until, q, limit, cursor } = query.0;
     let limit = page_size(limit)?;
     for (name, value) in [("via", &via), ("to", &to), ("q", &q)] {
@@ -236,7 +236,7 @@ fn parse_cursor(cursor: &str) -> Result<(i64, String), ApiError> {
 /// 404 for an id that is unknown or of a message that retention has dropped; 503 while the database is away.
 #[utoipa::path(get, path = "/api/messages/{id}", tag = "messages", params(("id" = String, Path, description = "As listed")),
     responses((status = 200, description = "The message in full", body = MessageFull), Failure))]
-pub async fn show(_who: Viewer, id: Path<String>, state: Data<WebState>) -> Result<HttpResponse, ApiError> {
+pub async fn show(_who: Operator, id: Path<String>, state: Data<WebState>) -> Result<HttpResponse, ApiError> {
     let id = known_form(&id)?;
     let wanted = id.clone();
     let message = state.store.call(move |conn| messages::get(conn, &wanted)).await?.ok_or_else(|| gone(&id))?;

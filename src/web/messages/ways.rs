@@ -14,6 +14,8 @@ pub struct Way {
     pub name: String,
     /// Whether it is told to whom; otherwise it is the receiver itself.
     pub takes_recipients: bool,
+    /// Whether files can go with it.
+    pub takes_files: bool,
     /// Whether its recipients are mail addresses.
     pub takes_addresses: bool,
     /// Whether it is meant where none is named.
@@ -44,6 +46,7 @@ pub fn all(state: &WebState) -> Arc<[Way]> {
 fn of(config: &Config) -> Vec<Way> {
     let way = |name: String| Way {
         takes_recipients: sinks::takes_recipients(config, &name),
+        takes_files: sinks::takes_files(config, &name),
         takes_addresses: name == MAIL,
         is_default: name == MAIL,
         name,

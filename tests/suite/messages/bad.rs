@@ -48,15 +48,13 @@ fn whatever_is_wrong_is_told_with_its_field() {
         (with("body", json!(["x"])), &["body"]),
         (with("body", json!("a\u{0}b")), &["body"]),
         (with("body", json!("\u{8}")), &["body"]),
-        (with("body", json!("x".repeat(1_000_001))), &["body"]),
-        (with("html", json!("x".repeat(999_999))), &["html"]),
         (with("html", json!(true)), &["html"]),
         (with("html", json!("<p>\u{0}</p>")), &["html"]),
         (with("via", json!("smoke-signals")), &["via"]),
         (with("via", json!("log\u{0}")), &["via"]),
         (with("via", json!(1)), &["via"]),
         (with("via", json!("kafka")), &["via"]),
-        (with("to", json!(["a@example.com"])), &["to"]),
+        (with("to", json!(["a\r\nb", "victim@example.com"])), &["to[0]"]),
         (with("to", json!("a@example.com")), &["to"]),
         (with("to", json!({"a": 1})), &["to"]),
         (with("sendAt", json!("tomorrow")), &["sendAt"]),
@@ -75,7 +73,6 @@ fn whatever_is_wrong_is_told_with_its_field() {
         (with("attachments", json!("a")), &["attachments"]),
         (with("attachments", json!(["a"])), &["attachments[0]"]),
         (with("attachments", json!(vec![file_of(3); 11])), &["attachments"]),
-        (with("attachments", json!([file_of(2_600_000), file_of(2_600_000)])), &["attachments"]),
         (file("name", json!("../../etc/passwd")), &["attachments[0].name"]),
         (file("name", json!("C:\\x")), &["attachments[0].name"]),
         (file("name", json!("a\r\nX: y")), &["attachments[0].name"]),
@@ -84,6 +81,8 @@ fn whatever_is_wrong_is_told_with_its_field() {
         (file("contentType", json!("text")), &["attachments[0].contentType"]),
         (file("content", json!("no base64!")), &["attachments[0].content"]),
         (file("content", json!("")), &["attachments[0].content"]),
+        (file("contentType", json!("multipart/mixed")), &["attachments[0].contentType"]),
+        (file("contentType", json!("message/rfc822")), &["attachments[0].contentType"]),
         (file("size", json!(2)), &["attachments[0].size"]),
     ];
     for (message, expected) in &cases {
@@ -94,6 +93,16 @@ fn whatever_is_wrong_is_told_with_its_field() {
         assert!(!answer.head.contains("bcc:") && !answer.head.contains("x-evil"), "{what}: {answer:?}");
     }
     assert!(cases.len() > 50);
+    let large: [(Value, &str); 3] = [
+        (with("body", json!("x".repeat(1_000_001))), "body"),
+        (with("html", json!("x".repeat(999_999))), "html"),
+        (with("attachments", json!([file_of(2_600_000), file_of(2_600_000)])), "attachments"),
+    ];
+    for (message, expected) in &large {
+        let answer = send(&daemon, message);
+        assert_eq!((answer.status, answer.code(), fields(&answer)), (413, "body_too_large".into(), vec![(*expected).to_owned()]));
+        assert!(!answer.body.contains("readings over"), "{answer:?}");
+    }
     assert_eq!((count(&daemon, "sqlite:", "messages"), count(&daemon, "sqlite:", "deliveries")), (0, 0), "nothing was half taken");
     let log = daemon.log();
     for word in ["victim", "example.com", "smoke-signals", "passwd"] {
@@ -138,6 +147,8 @@ fn bodies_that_are_no_json_object_are_refused_with_their_own_code() {
         (good.as_bytes(), vec![], 415, "unsupported_media_type"),
         (good.as_bytes(), vec![("Content-Type", "text/plain")], 415, "unsupported_media_type"),
         (good.as_bytes(), vec![("Content-Type", "application/x-www-form-urlencoded")], 415, "unsupported_media_type"),
+        (good.as_bytes(), vec![("Content-Type", "application/json; charset=utf-16")], 415, "unsupported_media_type"),
+        (good.as_bytes(), vec![("Content-Type", "application/json;CHARSET=\"iso-8859-1\"")], 415, "unsupported_media_type"),
         (good.as_bytes(), vec![json, ("Content-Encoding", "br")], 415, "unsupported_coding"),
         (good.as_bytes(), vec![json, gzip], 400, "bad_gzip"),
         (&packed[..packed.len() / 2], vec![json, gzip], 400, "cut_body"),
@@ -156,7 +167,11 @@ fn bodies_that_are_no_json_object_are_refused_with_their_own_code() {
     }
     let taken = daemon.raw("POST", "/api/messages", &[("Authorization", bearer.as_str()), json, gzip], &packed);
     assert_eq!(taken.status, 202, "gzip as it should be: {taken:?}");
-    assert_eq!(count(&daemon, "sqlite:", "messages"), 1);
+    for media in ["application/json; charset=UTF-8", "application/json;charset=\"utf-8\"", "Application/JSON; x=y"] {
+        let headers = [("Authorization", bearer.as_str()), ("Content-Type", media)];
+        assert_eq!(daemon.raw("POST", "/api/messages", &headers, good.as_bytes()).status, 202, "{media}");
+    }
+    assert_eq!(count(&daemon, "sqlite:", "messages"), 4);
 }
 
 #[test]

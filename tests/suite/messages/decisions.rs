@@ -86,6 +86,19 @@ fn a_delivery_is_set_right_by_an_admin_and_goes_out_again() {
             [(format!("{failed} (subject, body)"), "ok".to_owned()), (format!("{failed} (subject, body)"), "forbidden".to_owned())],
             "what was edited, never to what"
         );
+        // The same over the command line, whose user owns the data directory.
+        receiver.answer(422);
+        let by_hand = sent(&daemon, &plain("hook", "wrong again"));
+        stands(&daemon, &by_hand, "dead");
+        receiver.answer(200);
+        let failed = id_of(&failures(&daemon, "")[0]);
+        let said =
+            daemon.command(&["failures", "retry", &failed, "--reason", "typo", "--subject", "right again", "--body", "as meant"]);
+        assert!(said.status.success(), "{said:?}");
+        stands(&daemon, &by_hand, "sent");
+        let heard = receiver.messages();
+        let body = &heard[1].1["message"];
+        assert_eq!((&body["subject"], &body["body"]), (&json!("right again"), &json!("as meant")));
         // Without an edit an operator may.
         receiver.answer(422);
         let second = sent(&daemon, &plain("hook", "again"));
@@ -159,5 +172,30 @@ fn many_go_out_again_at_their_rate_and_are_told_apart_by_cause() {
         assert!(said.status.success(), "{said:?}");
         stands(&daemon, &other, "sent");
         assert_eq!(audited(&daemon, "delivery.mark-sent"), [(last, "ok".to_owned())]);
+    }
+}
+
+#[test]
+fn what_may_have_arrived_goes_out_again_only_where_that_is_asked_for() {
+    for (url, _server) in databases() {
+        let receiver = Receiver::start(422);
+        let daemon = ready(&Setup::with(&alone(&receiver.section("hook"))).store(&url));
+        let (dead, unknown) = (sent(&daemon, &plain("hook", "dead")), sent(&daemon, &plain("hook", "unknown")));
+        [&dead, &unknown].iter().for_each(|id| stands(&daemon, id, "dead"));
+        super::flow::execute(&daemon, &url, &format!("UPDATE deliveries SET state = 'uncertain' WHERE subject = '{unknown}'"));
+        receiver.answer(200);
+        let redriven = |more: &str| {
+            let answer = daemon.post("/admin/failures/redrive", &format!(r#"{{"reason":"back","kind":"delivery"{more}}}"#));
+            assert_eq!(answer.status, 200, "{answer:?}");
+            answer.json()["redriven"].clone()
+        };
+        assert_eq!(redriven(""), 1, "the dead one");
+        stands(&daemon, &dead, "sent");
+        assert_eq!(super::show(&daemon, &unknown)["status"], "uncertain");
+        let said = daemon.command(&["failures", "redrive", "--reason", "again"]);
+        assert!(String::from_utf8_lossy(&said.stdout).starts_with("0 tried again"), "{said:?}");
+        assert_eq!(redriven(r#","state":"uncertain""#), 1);
+        stands(&daemon, &unknown, "sent");
+        assert_eq!(receiver.messages().len(), 2);
     }
 }

@@ -45,10 +45,17 @@ fn a_message_is_taken_sent_shown_and_listed() {
         assert_eq!(heard.len(), 1, "once");
         let body = &heard[0].1["message"];
         assert_eq!((heard[0].0.as_str(), &body["id"], &body["subject"]), (delivery.as_str(), &json!(id), &json!(subject)));
+        assert_eq!(body["attachments"][0]["base64"], "aGVsbG8=", "a receiver has no other way to the file");
+        let audit = daemon.get("/admin/audit?limit=1000").json();
+        let told: Vec<_> =
+            audit["items"].as_array().into_iter().flatten().filter(|row| row["action"] == "message.create").collect();
+        assert_eq!((told.len(), &told[0]["subject"], &told[0]["actor"]), (1, &json!(id), &json!("test")), "{audit}");
         assert_eq!(daemon.metric("belayd_messages_accepted_total{via=\"hook\"}"), 1.0);
 
         let log = daemon.log();
-        assert!(log.contains("message accepted") && log.contains(&format!("messageId={id}")), "{log}");
+        let line = |text: &str| log.lines().any(|line| line.contains(text) && line.contains(&format!("messageId={id}")));
+        assert!(line("message accepted") && line("delivery sent"), "{log}");
+        assert_eq!(daemon.metric("belayd_alert_latency_seconds_count"), 0.0, "a message is no alert");
         for secret in [subject, "text of", "kim@example.com", "aGVsbG8", "보고"] {
             assert!(!log.contains(secret), "{secret} is in the log");
         }

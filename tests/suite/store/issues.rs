@@ -62,7 +62,7 @@ fn an_alert_opens_one_issue_and_adds_to_it_and_comes_again_without_a_trace(store
     assert_eq!(follow(store, &news("d2", "e1", false), 12).expect("taken"), Followed::Added(id.clone()));
     assert_eq!(follow(store, &news("d3", "e1", true), 13).expect("taken"), Followed::Added(id.clone()));
     assert_eq!(follow(store, &news("d4", "e2", true), 14).expect("taken"), Followed::Nothing, "the end of what nobody works on");
-    let (issue, events) = store.with(|conn| issues::look(conn, &id)).expect("there");
+    let (issue, events) = store.with(|conn| issues::look(conn, &id, true)).expect("there");
     assert_eq!((issue.state, issue.views, issue.level), (IssueState::Open, 1, Some(Level::Critical)));
     assert_eq!((issue.title.as_str(), issue.subject.as_deref(), issue.updated_at_us), ("overheat e1", Some("e1"), 13));
     let said: Vec<_> = events.iter().map(|line| (line.event.as_str(), line.at_us)).collect();
@@ -120,7 +120,7 @@ fn people_move_an_issue_as_the_table_says_and_no_other_way(store: &TestStore) {
     for error in [
         act(store, "nothing", IssueEvent::Close).expect_err("unknown"),
         store.with(|conn| issues::comment(conn, "nothing", "kim", "x", 1)).expect_err("unknown"),
-        store.with(|conn| issues::look(conn, "nothing")).expect_err("unknown"),
+        store.with(|conn| issues::look(conn, "nothing", true)).expect_err("unknown"),
     ] {
         assert_eq!(error.kind, StoreErrorKind::NotFound);
     }

@@ -49,3 +49,22 @@ fn what_cannot_be_written_down_is_not_done() {
     assert_eq!(daemon.post(RESTART, r#"{"reason":"drill"}"#).status, 202);
     daemon.wait_for("restarted", std::time::Duration::from_secs(5), |daemon| restarts(daemon) != before);
 }
+
+#[test]
+fn a_decision_that_came_too_late_is_written_down_too() {
+    let hook = "[[webhooks]]\nname = \"hook\"\nurl = \"http://127.0.0.1:1/\"\n[outbox]\nmax_attempts = 1\n";
+    let daemon = Setup::with(hook).start();
+    assert_eq!(daemon.post("/api/readings", r#"{"engineId":"e","temperature":400}"#).status, 202);
+    let dead = |daemon: &Daemon| {
+        let items = daemon.get("/admin/failures?kind=delivery&sink=hook").json()["items"].clone();
+        items.as_array().and_then(|items| Some(items.first()?["id"].as_str()?.to_owned()))
+    };
+    daemon.wait_for("a delivery of the control store is dead", std::time::Duration::from_secs(30), |daemon| dead(daemon).is_some());
+    let id = dead(&daemon).expect("dead");
+    for status in [200, 409] {
+        assert_eq!(daemon.post(&format!("/admin/failures/{id}/discard"), r#"{"reason":"known"}"#).status, status);
+    }
+    let told: Vec<_> =
+        rows(&daemon, "delivery.discard").into_iter().map(|row| (row["subject"].clone(), row["outcome"].clone())).collect();
+    assert_eq!(told, [(Value::from(id.as_str()), "conflict".into()), (id.as_str().into(), "ok".into())]);
+}

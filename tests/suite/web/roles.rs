@@ -5,7 +5,7 @@ use belayd::{
     web::routes::{Access, FAULT_ROUTES, ROUTES},
 };
 
-use crate::support::daemon::Setup;
+use crate::support::daemon::{Daemon, Setup};
 
 /// A path with its names filled in by something that is not there.
 fn concrete(path: &str) -> String {
@@ -55,9 +55,29 @@ fn every_route_lets_in_the_roles_of_its_line_and_nobody_else() {
     // Nobody waits for these rows: they are written behind the answer.
     daemon.wait_for("in the audit: the operator's refusal", std::time::Duration::from_secs(10), |daemon| {
         let audit = daemon.get("/admin/audit?limit=1000").json();
-        let mut refused = audit["items"].as_array().into_iter().flatten().filter(|row| row["action"] == "admin.refused");
-        refused.any(|row| row["actor"] == "operator" && row["subject"] == "PUT /admin/log-level")
+        let refused: Vec<_> =
+            audit["items"].as_array().into_iter().flatten().filter(|row| row["action"] == "admin.refused").collect();
+        let has = |who: &str, what: &str| refused.iter().any(|row| row["actor"] == who && row["subject"] == what);
+        assert!(
+            refused
+                .iter()
+                .all(|row| row["subject"].as_str().is_some_and(|what| !what.starts_with("GET ") && !what.starts_with("HEAD ")))
+        );
+        let everywhere = ["POST /api/messages", "POST /api/issues", "POST /api/silences", "POST /api/alerts/nothing/ack"];
+        has("operator", "PUT /admin/log-level") && everywhere.iter().all(|what| has("viewer", what) && has("ingest", what))
     });
+    // A sender with the wrong token pushes without an end: one row tells.
+    let pushed = |daemon: &Daemon| {
+        let audit = daemon.get("/admin/audit?limit=1000").json()["items"].clone();
+        audit.as_array().into_iter().flatten().filter(|row| row["subject"] == "POST /api/readings").count()
+    };
+    let viewer = format!("Bearer {}", daemon.create_token("reads", "viewer"));
+    for _ in 0..20 {
+        let headers = [("Authorization", viewer.as_str()), ("Content-Type", "application/json")];
+        assert_eq!(daemon.raw("POST", "/api/readings", &headers, b"{}").status, 403);
+    }
+    daemon.wait_for("in the audit: a refused push", std::time::Duration::from_secs(10), |daemon| pushed(daemon) > 0);
+    assert!(pushed(&daemon) < 5, "not each of them");
     assert!(!daemon.log().contains("bly_"), "no token in the log");
 }
 

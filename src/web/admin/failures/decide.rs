@@ -207,6 +207,11 @@ async fn perform(
                 })
             })
             .await;
+        if let Err(error) = &acted {
+            // Of the act nothing is left; that it was tried stands by itself.
+            let code = ApiError::from(error.clone()).code;
+            audit(state, who, word, &subject, Some(&reason), code).await?;
+        }
         acted?
     } else {
         let begun = begin(state, who, word, &subject, Some(&reason)).await?;

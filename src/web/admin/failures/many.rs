@@ -10,7 +10,10 @@ use utoipa::ToSchema;
 
 use super::{Kind, Shelf, Wanted, decide::action_word, decide::retry_reading};
 use crate::{
-    domain::{delivery::Event, time::rfc3339_us},
+    domain::{
+        delivery::{DeliveryState, Event},
+        time::rfc3339_us,
+    },
     protocol::Wake,
     store::{
         Conn, StoreError, StoreErrorKind, StoreResult, audit,
@@ -50,7 +53,7 @@ pub struct RedriveBody {
     sink: Option<String>,
     /// Only deliveries that failed so; the word is their errorCode
     error_type: Option<String>,
-    /// dead or uncertain: only deliveries that stand so
+    /// dead or uncertain: only deliveries that stand so; without it dead, since what is uncertain may have arrived and would come twice
     state: Option<String>,
     /// Only deliveries that failed at or after this time, RFC 3339
     since: Option<String>,
@@ -108,7 +111,8 @@ pub async fn redrive(who: Operator, body: Json<RedriveBody>, state: Data<WebStat
         Some(_) => return Err(ApiError::field("perSecond", "must be within one an hour and 10,000 a second")),
     };
     let wrong = |name: &str, reason: String| ApiError::field(name, reason);
-    let wanted = Wanted::new(kind, (sink, error_type), stands.as_deref(), since.as_deref(), wrong)?;
+    let mut wanted = Wanted::new(kind, (sink, error_type), stands.as_deref(), since.as_deref(), wrong)?;
+    wanted.deliveries.state.get_or_insert(DeliveryState::Dead);
     let pace = Pace { now_us: state.clock.now_us(), step_us };
     let mut tally = Tally::default();
     for shelf in Shelf::of(wanted.kind) {

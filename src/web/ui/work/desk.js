@@ -80,7 +80,8 @@ export const list = ({ load, row, key = (item) => item.id, link = key, empty, id
     selected();
     items.setAttribute("aria-busy", "false");
     $(`${ids}-none`).hidden = shown.length > 0 || Boolean(error);
-    $(`${ids}-none`).textContent = empty();
+    // A page may be short of a list that goes on.
+    $(`${ids}-none`).textContent = next ? t("none.soFar") : empty();
     $(`${ids}-more`).hidden = !next;
     if (!error) $(`${ids}-as-of`).textContent = t("asOf", { at: clock(new Date(served.atMs).toISOString()) });
   };
@@ -116,8 +117,8 @@ export const filters = (form, restart) => {
   return () => Object.fromEntries([...new FormData(form)].map(([name, value]) => [name, value.trim()]));
 };
 
-// The entry that the address names. `fetch(key)` brings its data, `draw(data)` its elements with a heading first. With `again` it is
-// looked at every few seconds.
+// The entry that the address names. `fetch(key, again)` brings its data, `again` where it is shown already; `draw(data)` brings its elements
+// with a heading first. With `again` it is looked at every few seconds.
 export const entry = ({ fetch, draw, again = true }) => {
   const panel = $("entry");
   const body = $("entry-body");
@@ -143,7 +144,7 @@ export const entry = ({ fetch, draw, again = true }) => {
       return;
     }
     try {
-      const data = await fetch(key);
+      const data = await fetch(key, before === key);
       if (key !== location.hash.slice(1)) return;
       tick();
       tell($("entry-problem"), null);

@@ -101,7 +101,8 @@ const drawGroup = ({ group, items, nextCursor }) => {
       tell(problem, null);
     } catch (error) { tell(problem, error); }
   }, { hidden: !next });
-  const retryable = group.state !== "conflict";
+  // Without the word for its failure a group cannot be named to the server, which would take all of the sink.
+  const retryable = group.state !== "conflict" && (group.kind === "reading" || Boolean(group.errorType));
   return [
     heading(nameOf(group), " ", stand(group), group.errorType ? [" ", h("code", null, group.errorType)] : null),
     may("operate") && retryable ? h("p", { class: "buttons" }, button("failures.redrive", () => redrive(group, items.length),

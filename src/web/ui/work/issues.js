@@ -44,8 +44,13 @@ const events = (issue) => timeline((issue.events ?? []).map((event) => ({
     ? [event.text ?? "", " ", h("a", { href: `/alerts#${encodeURIComponent(event.alertId)}` }, t("failures.toAlert"))] : event.text,
 })));
 
+// What is being typed stays while the issue is drawn anew, and while another one is looked at.
+const drafts = new Map();
+
 const commentForm = (issue) => {
-  const text = h("textarea", { name: "text", rows: 3, maxlength: 10000, required: true, id: "comment" });
+  const text = h("textarea", { name: "text", rows: 3, maxlength: 10000, required: true, id: "comment",
+    input: () => drafts.set(issue.id, text.value) });
+  text.value = drafts.get(issue.id) ?? "";
   const problem = h("div", { class: "problem", role: "alert", hidden: true });
   return h("form", {
     class: "comment",
@@ -57,6 +62,7 @@ const commentForm = (issue) => {
       try {
         await post(path(issue.id, "/comments"), { text: text.value.trim() });
         text.value = "";
+        drafts.delete(issue.id);
         tell(problem, null);
         issues.reload();
         one.reload();
@@ -72,7 +78,7 @@ const commentForm = (issue) => {
 // A look is counted: it is not repeated by itself.
 const one = entry({
   again: false,
-  fetch: (key) => get(path(key)),
+  fetch: (key, again) => get(path(key), again ? { counted: "false" } : {}),
   draw: (issue) => [
     heading(issue.title, " ", standing(issue.state)),
     may("operate") ? h("p", { class: "buttons" }, MOVES[issue.state]?.map((verb, i) => button(`issues.${verb}`, () => move(issue, verb),

@@ -6,8 +6,8 @@ import { entry, filters, heading, list, post } from "./desk.js";
 import { $, at, button, facts, h, may, pill, section, standing, timeline, toneOf, when } from "./dom.js";
 import { bytes, count, t, word } from "./format.js";
 
-// A message that stands so has deliveries that can still be called off.
-const CALLABLE = ["scheduled", "ready", "retry", "sending"];
+// Deliveries that stand so can still be called off, whatever has become of the others of their message.
+const CALLABLE = ["scheduled", "ready", "retry"];
 const FAILED = ["dead", "uncertain"];
 
 const chosen = filters($("filters"), () => messages.from());
@@ -56,7 +56,7 @@ const one = entry({
   fetch: (key) => get(`/api/messages/${encodeURIComponent(key)}`),
   draw: (item) => [
     heading(item.subject, " ", standing(item.status)),
-    may("operate") && CALLABLE.includes(item.status) ? h("p", { class: "buttons" }, button("messages.cancel", () => cancel(item))) : null,
+    may("operate") && item.deliveries.some((delivery) => CALLABLE.includes(delivery.state)) ? h("p", { class: "buttons" }, button("messages.cancel", () => cancel(item))) : null,
     facts([
       ["sink", item.via], ["messages.by", item.createdBy], ["messages.at", when(item.createdAt)],
       ["sendAt", item.sendAt ? at(item.sendAt) : null], ["replyTo", item.replyTo], ["messages.id", h("code", null, item.id)],
