@@ -50,11 +50,15 @@ pub fn render_page(snapshot: &Value, lang: Lang, visitor: Option<Visitor<'_>>) -
     })
 }
 
-/// The sign-in form: it posts the field `token` to `/login`. `error` is a sentence for a person, shown above the form.
-pub fn render_login(lang: Lang, error: Option<&str>) -> String {
+/// The sign-in form: it posts the field `token` to `/login`, and `next` where that says which page was asked for. `error` is a sentence for a
+/// person, shown above the form.
+pub fn render_login(lang: Lang, error: Option<&str>, next: Option<&str>) -> String {
     fill(LOGIN, lang, |slot| match slot {
         "error" => {
             Some(error.map_or_else(String::new, |error| format!("<p class=\"problem\" role=\"alert\">{}</p>", escape(error))))
+        }
+        "next" => {
+            Some(next.map_or_else(String::new, |next| format!("<input type=\"hidden\" name=\"next\" value=\"{}\">", escape(next))))
         }
         other => shared(other, lang),
     })
@@ -163,7 +167,7 @@ mod tests {
         for wild in ["</script><b>", "<it>", "<hot>", "<kim>"] {
             assert!(!html.contains(wild), "{wild}");
         }
-        assert!(!render_login(Lang::En, Some("<b>")).contains("<b>"));
+        assert!(!render_login(Lang::En, Some("<b>"), Some("/alerts?\"><b>")).contains("<b>"));
     }
 
     #[test]
@@ -172,7 +176,7 @@ mod tests {
             for html in [
                 render_page(&snapshot(30), lang, Some(VISITOR)),
                 render_page(&json!({}), lang, None),
-                render_login(lang, None),
+                render_login(lang, None, Some("/alerts?state=firing")),
                 render_document(lang, "API", "<p>x</p>"),
             ] {
                 let (body, _) = html.split_once("<template").unwrap_or((&html, ""));

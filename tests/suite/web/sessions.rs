@@ -116,8 +116,34 @@ fn without_a_session_the_page_leads_to_the_form_and_a_token_in_the_address_does_
     assert_eq!((page.status, page.head.contains("location: /login")), (303, true), "{page:?}");
     let form = daemon.raw("GET", "/login", &[], b"");
     assert_eq!(form.status, 200, "{form:?}");
+    assert!(!form.body.contains("name=\"next\""), "{form:?}");
     let link = daemon.raw("GET", &format!("/?token={}", daemon.token), &[], b"");
     assert_eq!(link.status, 303, "{link:?}");
     assert!(!link.head.contains("set-cookie"), "{link:?}");
     assert!(link.head.lines().any(|line| line == "location: /"), "{link:?}");
+}
+
+#[test]
+fn whoever_has_to_sign_in_first_comes_to_the_page_that_was_asked_for_and_to_no_other_site() {
+    let daemon = Setup::default().start();
+    let goes_to = |answer: &Answer| {
+        let line = answer.head.lines().find_map(|line| line.strip_prefix("location: ")).unwrap_or_else(|| panic!("{answer:?}"));
+        (answer.status, line.to_owned())
+    };
+    let asked = daemon.raw("GET", "/failures?state=dead&sink=hook", &[], b"");
+    assert_eq!(goes_to(&asked), (303, "/login?next=%2ffailures%3fstate%3ddead%26sink%3dhook".to_owned()));
+    let form = daemon.raw("GET", "/login?next=%2Ffailures%3Fstate%3Ddead%26sink%3Dhook", &[], b"");
+    assert!(form.body.contains(r#"name="next" value="/failures?state=dead&amp;sink=hook""#), "{form:?}");
+    let again = sign_in(&daemon, "wrong&next=%2Ffailures%3Fstate%3Ddead");
+    assert_eq!(again.status, 401, "{again:?}");
+    assert!(again.body.contains(r#"value="/failures?state=dead""#), "a wrong token does not forget it: {again:?}");
+    let with = |next: &str| goes_to(&sign_in(&daemon, &format!("{}&next={next}", daemon.token)));
+    assert_eq!(with("%2Ffailures%3Fstate%3Ddead%26sink%3Dhook"), (303, "/failures?state=dead&sink=hook".to_owned()));
+    for wild in
+        ["https%3A%2F%2Fevil.example", "%2F%2Fevil.example%2Falerts", "%2F%5Cevil.example", "%2Falerts%0D%0ALocation%3A%20x", ""]
+    {
+        assert_eq!(with(wild), (303, "/".to_owned()), "{wild}");
+    }
+    let wild = daemon.raw("GET", "/login?next=%2F%2Fevil.example", &[], b"");
+    assert_eq!((wild.status, wild.body.contains("evil")), (200, false), "{wild:?}");
 }
