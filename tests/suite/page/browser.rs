@@ -1,8 +1,9 @@
 //! A real Chromium, driven over the WebDriver protocol through chromedriver, both started and stopped here.
 
 use std::{
-    env,
+    env, fs,
     io::{BufRead, BufReader},
+    path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -30,7 +31,7 @@ const SWITCHES: [&str; 10] = [
 pub struct Browser {
     pub client: Client,
     driver: Child,
-    _profile: tempfile::TempDir,
+    profile: tempfile::TempDir,
 }
 
 /// A command that the standard lacks and chromedriver has.
@@ -74,7 +75,7 @@ impl Browser {
         let mut builder = ClientBuilder::new(HttpConnector::new());
         builder.capabilities(capabilities.as_object().expect("an object").clone());
         let client = builder.connect(&format!("http://127.0.0.1:{port}/")).await.expect("a browser session");
-        Some(Self { client, driver, _profile: profile })
+        Some(Self { client, driver, profile })
     }
 
     /// Runs a script and returns what it returns.
@@ -113,7 +114,6 @@ impl Browser {
 
     /// Ends browser and driver.
     pub async fn stop(mut self) {
-        // Without an answer the driver's end takes the browser along.
         let _ = self.client.clone().close().await;
         end(&mut self.driver);
     }
@@ -122,7 +122,36 @@ impl Browser {
 impl Drop for Browser {
     fn drop(&mut self) {
         end(&mut self.driver);
+        end_browser(self.profile.path());
     }
+}
+
+/// Ends what still runs over this profile, which is nobody else's: a driver that is stopped while it has a session, as when a test panics,
+/// leaves its browser to itself.
+fn end_browser(profile: &Path) {
+    let profile = profile.display().to_string();
+    let started = Instant::now();
+    loop {
+        let left = processes_naming(&profile);
+        for pid in &left {
+            // SAFETY: plain system call; the process carries the name of our own directory.
+            unsafe { libc::kill(*pid, libc::SIGKILL) };
+        }
+        if left.is_empty() || started.elapsed() > Duration::from_secs(5) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Processes, this one left out, whose command line names `word`. What has ended and was not waited for has no command line.
+fn processes_naming(word: &str) -> Vec<i32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok);
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let names =
+        |pid: &i32| fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| String::from_utf8_lossy(&line).contains(word));
+    let own = std::process::id().cast_signed();
+    pids.filter(|pid| *pid != own && names(pid)).collect()
 }
 
 /// Asks the driver to stop, which closes its browser; kills it where it does not.
@@ -149,4 +178,14 @@ fn port_of(driver: &mut Child) -> u16 {
         .expect("the driver names its port");
     std::thread::spawn(move || lines.for_each(drop));
     port
+}
+
+#[tokio::test]
+async fn a_browser_that_nobody_closed_is_ended_with_its_test() {
+    let _turn = super::TURN.lock().await;
+    let Some(browser) = Browser::start().await else { return };
+    let profile = browser.profile.path().display().to_string();
+    assert!(processes_naming(&profile).len() > 1, "driver and browser, or their parts");
+    drop(browser);
+    assert_eq!(processes_naming(&profile), Vec::<i32>::new());
 }
