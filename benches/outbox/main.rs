@@ -10,6 +10,7 @@
 
 #[path = "../ingest/host.rs"]
 mod host;
+mod lists;
 #[path = "../../tests/support/ports.rs"]
 mod ports;
 #[path = "../../tests/support/postgres.rs"]
@@ -32,31 +33,35 @@ pub struct Options {
     pub deliveries: u64,
     /// Length of a round of latency or of doing nothing.
     pub seconds: u64,
+    /// Messages, deliveries, issues and alerts each that lists are taken from.
+    pub rows: u64,
     /// Only scenarios whose name begins with this.
     pub only: Option<String>,
 }
 
-const HELP: &str = "cargo bench --bench outbox -- [--quick] [--only NAME] [--rounds N] [--deliveries N] [--seconds N]
+const HELP: &str = "cargo bench --bench outbox -- [--quick] [--only NAME] [--rounds N] [--deliveries N] [--seconds N] [--rows N]
 
   --quick         one short round of everything, for a first look
   --only NAME     only scenarios whose name begins with NAME; --list names them
   --rounds N      rounds, interleaved; the median is quoted (default 3)
   --deliveries N  deliveries of one round of throughput (default 300000)
   --seconds N     length of one round of latency or of doing nothing (default 10)
+  --rows N        rows of each table that lists are taken from (default 1000000)
 
 PostgreSQL is one of its own, with that server's default settings, from the binaries of the distribution.";
 
 fn main() {
     let mut args = std::env::args().skip(1);
-    let mut options = Options { rounds: 3, deliveries: 300_000, seconds: 10, only: None };
+    let mut options = Options { rounds: 3, deliveries: 300_000, seconds: 10, rows: 1_000_000, only: None };
     while let Some(arg) = args.next() {
         let mut number =
             || args.next().and_then(|text| text.parse::<u64>().ok()).unwrap_or_else(|| usage(&format!("{arg} takes a number")));
         match arg.as_str() {
-            "--quick" => options = Options { rounds: 1, deliveries: 60_000, seconds: 3, ..options },
+            "--quick" => options = Options { rounds: 1, deliveries: 60_000, seconds: 3, rows: 200_000, ..options },
             "--rounds" => options.rounds = number().max(1) as usize,
             "--deliveries" => options.deliveries = number().max(1_000),
             "--seconds" => options.seconds = number().max(1),
+            "--rows" => options.rows = number().max(10_000),
             "--only" => options.only = args.next(),
             "--list" => {
                 scenarios::ALL.iter().for_each(|scenario| println!("{:<24} {}", scenario.name, scenario.what));

@@ -7,8 +7,9 @@ use std::{
 };
 
 use crate::{
+    lists::lists,
     report::{
-        Aim::{AtLeast, AtMost, AtMostOnDisk, None as NoAim},
+        Aim::{self, AtLeast, AtMost, AtMostOnDisk, None as NoAim},
         Figure, Scenario, Sync, aimed, plain,
     },
     setup::{Bench, Database, ENQUEUE, Running, own_cpu},
@@ -16,6 +17,11 @@ use crate::{
 
 /// Deliveries a second where their latency is measured.
 const TRICKLE: u64 = 200;
+/// Deliveries that are due at moments of their own.
+const DUE: u64 = 200;
+
+/// What the beginning of a send is aimed at.
+const SOON: Aim = AtMostOnDisk(5.0, Sync::P99, 3.0, 3.0);
 
 /// In the order in which they are printed.
 pub const ALL: &[Scenario] = &[
@@ -60,6 +66,20 @@ pub const ALL: &[Scenario] = &[
         once: false,
         run: latency_other,
     },
+    Scenario {
+        name: "due-sqlite",
+        what: "200 that are due at random moments, from that moment to the beginning of the send",
+        once: false,
+        run: |b| due(b, Database::Sqlite),
+    },
+    Scenario { name: "due-postgres", what: "the same", once: false, run: |b| due(b, Database::Postgres) },
+    Scenario {
+        name: "lists-sqlite",
+        what: "pages of messages, failures, issues and alerts over 1,000,000 rows each",
+        once: true,
+        run: |b| lists(b, Database::Sqlite),
+    },
+    Scenario { name: "lists-postgres", what: "the same", once: true, run: |b| lists(b, Database::Postgres) },
     Scenario { name: "idle-sqlite", what: "nothing to do", once: false, run: |b| idle(b, Database::Sqlite) },
     Scenario { name: "idle-postgres", what: "the same", once: false, run: |b| idle(b, Database::Postgres) },
 ];
@@ -125,15 +145,11 @@ fn settled(bench: &mut Bench, database: Database) -> Vec<Figure> {
     figures
 }
 
-fn quantiles(running: &Running, count: u64) -> Vec<Figure> {
+fn quantiles(running: &Running, count: u64, aim: Aim) -> Vec<Figure> {
     running.wait_for(count);
     let latency = running.sink.latency.lock().expect("no panic");
     let ms = |quantile| latency.value_at_quantile(quantile) as f64 / 1e3;
-    vec![
-        plain("p50, ms", ms(0.5)),
-        aimed("p99, ms", ms(0.99), AtMostOnDisk(5.0, Sync::P99, 3.0, 3.0)),
-        plain("longest, ms", ms(1.0)),
-    ]
+    vec![plain("p50, ms", ms(0.5)), aimed("p99, ms", ms(0.99), aim), plain("longest, ms", ms(1.0))]
 }
 
 fn latency(bench: &mut Bench, database: Database) -> Vec<Figure> {
@@ -141,7 +157,14 @@ fn latency(bench: &mut Bench, database: Database) -> Vec<Figure> {
     let running = place.start();
     let count = TRICKLE * bench.options.seconds;
     place.trickle(count, TRICKLE, running.wake());
-    quantiles(&running, count)
+    quantiles(&running, count, SOON)
+}
+
+fn due(bench: &mut Bench, database: Database) -> Vec<Figure> {
+    let place = bench.place(database);
+    let running = place.start();
+    place.schedule(DUE, Duration::from_secs(bench.options.seconds), running.wake());
+    quantiles(&running, DUE, AtMost(1_000.0))
 }
 
 fn latency_other(bench: &mut Bench) -> Vec<Figure> {
@@ -152,7 +175,7 @@ fn latency_other(bench: &mut Bench) -> Vec<Figure> {
     let args = [ENQUEUE.to_owned(), place.url.clone(), count.to_string(), TRICKLE.to_string()];
     let done = Command::new(program).args(args).status().expect("it runs once more");
     assert!(done.success(), "the other process failed");
-    quantiles(&running, count)
+    quantiles(&running, count, SOON)
 }
 
 fn idle(bench: &mut Bench, database: Database) -> Vec<Figure> {

@@ -127,12 +127,17 @@ pub fn own_cpu() -> Duration {
     Duration::new(used.tv_sec.unsigned_abs(), used.tv_nsec as u32)
 }
 
-/// One delivery, as a message of some words makes it.
+/// One delivery, as a message of some words makes it, due at once.
 fn delivery(n: u64, lane: u64) -> NewDelivery {
+    delivery_at(n, lane, monotonic_ns())
+}
+
+/// One whose way is measured from this moment on.
+fn delivery_at(n: u64, lane: u64, from_ns: u64) -> NewDelivery {
     let id = uuid::Uuid::now_v7().to_string();
     let payload = format!(
         r#"{{"at":{},"message":{{"id":"{id}","subject":"Engine {n} wants oil","body":"The oil of engine {n} was last changed a year ago. Somebody should look at it today, and tell the others when it is done.","createdAt":"2026-11-21T00:00:00.000000Z"}}}}"#,
-        monotonic_ns()
+        from_ns
     );
     NewDelivery {
         subject: id.clone(),
@@ -166,6 +171,27 @@ impl Place {
     /// One by one, at a steady rate.
     pub fn trickle(&self, count: u64, a_second: u64, committed: impl FnMut()) {
         trickle(&self.store, count, a_second, committed);
+    }
+
+    /// All at once, each due at a moment of its own within a time that begins in a second.
+    pub fn schedule(&self, count: u64, within: Duration, committed: impl FnOnce()) {
+        let (now_us, now_ns) = (belayd::clock::Clock::now_us(&SystemClock), monotonic_ns());
+        let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+        let rows: Vec<NewDelivery> = (0..count)
+            .map(|n| {
+                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                let after_us = 1_000_000 + (random >> 33) % within.as_micros().max(1) as u64;
+                let due_at_us = now_us + after_us.cast_signed();
+                NewDelivery { due_at_us, ..delivery_at(n, n, now_ns + after_us * 1_000) }
+            })
+            .collect();
+        add(&self.store, &rows);
+        committed();
+    }
+
+    /// The store and the control store.
+    pub fn stores(&self) -> (&Store, &Store) {
+        (&self.store, &self.control)
     }
 
     /// An outbox over it.
