@@ -165,7 +165,9 @@ pub fn active(conn: &mut Conn, now_us: i64) -> StoreResult<Vec<Silence>> {
 pub fn list(conn: &mut Conn, limit: u32, before: Option<(i64, String)>) -> StoreResult<Vec<Silence>> {
     let mut query = silences::table.into_boxed();
     if let Some((at_us, id)) = before {
-        query = query.filter(silences::created_at_us.lt(at_us).or(silences::created_at_us.eq(at_us).and(silences::id.lt(id))));
+        // The bound of the index's range; the place within one moment is told by the id.
+        query = query.filter(silences::created_at_us.le(at_us));
+        query = query.filter(silences::created_at_us.lt(at_us).or(silences::id.lt(id)));
     }
     let rows: Vec<Row> = query.order((silences::created_at_us.desc(), silences::id.desc())).limit(i64::from(limit)).load(conn)?;
     rows.into_iter().map(read).collect()

@@ -71,9 +71,8 @@ pub async fn list(_who: Viewer, query: Query<AlertsQuery>, state: Data<WebState>
     let before = cursor.as_deref().map(parse_cursor).transpose()?;
     let label = label.as_deref().map(parse_label).transpose()?;
     let filter = AlertFilter { state: wanted, level, kind, name, subject, label, before };
-    let items = state.control.call(move |conn| alerts::list(conn, &filter, limit)).await?;
-    let full = items.len() == limit as usize;
-    let next_cursor = items.last().filter(|_| full).map(|last| format!("{}@{}", last.opened_at_us, last.id));
+    let (items, next) = state.control.call(move |conn| alerts::list(conn, &filter, limit)).await?;
+    let next_cursor = next.map(|(at_us, id)| format!("{at_us}@{id}"));
     Ok(HttpResponse::Ok().json(List { items, next_cursor }))
 }
 

@@ -103,7 +103,7 @@ pub fn release_silenced(conn: &mut Conn, now_us: i64) -> StoreResult<usize> {
 /// # Errors
 /// Those of the control store.
 pub fn all(conn: &mut Conn, now_us: i64) -> StoreResult<usize> {
-    let firing = alerts::table.filter(diesel::dsl::sql::<Bool>("state = 'firing'"));
+    let firing = alerts::table.filter(diesel::dsl::sql::<Bool>("state <> 'resolved' AND state = 'firing'"));
     Ok(diesel::update(firing).set(alerts::look_at_us.eq(now_us)).execute(conn)?)
 }
 
@@ -123,10 +123,10 @@ pub fn untold(conn: &mut Conn, since_us: i64, limit: i64) -> StoreResult<Vec<(Al
         recipient: Option<String>,
     }
     // One that was told once and whose delivery vanished: the newest word to each receiver counts.
-    let text = "SELECT a.id AS id, NULL AS sink, NULL AS recipient FROM alerts AS a WHERE a.state = 'firing' \
+    let text = "SELECT a.id AS id, NULL AS sink, NULL AS recipient FROM alerts AS a WHERE a.state <> 'resolved' AND a.state = 'firing' \
                 AND NOT EXISTS (SELECT 1 FROM alert_notices AS n WHERE n.alert_id = a.id) \
                 UNION ALL SELECT a.id, n.sink, n.recipient FROM alerts AS a JOIN alert_notices AS n ON n.alert_id = a.id \
-                WHERE a.state = 'firing' AND n.event <> 'resolved' AND n.delivery_id IS NOT NULL AND n.at_us >= $1 \
+                WHERE a.state <> 'resolved' AND a.state = 'firing' AND n.event <> 'resolved' AND n.delivery_id IS NOT NULL AND n.at_us >= $1 \
                 AND NOT EXISTS (SELECT 1 FROM deliveries AS d WHERE d.id = n.delivery_id) \
                 AND NOT EXISTS (SELECT 1 FROM alert_notices AS later WHERE later.alert_id = n.alert_id AND later.sink = n.sink \
                 AND later.recipient = n.recipient AND later.id > n.id) LIMIT $2";

@@ -15,7 +15,7 @@ mod tests;
 use diesel::prelude::*;
 use uuid::Uuid;
 
-pub use self::query::{AlertEvent, AlertFilter, Meant, history, list, meant, newest, open, prune};
+pub use self::query::{AlertEvent, AlertFilter, Meant, Place, SCAN_MAX, history, list, meant, newest, open, prune};
 use super::{
     Conn, StoreError, StoreResult,
     control::corrupt,

@@ -1,6 +1,10 @@
 //! Looking at alerts: the open ones, the newest, pages of them, their history, and the end of old ones.
 
-use diesel::prelude::*;
+use diesel::{
+    dsl::sql,
+    prelude::*,
+    sql_types::{BigInt, Bool, Text},
+};
 use serde::{Serialize, Serializer};
 
 use super::AlertRow;
@@ -15,6 +19,13 @@ use crate::{
         control_schema::{alert_events, alert_notices, alerts},
     },
 };
+
+/// Alerts of the index that one page looks at before it is handed out short, with a place to go on from: what hardly any alert has must not
+/// make a page read all of them.
+pub const SCAN_MAX: i64 = 5_000;
+
+/// A place in the list: when an alert was opened, microseconds since the epoch, and its id.
+pub type Place = (i64, String);
 
 /// Which alerts to list; `None` takes all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,8 +42,8 @@ pub struct AlertFilter {
     pub subject: Option<String>,
     /// Only those with this label of this value.
     pub label: Option<(String, String)>,
-    /// Only those older than this place: `(opened_at_us, id)` of the last item of the page before.
-    pub before: Option<(i64, String)>,
+    /// Only those older than this place, which the page before gave.
+    pub before: Option<Place>,
 }
 
 /// One line of an alert's history.
@@ -67,7 +78,7 @@ pub(super) fn rfc3339<S: Serializer>(at_us: &i64, serializer: S) -> Result<S::Ok
 /// Those of the control store.
 pub fn open(conn: &mut Conn) -> StoreResult<Vec<Alert>> {
     let rows: Vec<AlertRow> = alerts::table
-        .filter(diesel::dsl::sql::<diesel::sql_types::Bool>("state <> 'resolved'"))
+        .filter(sql::<Bool>("state <> 'resolved'"))
         .order((alerts::opened_at_us.desc(), alerts::id.desc()))
         .select(AlertRow::as_select())
         .load(conn)?;
@@ -79,15 +90,28 @@ pub fn open(conn: &mut Conn) -> StoreResult<Vec<Alert>> {
 /// # Errors
 /// Those of the control store.
 pub fn newest(conn: &mut Conn, limit: u32) -> StoreResult<Vec<Alert>> {
-    list(conn, &AlertFilter::default(), limit)
+    Ok(list(conn, &AlertFilter::default(), limit)?.0)
 }
 
-/// At most `limit` alerts that match, newest first.
+/// At most `limit` alerts that match, newest first, and where the next page begins. A page may be short and have a next one all the same:
+/// see [`SCAN_MAX`].
 ///
 /// # Errors
 /// Those of the control store.
-pub fn list(conn: &mut Conn, filter: &AlertFilter, limit: u32) -> StoreResult<Vec<Alert>> {
-    let mut query = alerts::table.select(AlertRow::as_select()).into_boxed();
+pub fn list(conn: &mut Conn, filter: &AlertFilter, limit: u32) -> StoreResult<(Vec<Alert>, Option<Place>)> {
+    let end: Option<Place> = piece(filter)
+        .order((alerts::opened_at_us.desc(), alerts::id.desc()))
+        .offset(SCAN_MAX - 1)
+        .limit(1)
+        .select((alerts::opened_at_us, alerts::id))
+        .first(conn)
+        .optional()?;
+    let mut query = piece(filter).select(AlertRow::as_select()).limit(i64::from(limit));
+    if let Some((at_us, id)) = &end {
+        query = query.filter(
+            sql::<Bool>("(opened_at_us, id) >= (").bind::<BigInt, _>(*at_us).sql(", ").bind::<Text, _>(id.clone()).sql(")"),
+        );
+    }
     if let Some(state) = filter.state {
         query = query.filter(alerts::state.eq(state.as_str()));
     }
@@ -103,17 +127,30 @@ pub fn list(conn: &mut Conn, filter: &AlertFilter, limit: u32) -> StoreResult<Ve
     if let Some((name, value)) = &filter.label {
         // Names of labels hold no quotes: configuration and HTTP surface see to it.
         let path = format!("$.\"{name}\"");
-        let label = diesel::dsl::sql::<diesel::sql_types::Bool>("json_extract(labels, ").bind::<diesel::sql_types::Text, _>(path);
-        query = query.filter(label.sql(") = ").bind::<diesel::sql_types::Text, _>(value.clone()));
+        let label = sql::<Bool>("json_extract(labels, ").bind::<Text, _>(path);
+        query = query.filter(label.sql(") = ").bind::<Text, _>(value.clone()));
     }
+    let rows: Vec<AlertRow> = query.order((alerts::opened_at_us.desc(), alerts::id.desc())).load(conn)?;
+    let last = rows.last().filter(|_| rows.len() == limit as usize).map(|last| (last.opened_at_us, last.id.clone()));
+    let items: Vec<Alert> = rows.into_iter().map(AlertRow::read).collect::<StoreResult<_>>()?;
+    Ok((items, last.or(end)))
+}
+
+/// The piece of one index that a page is taken from, as far as equal values and the place before it bound it.
+fn piece(filter: &AlertFilter) -> alerts::BoxedQuery<'static, <Conn as Connection>::Backend> {
+    let mut query = alerts::table.into_boxed();
     if let Some(subject) = &filter.subject {
         query = query.filter(alerts::subject.eq(subject.clone()));
+    } else if matches!(filter.state, Some(AlertState::Firing | AlertState::Acknowledged)) {
+        query = query.filter(sql::<Bool>("state <> 'resolved'"));
+    } else if let Some(name) = &filter.name {
+        query = query.filter(alerts::name.eq(name.clone()));
     }
     if let Some((at_us, id)) = &filter.before {
-        query = query.filter(alerts::opened_at_us.lt(*at_us).or(alerts::opened_at_us.eq(*at_us).and(alerts::id.lt(id.clone()))));
+        query = query
+            .filter(sql::<Bool>("(opened_at_us, id) < (").bind::<BigInt, _>(*at_us).sql(", ").bind::<Text, _>(id.clone()).sql(")"));
     }
-    let rows: Vec<AlertRow> = query.order((alerts::opened_at_us.desc(), alerts::id.desc())).limit(i64::from(limit)).load(conn)?;
-    rows.into_iter().map(AlertRow::read).collect()
+    query
 }
 
 /// What happened to one alert, oldest first; at most 1,000 lines.
@@ -165,9 +202,7 @@ pub fn meant(conn: &mut Conn, matchers: &Matchers, since_us: i64, limit: usize) 
     }
     let (mut filter, mut looked) = (AlertFilter::default(), 0);
     loop {
-        let page = list(conn, &filter, MEANT_PAGE)?;
-        let last = page.last().map(|alert| (alert.opened_at_us, alert.id.clone()));
-        let full = page.len() == MEANT_PAGE as usize;
+        let (page, last) = list(conn, &filter, MEANT_PAGE)?;
         looked += page.len() as i64;
         for alert in page.into_iter().filter(|alert| alert.opened_at_us >= since_us && matchers.matches(alert)) {
             meant.recent += 1;
@@ -176,7 +211,7 @@ pub fn meant(conn: &mut Conn, matchers: &Matchers, since_us: i64, limit: usize) 
             }
         }
         meant.cut = looked >= MEANT_MAX;
-        if !full || meant.cut || last.as_ref().is_none_or(|(at_us, _)| *at_us < since_us) {
+        if meant.cut || last.as_ref().is_none_or(|(at_us, _)| *at_us < since_us) {
             return Ok(meant);
         }
         filter.before = last;
@@ -189,7 +224,7 @@ pub fn meant(conn: &mut Conn, matchers: &Matchers, since_us: i64, limit: usize) 
 /// Those of the control store.
 pub fn prune(conn: &mut Conn, before_us: i64, limit: u32) -> StoreResult<usize> {
     let old: Vec<String> = alerts::table
-        .filter(diesel::dsl::sql::<diesel::sql_types::Bool>("state = 'resolved'"))
+        .filter(sql::<Bool>("state = 'resolved'"))
         .filter(alerts::resolved_at_us.lt(before_us))
         .limit(i64::from(limit))
         .select(alerts::id)

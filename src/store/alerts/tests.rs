@@ -78,15 +78,15 @@ fn lists_are_filtered_and_paged_newest_first() {
                 take(conn, &transition(&format!("e{n}"), true, 10 + n))?;
             }
             take(conn, &transition("e4", false, 90))?;
-            let page = list(conn, &AlertFilter::default(), 2)?;
+            let (page, before) = list(conn, &AlertFilter::default(), 2)?;
             assert_eq!(page.iter().map(|alert| alert.subject.as_str()).collect::<Vec<_>>(), ["e4", "e3"]);
-            let before = Some((page[1].opened_at_us, page[1].id.clone()));
-            let next = list(conn, &AlertFilter { before, ..AlertFilter::default() }, 2)?;
+            assert_eq!(before, Some((page[1].opened_at_us, page[1].id.clone())));
+            let (next, _) = list(conn, &AlertFilter { before, ..AlertFilter::default() }, 2)?;
             assert_eq!(next.iter().map(|alert| alert.subject.as_str()).collect::<Vec<_>>(), ["e2", "e1"]);
             let firing = AlertFilter { state: Some(AlertState::Firing), ..AlertFilter::default() };
-            assert_eq!(list(conn, &firing, 10)?.len(), 4);
+            assert_eq!((list(conn, &firing, 10)?.0.len(), list(conn, &firing, 10)?.1), (4, None));
             let one = AlertFilter { subject: Some("e2".into()), level: Some(Level::Warning), ..AlertFilter::default() };
-            assert_eq!(list(conn, &one, 10)?.len(), 1);
+            assert_eq!(list(conn, &one, 10)?.0.len(), 1);
             assert_eq!((prune(conn, 90, 10)?, prune(conn, 91, 10)?), (0, 1));
             assert_eq!(newest(conn, 10)?.len(), 4);
             Ok(())

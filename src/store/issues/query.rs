@@ -106,7 +106,8 @@ pub fn events(conn: &mut Conn, id: &str) -> StoreResult<Vec<IssueLine>> {
 /// Those of the store.
 pub fn prune(conn: &mut Conn, before_us: i64, limit: u32) -> StoreResult<u64> {
     let old: Vec<String> = issues::table
-        .filter(issues::state.eq(IssueState::Closed.as_str()))
+        // As a word of the statement: that of the partial index.
+        .filter(diesel::dsl::sql::<diesel::sql_types::Bool>("state = 'CLOSED'"))
         .filter(issues::closed_at_us.lt(before_us))
         .limit(i64::from(limit))
         .select(issues::id)

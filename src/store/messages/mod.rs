@@ -19,7 +19,9 @@ pub use self::{
     cancel::{Cancelled, cancel},
     keys::{IdempotencyKey, prune as prune_keys},
     made::{HandedIn, handed_in},
-    query::{Event, Head, Item, ListFilter, Message, MessageDelivery, Place, SCAN_MAX, attachments, get, list, states},
+    query::{
+        Event, Head, Item, ListFilter, Message, MessageDelivery, Place, SCAN_MAX, STATUS_SCAN_MAX, attachments, get, list, states,
+    },
 };
 use super::{
     Conn, StoreResult,

@@ -21,6 +21,8 @@ use crate::{
 /// Messages that one page looks at before it is handed out short, with a cursor to go on from: a filter that hardly anything passes must not
 /// read the whole table.
 pub const SCAN_MAX: usize = 5_000;
+/// Deliveries that one page looks at to tell how messages stand, before it is handed out short: they cost several times as much.
+pub const STATUS_SCAN_MAX: u64 = 2_000;
 /// Messages looked at in one statement.
 const CHUNK: usize = 500;
 
@@ -218,30 +220,34 @@ pub fn attachments(conn: &mut Conn, id: &str) -> StoreResult<Vec<(String, String
 }
 
 /// Messages that match, newest first, at most `limit`, and where the next page begins. A page may be short and have a next one all the same:
-/// see [`SCAN_MAX`].
+/// see [`SCAN_MAX`] and [`STATUS_SCAN_MAX`].
 ///
 /// # Errors
 /// Those of the database.
 pub fn list(conn: &mut Conn, filter: &ListFilter, limit: u32) -> StoreResult<(Vec<Item>, Option<Place>)> {
     let limit = limit.clamp(1, PAGE_MAX) as usize;
     let text = filter.text.as_deref().map(str::to_lowercase);
-    let (mut items, mut seen) = (Vec::new(), 0);
+    let passes = |head: &Head| {
+        filter.via.as_ref().is_none_or(|via| *via == head.via)
+            && text.as_ref().is_none_or(|text| head.subject.to_lowercase().contains(text.as_str()))
+    };
+    // What every message passes needs no more than fills the page.
+    let size = if filter.status.is_none() && text.is_none() { limit.min(CHUNK) } else { CHUNK };
+    let (mut items, mut seen, mut looked) = (Vec::new(), 0, 0_u64);
     let mut before = filter.before.clone();
     loop {
-        let (heads, more) = chunk(conn, filter, before.as_ref())?;
-        let counts = states(conn, &heads.iter().map(|head| head.id.as_str()).collect::<Vec<_>>())?;
+        let (heads, more) = chunk(conn, filter, before.as_ref(), size)?;
+        let wanted: Vec<&str> = heads.iter().filter(|head| passes(head)).map(|head| head.id.as_str()).collect();
+        let mut counts = states(conn, &wanted)?;
+        seen += heads.len();
+        looked += counts.values().flatten().map(|(_, count)| *count).sum::<u64>();
         for head in heads {
             before = Some((head.created_at_us, head.id.clone()));
-            seen += 1;
-            let counts = counts.get(&head.id).cloned().unwrap_or_default();
+            let Some(counts) = counts.remove(&head.id) else { continue };
             let states: Vec<DeliveryState> = counts.iter().map(|(state, _)| *state).collect();
-            let Some(status) = status(&states) else { continue };
-            let matches = filter.status.is_none_or(|wanted| wanted == status)
-                && filter.via.as_ref().is_none_or(|via| *via == head.via)
-                && text.as_ref().is_none_or(|text| head.subject.to_lowercase().contains(text.as_str()));
-            if !matches {
+            let Some(status) = status(&states).filter(|status| filter.status.is_none_or(|wanted| wanted == *status)) else {
                 continue;
-            }
+            };
             items.push(Item { head, status, counts });
             if items.len() == limit {
                 return Ok((items, before));
@@ -250,28 +256,34 @@ pub fn list(conn: &mut Conn, filter: &ListFilter, limit: u32) -> StoreResult<(Ve
         if !more {
             return Ok((items, None));
         }
-        if seen >= SCAN_MAX {
+        if seen >= SCAN_MAX || looked >= STATUS_SCAN_MAX {
             return Ok((items, before));
         }
     }
 }
 
-/// The next messages behind a place, newest first, and whether there may be further ones.
-fn chunk(conn: &mut Conn, filter: &ListFilter, before: Option<&Place>) -> StoreResult<(Vec<Head>, bool)> {
+/// The next messages behind a place, newest first, at most `size`, and whether there may be further ones.
+fn chunk(conn: &mut Conn, filter: &ListFilter, before: Option<&Place>, size: usize) -> StoreResult<(Vec<Head>, bool)> {
     let from_us = filter.from_us.unwrap_or(i64::MIN);
     let until = (filter.until_us.unwrap_or(i64::MAX), String::new());
     let (at_us, id) = before.map_or(&until, |before| before.min(&until));
     let Some(to) = filter.to.as_deref().map(folded) else {
-        let rows: Vec<Head> = on_backend!(conn, |c| messages::table
-            // The bounds of the index's range; the place within one moment is told by the id.
-            .filter(messages::created_at_us.ge(from_us))
-            .filter(messages::created_at_us.le(at_us))
-            .filter(messages::created_at_us.lt(at_us).or(messages::id.lt(id)))
-            .order((messages::created_at_us.desc(), messages::id.desc()))
-            .limit(CHUNK as i64)
-            .select(Head::as_select())
-            .load(c))?;
-        let more = rows.len() == CHUNK;
+        let rows: Vec<Head> = on_backend!(conn, |c| {
+            let mut page = messages::table
+                // The bounds of the index's range; the place within one moment is told by the id.
+                .filter(messages::created_at_us.ge(from_us))
+                .filter(messages::created_at_us.le(at_us))
+                .filter(messages::created_at_us.lt(at_us).or(messages::id.lt(id)))
+                .order((messages::created_at_us.desc(), messages::id.desc()))
+                .limit(size as i64)
+                .select(Head::as_select())
+                .into_boxed();
+            if let Some(via) = &filter.via {
+                page = page.filter(messages::via.eq(via));
+            }
+            page.load(c)
+        })?;
+        let more = rows.len() == size;
         return Ok((rows, more));
     };
     let ids: Vec<String> = on_backend!(conn, |c| message_deliveries::table
@@ -280,10 +292,10 @@ fn chunk(conn: &mut Conn, filter: &ListFilter, before: Option<&Place>) -> StoreR
         .filter(message_deliveries::created_at_us.le(at_us))
         .filter(message_deliveries::created_at_us.lt(at_us).or(message_deliveries::message_id.lt(id)))
         .order((message_deliveries::created_at_us.desc(), message_deliveries::message_id.desc()))
-        .limit(CHUNK as i64)
+        .limit(size as i64)
         .select(message_deliveries::message_id)
         .load(c))?;
-    let more = ids.len() == CHUNK;
+    let more = ids.len() == size;
     let rows = on_backend!(conn, |c| messages::table
         .filter(messages::id.eq_any(ids))
         .order((messages::created_at_us.desc(), messages::id.desc()))

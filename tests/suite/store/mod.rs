@@ -10,6 +10,7 @@ mod integrity;
 mod issues;
 mod leases;
 mod ledger;
+mod lists;
 mod migrations;
 mod outage;
 mod partitions;
