@@ -258,6 +258,17 @@ const fn breaker_pause(default: &'static str) -> Key {
     )
 }
 
+/// As [`breaker_pause`], for a sink.
+const fn sink_breaker_pause(default: &'static str) -> Key {
+    key(
+        "breaker_pause",
+        Kind::Duration("10ms", "1h"),
+        Absent::Is(default),
+        "Circuit breaker: first pause while it is open, up to half of it less by chance. It doubles with each attempt that fails and was \
+         refused or may have arrived; while nothing can be taken (no connection, 5xx) it stays, so that the sink's return is seen soon.",
+    )
+}
+
 const fn breaker_pause_max(default: &'static str) -> Key {
     key("breaker_pause_max", Kind::Duration("10ms", "1h"), Absent::Is(default), "Circuit breaker: longest pause while it is open.")
 }

@@ -1,9 +1,13 @@
 //! The circuit breaker of one outside party: after failures in a row it is left alone for a while, then one attempt tries the ground.
 //!
 //! Closed: all pass. Open: none pass until the wait is over. Half-open: one passes; its end closes the circuit or opens it again for
-//! twice as long. Times are monotonic and come from the caller.
+//! twice as long, or for the first wait again where the caller knows that trying soon does no harm. Times are monotonic and come from the
+//! caller.
 
 use std::time::{Duration, Instant};
+
+/// Longest time for which a party that asks for it is left alone without a try.
+const ASKED_MAX: Duration = Duration::from_secs(900);
 
 /// When a circuit opens, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,24 +126,43 @@ impl Breaker {
         if was_open { Turn::Closed } else { Turn::None }
     }
 
+    /// Nothing is known of it and there is reason to doubt: one attempt passes, and its end tells. A circuit that is not closed stays as
+    /// it is.
+    pub fn doubt(&mut self, now: Instant) {
+        self.until.get_or_insert(now);
+    }
+
     /// An attempt failed.
     pub fn failed(&mut self, now: Instant) -> Turn {
+        self.failed_and_asks(now, Duration::ZERO)
+    }
+
+    /// An attempt failed, and the party asks to be left alone for `least`.
+    pub fn failed_and_asks(&mut self, now: Instant, least: Duration) -> Turn {
+        let doubled = (self.wait * 2).min(self.settings.open_max).max(self.settings.open_base);
+        self.wait_on(now, doubled.max(least.min(ASKED_MAX)))
+    }
+
+    /// An attempt failed and nothing was taken, so that another may follow soon: the wait does not grow. `chance`, from 0 to 1, makes up
+    /// half of it, so that many who wait do not come together.
+    pub fn failed_for_now(&mut self, now: Instant, chance: f64) -> Turn {
+        let half = self.settings.open_base / 2;
+        self.wait_on(now, half + half.mul_f64(chance.clamp(0.0, 1.0)))
+    }
+
+    fn wait_on(&mut self, now: Instant, wait: Duration) -> Turn {
         self.failures = self.failures.saturating_add(1);
+        // Doubted, it has not been said to be open yet.
+        let is_news = self.wait.is_zero();
         match self.until {
             // Attempts that were on their way when it opened say nothing new.
-            Some(until) if until > now => Turn::None,
-            Some(_) => {
-                self.wait = (self.wait * 2).min(self.settings.open_max);
-                self.until = Some(now + self.wait);
-                Turn::None
-            }
-            None if self.failures >= self.settings.failures_max => {
-                self.wait = self.settings.open_base;
-                self.until = Some(now + self.wait);
-                Turn::Opened
-            }
-            None => Turn::None,
+            Some(until) if until > now => return Turn::None,
+            None if self.failures < self.settings.failures_max => return Turn::None,
+            _ => {}
         }
+        self.wait = wait;
+        self.until = Some(now + wait);
+        if is_news { Turn::Opened } else { Turn::None }
     }
 }
 
@@ -183,5 +206,45 @@ mod tests {
         }
         breaker.failed(now);
         assert_eq!(breaker.opens_again_at(now), Some(now + SINK.open_max));
+        assert_eq!(breaker.failed_and_asks(now, Duration::from_secs(60)), Turn::None, "a straggler");
+        now = breaker.opens_again_at(now).unwrap_or(now);
+        breaker.failed_and_asks(now, Duration::from_secs(60));
+        assert_eq!(breaker.opens_again_at(now), Some(now + Duration::from_secs(60)));
+        now = breaker.opens_again_at(now).unwrap_or(now);
+        breaker.failed_and_asks(now, Duration::from_secs(86_400));
+        assert_eq!(breaker.opens_again_at(now), Some(now + ASKED_MAX));
+    }
+
+    #[test]
+    fn it_is_tried_soon_again_where_nothing_was_taken() {
+        let (mut breaker, mut now) = (Breaker::new(SINK), Instant::now());
+        for _ in 1..SINK.failures_max {
+            assert_eq!(breaker.failed_for_now(now, 1.0), Turn::None);
+        }
+        assert_eq!(breaker.failed_for_now(now, 1.0), Turn::Opened);
+        for chance in [0.0, 0.5, 1.0, 7.0] {
+            let later = breaker.opens_again_at(now).expect("open");
+            assert!(later - now >= SINK.open_base / 2 && later - now <= SINK.open_base, "{:?}", later - now);
+            now = later;
+            assert_eq!(breaker.failed_for_now(now, chance), Turn::None);
+        }
+    }
+
+    #[test]
+    fn a_doubted_circuit_lets_one_pass_and_its_end_tells() {
+        let now = Instant::now();
+        for well in [true, false] {
+            let mut breaker = Breaker::new(SINK);
+            breaker.doubt(now);
+            assert_eq!(
+                (breaker.state(now), breaker.allowed(now, 9, 0), breaker.allowed(now, 9, 1)),
+                (CircuitState::HalfOpen, 1, 0)
+            );
+            let turn = if well { breaker.succeeded() } else { breaker.failed_for_now(now, 1.0) };
+            assert_eq!(turn, if well { Turn::Closed } else { Turn::Opened });
+            let before = breaker.opens_again_at(now);
+            breaker.doubt(now);
+            assert_eq!(breaker.opens_again_at(now), before, "what is open stays so");
+        }
     }
 }

@@ -23,7 +23,7 @@ pub enum DeliveryState {
     Sending,
     /// The sink's receiver confirmed it.
     Sent,
-    /// An attempt failed for now; due again later. It blocks its lane.
+    /// An attempt failed for now; due again later, or when its channel is back. It blocks its lane.
     Retry,
     /// The body went out and no answer came; a person decides.
     Uncertain,
@@ -101,7 +101,7 @@ impl FromStr for DeliveryState {
 /// What can happen to a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
-    /// Its time has come.
+    /// Its time has come, or the channel that it waited for is back, or is to be tried with it.
     Due,
     /// A worker takes it under a lease.
     Claim,

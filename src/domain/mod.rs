@@ -8,6 +8,7 @@ pub mod alert;
 pub mod anomaly;
 pub mod batch;
 pub mod breaker;
+pub mod channel;
 pub mod delivery;
 pub mod issue;
 pub mod message;

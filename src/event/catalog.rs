@@ -72,6 +72,7 @@ pub mod names {
     pub const OUTBOX_BACKLOG: &str = "belayd_outbox_backlog";
     pub const OUTBOX_OLDEST_AGE: &str = "belayd_outbox_oldest_age_seconds";
     pub const SEND_FAILURES: &str = "belayd_send_failures_total";
+    pub const OUTBOX_FORWARDED: &str = "belayd_outbox_forwarded_total";
     pub const MESSAGES_ACCEPTED: &str = "belayd_messages_accepted_total";
     pub const REQUESTS_LIMITED: &str = "belayd_requests_limited_total";
     pub const CLAIM_FAILURES: &str = "belayd_claim_failures_total";
@@ -238,6 +239,12 @@ pub const CATALOG: &[Entry] = &[
         Kind::Counter,
         &["sink", "type"],
         "Attempts to send that failed, by sink and kind of failure; since the start.",
+    ),
+    entry(
+        names::OUTBOX_FORWARDED,
+        Kind::Counter,
+        &["sink"],
+        "Deliveries that waited for a sink which took nothing, and became due before their time when it was back; since the start.",
     ),
     entry(names::MESSAGES_ACCEPTED, Kind::Counter, &["via"], "Messages to people that were taken, by sink; since the start."),
     entry(

@@ -84,7 +84,7 @@ impl CircuitIs<'_> {
         // A long outage turns open and half-open for ever: whoever wants to follow that asks for it.
         let level = match (turned, state) {
             (None, _) => return,
-            (Some(CircuitState::Closed), _) => log::Level::Warn,
+            (Some(CircuitState::Closed), CircuitState::Open) => log::Level::Warn,
             (_, CircuitState::Closed) => log::Level::Info,
             _ => log::Level::Debug,
         };

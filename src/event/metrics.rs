@@ -40,6 +40,8 @@ pub struct Metrics {
     pub outbox_oldest_age: GaugeVec,
     /// Failed attempts by sink and type.
     pub send_failures: IntCounterVec,
+    /// Deliveries brought forward when their sink was back.
+    pub outbox_forwarded: IntCounterVec,
     /// Messages taken, by sink.
     pub messages_accepted: IntCounterVec,
     /// Requests refused because of a quota, by what was counted.
@@ -142,6 +144,7 @@ impl Metrics {
                 GaugeVec::new(opts(names::OUTBOX_OLDEST_AGE), labels(names::OUTBOX_OLDEST_AGE))?,
             )?,
             send_failures: counter_vec(&registry, names::SEND_FAILURES)?,
+            outbox_forwarded: counter_vec(&registry, names::OUTBOX_FORWARDED)?,
             messages_accepted: counter_vec(&registry, names::MESSAGES_ACCEPTED)?,
             requests_limited: counter_vec(&registry, names::REQUESTS_LIMITED)?,
             claim_failures: counter(&registry, names::CLAIM_FAILURES)?,
@@ -357,6 +360,7 @@ mod tests {
         metrics.outbox_backlog.with_label_values(&["log"]).set(1);
         metrics.outbox_oldest_age.with_label_values(&["log"]).set(1.0);
         metrics.send_failures.with_label_values(&["log", "timeout"]).inc();
+        metrics.outbox_forwarded.with_label_values(&["log"]).inc();
         metrics.dispatch_duration.with_label_values(&["log"]).observe(0.1);
         metrics.set_actor_restarts("IngestActor", "panic", 1);
         metrics.actor_mailbox_depth.with_label_values(&["IngestActor"]).set(0);

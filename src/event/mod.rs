@@ -188,6 +188,8 @@ pub struct SendFailed<'a> {
     pub message: &'a str,
     /// What becomes of the delivery: `retry`, `dead`, `uncertain`.
     pub verdict: &'a str,
+    /// Whether the log is to hear of it at `warn`: an outage is told once, not at every try.
+    pub loud: bool,
 }
 
 impl SendFailed<'_> {
@@ -195,18 +197,39 @@ impl SendFailed<'_> {
     pub fn emit(self, metrics: &Metrics) {
         metrics.send_failures.with_label_values(&[self.sink, self.error_type]).inc();
         metrics.dispatch_duration.with_label_values(&[self.sink]).observe(seconds(self.took));
+        let level = if self.loud { log::Level::Warn } else { log::Level::Debug };
         match self.message_id {
             Some(message_id) => {
-                log::warn!(target: "belayd::outbox", deliveryId = self.delivery_id, messageId = message_id, sink = self.sink,
+                log::log!(target: "belayd::outbox", level, deliveryId = self.delivery_id, messageId = message_id, sink = self.sink,
                     attempt = self.attempt, errorType = self.error_type, durationMs = millis(self.took), verdict = self.verdict,
                     error = self.message; "delivery failed");
             }
             None => {
-                log::warn!(target: "belayd::outbox", deliveryId = self.delivery_id, sink = self.sink, attempt = self.attempt,
+                log::log!(target: "belayd::outbox", level, deliveryId = self.delivery_id, sink = self.sink, attempt = self.attempt,
                     errorType = self.error_type, durationMs = millis(self.took), verdict = self.verdict, error = self.message;
                     "delivery failed");
             }
         }
+    }
+}
+
+/// A sink takes something again, and what waited for it is due now.
+#[derive(Clone, Copy, Debug)]
+pub struct ChannelBack<'a> {
+    /// The sink.
+    pub sink: &'a str,
+    /// The store in which they waited.
+    pub store: &'a str,
+    /// How many, at least 1.
+    pub deliveries: usize,
+}
+
+impl ChannelBack<'_> {
+    /// Counts them and says so.
+    pub fn emit(self, metrics: &Metrics) {
+        metrics.outbox_forwarded.with_label_values(&[self.sink]).inc_by(self.deliveries as u64);
+        log::info!(target: "belayd::outbox", sink = self.sink, store = self.store, deliveries = self.deliveries;
+            "the sink takes deliveries again; those that waited for it are due now");
     }
 }
 

@@ -18,7 +18,7 @@ use crate::{
     config::OnUnknown,
     domain::{
         alert::{AlertKind, Level, Transition},
-        breaker::Turn,
+        breaker::{CircuitState, Turn},
         delivery::DeliveryState,
     },
     event::{DeliverySent, SendFailed},
@@ -74,6 +74,7 @@ impl Outbox {
             error_type: "sink_removed",
             message,
             verdict: outcome.event().target().as_str(),
+            loud: true,
         }
         .emit(&self.metrics);
         self.ended(at, Settlement { held: row.held(), outcome, error, answer: None, made: None });
@@ -161,10 +162,23 @@ impl Outbox {
             Ok(_) => Outcome::Sent,
             Err(ErrorClass::Reject | ErrorClass::Fatal) => Outcome::Rejected,
             Err(ErrorClass::Unknown) if row.on_unknown() == OnUnknown::Review => Outcome::Uncertain,
+            Err(_) if self.is_for_the_channel(row, result) => {
+                Outcome::Waits { at_us: later(Duration::ZERO), attempts: row.attempt.unsigned_abs().saturating_sub(1) }
+            }
             Err(_) if !row.may_retry() => Outcome::Exhausted,
             Err(ErrorClass::Unknown) => Outcome::Repeat { at_us: later(Duration::ZERO) },
             Err(ErrorClass::Retry { after }) => Outcome::Retry { at_us: later(after.unwrap_or_default()) },
         }
+    }
+
+    /// Whether this attempt only tried a channel that is known to be away: it is not counted, or an outage would use up the attempts. What has
+    /// one attempt only is to tell how that went.
+    fn is_for_the_channel(&self, row: &DeliveryRow, result: &Result<Sent, SendError>) -> bool {
+        let is_away = || {
+            let ways = lock(&self.sinks);
+            ways.get(&row.sink).is_some_and(|way| way.breaker.state(Instant::now()) != CircuitState::Closed)
+        };
+        row.max_attempts > 1 && result.as_ref().is_err_and(SendError::left_nothing) && is_away()
     }
 
     fn tell(&self, row: &DeliveryRow, result: &Result<Sent, SendError>, outcome: &Outcome, took: Duration) {
@@ -174,7 +188,7 @@ impl Outbox {
                 self.sent_total.fetch_add(1, Ordering::Relaxed);
                 let since_us = self.clock.now_us().saturating_sub(row.due_at_us);
                 let message_id = row.message_id();
-                let is_first = attempt == 1 && message_id.is_none();
+                let is_first = attempt == 1 && row.last_error_type.is_none() && message_id.is_none();
                 let alert_latency = is_first.then(|| Duration::from_micros(u64::try_from(since_us).unwrap_or(0)));
                 let has_line = self.told.has_line();
                 DeliverySent { delivery_id: &row.id, message_id, sink: &row.sink, attempt, took, alert_latency, has_line }
@@ -189,6 +203,8 @@ impl Outbox {
                 error_type: error.error_type,
                 message: &error.message,
                 verdict: outcome.event().target().as_str(),
+                // That the channel is away has been told.
+                loud: !matches!(outcome, Outcome::Waits { .. }),
             }
             .emit(&self.metrics),
         }
@@ -201,7 +217,21 @@ impl Outbox {
             let Some(way) = sinks.get_mut(sink) else { return };
             way.took(took);
             let well = matches!(result.as_ref().map_err(|error| error.class), Ok(_) | Err(ErrorClass::Reject));
-            let turn = if well { way.breaker.succeeded() } else { way.breaker.failed(Instant::now()) };
+            let now = Instant::now();
+            let turn = match result {
+                Err(error) if error.left_nothing() => {
+                    if error.error_type == "connect" {
+                        way.refund(1);
+                    }
+                    way.breaker.failed_for_now(now, rand::random())
+                }
+                Err(SendError { class: ErrorClass::Retry { after: Some(after) }, .. }) => way.breaker.failed_and_asks(now, *after),
+                Err(_) if !well => way.breaker.failed(now),
+                _ => way.breaker.succeeded(),
+            };
+            if turn == Turn::Closed || (well && !way.told) {
+                way.came_back(now);
+            }
             // The first success of a run is told too: an earlier run may have left the alert open, and ending what is not open does nothing.
             let news = turn != Turn::None || (well && !way.told);
             way.told |= news;
@@ -217,6 +247,7 @@ impl Outbox {
         if !news {
             return;
         }
+        self.wake(); // What waited may go, in both stores.
         let firing = turn == Turn::Opened;
         let now_us = self.clock.now_us();
         let told = result.as_ref().err().map(|error| error.message.clone()).unwrap_or_default();

@@ -2,7 +2,8 @@
 //! that hangs holds up its own only.
 //!
 //! ```text
-//!  look: renew leases -> free what vanished -> make ready what is due -> which sinks have anything ready -> claim, lap by lap
+//!  look: renew leases -> free what vanished -> make ready what is due, or whose channel is back -> which sinks have anything ready
+//!        -> claim, lap by lap
 //!        PostgreSQL: each a transaction of its own; ends are written beside it (`settle.rs`)
 //!        SQLite: all of it and the ends that wait in one, so that one sync serves them
 //! ```
@@ -13,7 +14,7 @@ use std::{
 };
 
 use super::{
-    listen,
+    channel, listen,
     state::{CONTROL, Outbox, Side, Trouble, lock},
 };
 use crate::{
@@ -48,26 +49,32 @@ struct Beat {
 
 /// One sink's part of a look.
 #[derive(Clone, Debug)]
-struct Wanted {
-    sink: String,
+pub(super) struct Wanted {
+    pub(super) sink: String,
     limit: usize,
     per_lane: usize,
-    after: Option<String>,
+    pub(super) after: Option<String>,
+    /// Its circuit is half-open: it is to be tried, with what waits for it where nothing is ready.
+    pub(super) tries: bool,
     /// It is not configured any more; nothing was reserved.
     is_orphan: bool,
 }
 
 /// What one round in the database is to do.
-struct Order {
+pub(super) struct Order {
     worker: Arc<str>,
     lease: Duration,
-    now_us: i64,
+    pub(super) now_us: i64,
     /// Claims of ours that nobody works on are freed, except these. Whether any of the others may have been sent: those of an earlier life.
     take_back: Option<(Vec<Held>, bool)>,
     reclaim: bool,
     promote: bool,
     ends: Arc<Vec<Settlement>>,
-    wanted: Vec<Wanted>,
+    /// Sinks of which it is to be found out whether anything waits for them.
+    pub(super) doubted: Vec<String>,
+    /// Sinks that are back: what waits for them is made ready.
+    pub(super) forward: Vec<String>,
+    pub(super) wanted: Vec<Wanted>,
 }
 
 /// What it brought.
@@ -76,6 +83,10 @@ struct Round {
     fenced: Vec<Held>,
     /// For each that was wanted, up to the one that failed; `None` where nothing is ready.
     taken: Vec<Option<Taken>>,
+    /// Of the sinks that were asked about, those for which something waits.
+    waiting: Vec<String>,
+    /// How many were brought forward, by sink.
+    forwarded: Vec<(String, usize)>,
     failed: Option<StoreError>,
 }
 
@@ -132,7 +143,7 @@ impl Outbox {
             }
         }
         let again = self.ask_due(side, beat).await;
-        pause.min(self.until(beat.next_due_us)).min(self.until_sink()).min(again).max(PAUSE_MIN)
+        pause.min(self.until(beat.next_due_us)).min(self.until_sink(at)).min(again).max(PAUSE_MIN)
     }
 
     /// Asks when the next is due; where that was asked just now, returns how long to wait for it.
@@ -156,10 +167,10 @@ impl Outbox {
         Duration::from_micros(u64::try_from(wait_us).unwrap_or(0))
     }
 
-    /// Until a circuit or a rate lets something pass again.
-    fn until_sink(&self) -> Duration {
+    /// Until a circuit or a rate lets something pass again, or something is to be brought forward.
+    fn until_sink(&self, at: usize) -> Duration {
         let now = Instant::now();
-        lock(&self.sinks).values().filter_map(|way| way.wait(now)).min().unwrap_or(Duration::MAX)
+        lock(&self.sinks).values().filter_map(|way| way.next_look(at, now)).min().unwrap_or(Duration::MAX)
     }
 
     /// One round; returns whether another may bring more at once.
@@ -172,10 +183,13 @@ impl Outbox {
         };
         let reclaim = beat.reclaimed.is_none_or(|at| at.elapsed() >= RECLAIM_EVERY.min(config.outbox.lease / 3));
         let promote = first || beat.next_due_us.is_some_and(|due_us| due_us <= now_us);
-        let wanted = self.wanted(at);
+        // What an earlier life has left tells which channels are doubtful: nothing is sent before that is known.
+        let wanted = if first { Vec::new() } else { self.wanted(at) };
+        let doubted = if first { self.sink_names() } else { Vec::new() };
+        let forward = self.to_forward(at);
         let settling = if is_sqlite { Some(side.settling.lock().await) } else { None };
         let ends = Arc::new(if is_sqlite { side.take_ends(usize::MAX) } else { Vec::new() });
-        if wanted.is_empty() && ends.is_empty() && !first && !unsure && !reclaim && !promote {
+        if wanted.is_empty() && ends.is_empty() && forward.is_empty() && !first && !unsure && !reclaim && !promote {
             return Ok(false);
         }
         let order = Order {
@@ -186,6 +200,8 @@ impl Outbox {
             reclaim,
             promote,
             ends: ends.clone(),
+            doubted,
+            forward: forward.clone(),
             wanted: wanted.clone(),
         };
         let since = Instant::now();
@@ -195,6 +211,7 @@ impl Outbox {
             Err(error) => {
                 lock(&side.ends).splice(0..0, ends.iter().cloned());
                 wanted.iter().for_each(|one| self.put_back(at, one, one.limit));
+                self.forward_again(at, forward, Instant::now());
                 // What was committed before the answer was lost is ours and was not sent.
                 lock(&side.trouble).unsure = true;
                 return Err(error);
@@ -209,6 +226,10 @@ impl Outbox {
             beat.next_due_us = None;
         }
         self.settled(at, &ends, &round.fenced);
+        if first {
+            self.doubt(&round.waiting);
+        }
+        let promote = self.forwarded(at, std::mem::take(&mut round.forwarded)) || promote;
         round.taken.resize(wanted.len(), None);
         let more = self.begin(at, wanted, round.taken, since) || promote;
         round.failed.map_or(Ok(more), Err)
@@ -241,10 +262,9 @@ impl Outbox {
     }
 
     fn put_back(&self, at: usize, one: &Wanted, count: usize) {
-        if !one.is_orphan
-            && let Some(way) = lock(&self.sinks).get_mut(&one.sink)
-        {
-            way.put_back(at, count);
+        let other_waits = !one.is_orphan && lock(&self.sinks).get_mut(&one.sink).is_some_and(|way| way.put_back(at, count));
+        if other_waits {
+            self.wake();
         }
     }
 
@@ -259,7 +279,8 @@ impl Outbox {
         for (name, way) in lock(&self.sinks).iter_mut() {
             let (limit, per_lane) = way.reserve(at, now, concurrency);
             if limit > 0 {
-                wanted.push(Wanted { sink: name.clone(), limit, per_lane, after: after(name), is_orphan: false });
+                let tries = way.is_half_open(now);
+                wanted.push(Wanted { sink: name.clone(), limit, per_lane, after: after(name), tries, is_orphan: false });
             }
         }
         // Another instance may still have the sink; a file has this one only.
@@ -270,6 +291,7 @@ impl Outbox {
                 limit: ORPHANS_MAX,
                 per_lane: ORPHANS_MAX,
                 after: None,
+                tries: false,
                 is_orphan: true,
             }));
         }
@@ -328,22 +350,27 @@ fn carry_out(conn: &mut Conn, order: &Order) -> StoreResult<Round> {
         let writes = order.take_back.is_some() || order.promote || !order.ends.is_empty();
         let reclaims = order.reclaim && deliveries::any_expired(conn)?;
         let ready = is_ready(conn, &order.wanted)?;
-        if !writes && !reclaims && !ready.contains(&true) {
-            return Ok(Round { taken: vec![None; order.wanted.len()], ..Round::default() });
+        let waiting = channel::waiting(conn, order)?;
+        if !writes && !reclaims && !ready.contains(&true) && waiting.is_empty() {
+            return Ok(Round { taken: vec![None; order.wanted.len()], waiting, ..Round::default() });
         }
         return conn.write(|conn| {
             let fenced = deliveries::settle(conn, &order.ends, order.now_us)?;
             free_and_promote(conn, order)?;
-            let taken = order.wanted.iter().map(|one| claim(conn, order, one).map(Some)).collect::<StoreResult<_>>()?;
-            Ok(Round { fenced, taken, failed: None })
+            let forwarded = channel::forward(conn, order)?;
+            let each = order.wanted.iter();
+            let taken = each.map(|one| channel::claim_to_try(conn, order, one, &waiting).map(Some)).collect::<StoreResult<_>>()?;
+            Ok(Round { fenced, taken, waiting, forwarded, failed: None })
         });
     }
     free_and_promote(conn, order)?;
+    let waiting = channel::waiting(conn, order)?;
+    let mut round = Round { forwarded: channel::forward(conn, order)?, ..Round::default() };
     let ready = is_ready(conn, &order.wanted)?;
-    let mut round = Round::default();
     for (one, ready) in order.wanted.iter().zip(ready) {
+        let ready = ready || (one.tries && waiting.contains(&one.sink));
         // What was claimed before one that fails is committed, and is sent.
-        match ready.then(|| claim(conn, order, one)).transpose() {
+        match ready.then(|| channel::claim_to_try(conn, order, one, &waiting)).transpose() {
             Ok(taken) => round.taken.push(taken),
             Err(error) => {
                 round.failed = Some(error);
@@ -351,6 +378,7 @@ fn carry_out(conn: &mut Conn, order: &Order) -> StoreResult<Round> {
             }
         }
     }
+    round.waiting = waiting;
     Ok(round)
 }
 
@@ -377,7 +405,7 @@ fn is_ready(conn: &mut Conn, wanted: &[Wanted]) -> StoreResult<Vec<bool>> {
     Ok(sinks.iter().map(|sink| ready.contains(sink)).collect())
 }
 
-fn claim(conn: &mut Conn, order: &Order, one: &Wanted) -> StoreResult<Taken> {
+pub(super) fn claim(conn: &mut Conn, order: &Order, one: &Wanted) -> StoreResult<Taken> {
     let claim = Claim {
         sink: &one.sink,
         worker: &order.worker,

@@ -14,6 +14,7 @@ mod actor;
 mod attachments;
 mod attempt;
 mod backoff;
+mod channel;
 mod dispatcher;
 mod episode;
 mod issues;

@@ -1,6 +1,7 @@
 //! The outbox from the committed row to the written end.
 
 mod batches;
+mod channel;
 
 use std::{
     sync::{Arc, Mutex, atomic::AtomicBool},

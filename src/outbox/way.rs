@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{rate::Rate, state::CONTROL_AT};
+use super::{channel::Forward, rate::Rate, state::CONTROL_AT};
 use crate::{
     domain::breaker::{Breaker, BreakerSettings, CircuitState},
     sinks::Sink,
@@ -62,13 +62,28 @@ pub(super) struct Way {
     rate: Option<Rate>,
     /// What an attempt takes, a moving average; unknown before the first.
     spent: Option<Duration>,
+    /// What waits for this channel is to be brought forward, by store.
+    forward: [Forward; 2],
+    /// Stores that were not given the one attempt of a half-open circuit, because another had it.
+    denied: [bool; 2],
 }
 
 impl Way {
     pub(super) fn new(sink: Arc<dyn Sink>, settings: BreakerSettings) -> Self {
         let rate = sink.limits().per_minute.map(Rate::new);
         let breaker = Breaker::new(settings);
-        Self { sink, breaker, told: false, queue: VecDeque::new(), working: 0, claimed: [0; 2], rate, spent: None }
+        Self {
+            sink,
+            breaker,
+            told: false,
+            queue: VecDeque::new(),
+            working: 0,
+            claimed: [0; 2],
+            rate,
+            spent: None,
+            forward: Default::default(),
+            denied: [false; 2],
+        }
     }
 
     /// Takes another sink of the same name; the circuit and what is on its way stay.
@@ -97,7 +112,9 @@ impl Way {
         if most > places * 8 && free < most / 4 {
             free = 0; // Soon there is room for a claim that is worth it.
         }
-        free = if self.sink.is_ready() { self.breaker.allowed(now, free, self.claimed.iter().sum()) } else { 0 };
+        let allowed = self.breaker.allowed(now, free, self.claimed.iter().sum());
+        self.denied[side] |= allowed == 0 && free > 0 && self.is_half_open(now);
+        free = if self.sink.is_ready() { allowed } else { 0 };
         if let Some(rate) = &mut self.rate {
             free = free.min(rate.available(now));
             rate.take(now, free);
@@ -106,12 +123,29 @@ impl Way {
         (free, if self.sink.takes_batches() { (free / LANE_PART).max(1) } else { 1 })
     }
 
-    /// What was reserved and not claimed.
-    pub(super) fn put_back(&mut self, side: usize, count: usize) {
+    /// What was reserved and not claimed. Returns whether another store waits to try the channel.
+    pub(super) fn put_back(&mut self, side: usize, count: usize) -> bool {
         self.settled(side, count);
+        self.refund(count);
+        self.denied[side] = false;
+        count > 0 && std::mem::take(&mut self.denied).contains(&true)
+    }
+
+    /// These were no sends after all: nothing got as far as the receiver.
+    pub(super) fn refund(&mut self, count: usize) {
         if let Some(rate) = &mut self.rate {
             rate.put_back(count);
         }
+    }
+
+    /// When what waits for this channel is brought forward in a store.
+    pub(super) fn forward(&mut self, side: usize) -> &mut Forward {
+        &mut self.forward[side]
+    }
+
+    /// It takes something again: what waits for it, in either store, need wait no longer.
+    pub(super) fn came_back(&mut self, now: Instant) {
+        self.forward.iter_mut().for_each(|forward| forward.begin(now));
     }
 
     /// How many may be claimed and not settled: what is sent within [`AHEAD`], so that a crash leaves little unknown and a sink that has
@@ -174,8 +208,19 @@ impl Way {
         self.breaker.state(now) == CircuitState::Open
     }
 
+    /// Whether one attempt may try it.
+    pub(super) fn is_half_open(&self, now: Instant) -> bool {
+        self.breaker.state(now) == CircuitState::HalfOpen
+    }
+
+    /// How long until there may be something to do for it in a store; `None` where only something new can tell.
+    pub(super) fn next_look(&self, side: usize, now: Instant) -> Option<Duration> {
+        let forward = self.forward[side].at().map(|at| at.saturating_duration_since(now));
+        self.wait(now).into_iter().chain(forward).min()
+    }
+
     /// How long nothing can be claimed because of its circuit or its rate; `None` where something can.
-    pub(super) fn wait(&self, now: Instant) -> Option<Duration> {
+    fn wait(&self, now: Instant) -> Option<Duration> {
         let circuit = self.breaker.opens_again_at(now).map(|at| at.saturating_duration_since(now) + Duration::from_millis(1));
         let rate = self.rate.map(|rate| rate.wait(now)).filter(|wait| !wait.is_zero());
         circuit.max(rate)
@@ -204,6 +249,18 @@ mod tests {
         assert_eq!(way.reserve(1, now, 8), (0, 1));
         way.settled(CONTROL_AT, 3);
         assert_eq!(way.reserve(1, now, 8), (2, 1));
+    }
+
+    #[test]
+    fn the_one_attempt_of_a_half_open_circuit_goes_to_the_store_that_has_something() {
+        let (now, mut way) = (Instant::now(), way(NoopSink::named("hook")));
+        way.breaker.doubt(now);
+        assert_eq!((way.reserve(0, now, 4).0, way.reserve(1, now, 4).0), (1, 0));
+        assert!(way.put_back(0, 1), "the other is to be woken");
+        assert_eq!((way.reserve(1, now, 4).0, way.reserve(0, now, 4).0), (1, 0));
+        assert!(way.put_back(1, 1), "and back once");
+        assert_eq!(way.reserve(0, now, 4).0, 1);
+        assert!(!way.put_back(0, 1), "but not for ever");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use chrono::DateTime;
 use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 
 use super::{ErrorClass, SendError, escape};
+use crate::domain::channel::ASKED_TO_WAIT;
 use crate::ingest::http_client::{Answer, ClientError, FailureKind};
 
 /// So much of an answer is read: enough for its words, and so that the connection can be kept.
@@ -23,6 +24,7 @@ pub(super) fn refusal(status: u16, headers: &HeaderMap) -> (ErrorClass, &'static
     match status {
         429 => (again(), "status_429"),
         408 | 425 => (again(), "status_4xx"),
+        500..=599 if retry_after(headers).is_some() => (again(), ASKED_TO_WAIT),
         500..=599 => (again(), "status_5xx"),
         300..=399 => (ErrorClass::Reject, "redirect"),
         _ => (ErrorClass::Reject, "status_4xx"),

@@ -23,7 +23,10 @@ use futures_util::future::BoxFuture;
 
 use self::templates::Templates;
 pub use self::{bot::BotSink, discord::DiscordSink, log::LogSink, slack::SlackSink, smtp::SmtpSink, webhook::WebhookSink};
-use crate::config::{Config, SinkSettings};
+use crate::{
+    config::{Config, SinkSettings},
+    domain::channel,
+};
 
 /// The name of the daemon's own way from alerts to issues; no route and no message names it.
 pub const ISSUES: &str = "issues";
@@ -112,6 +115,13 @@ pub struct SendError {
     pub error_type: &'static str,
     /// One sentence without secrets.
     pub message: String,
+}
+
+impl SendError {
+    /// Whether it was the channel that failed, and nothing of the delivery can have arrived: another attempt does no harm.
+    pub fn left_nothing(&self) -> bool {
+        self.class == ErrorClass::Retry { after: None } && channel::FAULTS.contains(&self.error_type)
+    }
 }
 
 impl fmt::Display for SendError {

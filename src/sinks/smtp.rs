@@ -251,6 +251,8 @@ fn judge(said: Option<Result<Response, Error>>, step: Step) -> Result<Response, 
     let number = u16::from(code);
     let message = escape::one_line(&format!("the mail server answered {code} {}", cause(&error)), ANSWER_MAX_CHARS);
     let (class, error_type) = match (code.severity, step, number) {
+        // It is about to close, or has no place for anybody: not a word about this mail.
+        (_, _, 421) => (ErrorClass::Retry { after: None }, "smtp_421"),
         (Severity::TransientNegativeCompletion, ..) => (ErrorClass::Retry { after: None }, "smtp_4xx"),
         // Signing in is what it wants, or what it did not take: so with every mail.
         (_, _, 530 | 534 | 535 | 538) => (ErrorClass::Fatal, "auth"),

@@ -97,7 +97,7 @@ async fn every_answer_has_its_verdict() {
     let after = |seconds| ErrorClass::Retry { after: Some(Duration::from_secs(seconds)) };
     for (path, expected) in [
         ("busy", (after(7), "status_429")),
-        ("date", (after(30), "status_5xx")),
+        ("date", (after(30), "asked_to_wait")),
         ("broken", (ErrorClass::Retry { after: None }, "status_5xx")),
         ("gone", (ErrorClass::Reject, "status_4xx")),
         ("moved", (ErrorClass::Reject, "redirect")),

@@ -57,7 +57,7 @@ fn a_source_and_a_sink_that_fail_open_their_circuits_by_their_own_settings_and_c
     let mut setup = Setup::with(&format!(
         "[recovery]\noutbox_within = \"200ms\"\n\
          [[sources]]\nname = \"plant\"\nurl = \"{plant}\"\ninterval = \"50ms\"\nbreaker_failures = 2\nbreaker_pause = \"300ms\"\nbreaker_pause_max = \"400ms\"\n\
-         [[webhooks]]\nname = \"hook\"\nurl = \"{hook}\"\nbreaker_failures = 1\nbreaker_pause = \"20s\"\n\
+         [[webhooks]]\nname = \"hook\"\nurl = \"{hook}\"\nbreaker_failures = 1\nbreaker_pause = \"40s\"\n\
          [outbox]\nretry_base = \"100ms\"\nretry_max = \"200ms\"\nmax_attempts = 100\n"
     ));
     setup.log = "info,belayd::circuit=debug".into();
@@ -79,7 +79,7 @@ fn a_source_and_a_sink_that_fail_open_their_circuits_by_their_own_settings_and_c
     plant_ill.store(false, Relaxed);
     hook_ill.store(false, Relaxed);
     daemon.wait_for("the source is asked again", Duration::from_secs(10), |daemon| circuit(daemon, "source/plant") == 0.0);
-    daemon.wait_for("the sink takes again", Duration::from_secs(40), |daemon| circuit(daemon, "hook") == 0.0);
+    daemon.wait_for("the sink takes again", Duration::from_secs(90), |daemon| circuit(daemon, "hook") == 0.0);
     daemon.wait_for("nothing is late", Duration::from_secs(20), |daemon| !is_late(daemon, "outbox"));
     let log = daemon.log();
     for (party, state) in

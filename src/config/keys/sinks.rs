@@ -7,9 +7,9 @@ use super::{
         Credential, Duration, Headers, Host, HttpUrl, InputDir, InputFile, Int, MailAddress, Name, Secret, SigningSecret, Text,
         Word,
     },
-    Section, breaker_failures, breaker_pause, breaker_pause_max,
+    Section, breaker_failures, breaker_pause_max,
     flow::{ALLOW_LINK_LOCAL, URL_CREDENTIAL, URL_FILE},
-    key,
+    key, sink_breaker_pause,
 };
 
 const CONCURRENCY: Key = key("concurrency", Int(1, 256), Example("2"), "Sends at once. Left out: outbox.concurrency.").live();
@@ -65,7 +65,7 @@ pub(super) static SMTP: Section = Section {
         PER_MINUTE,
         FALLBACK,
         breaker_failures("5").live(),
-        breaker_pause(r#""1s""#).live(),
+        sink_breaker_pause(r#""1s""#).live(),
         breaker_pause_max(r#""30s""#).live(),
     ],
 };
@@ -91,7 +91,7 @@ pub(super) static SLACK: Section = Section {
         PER_MINUTE,
         FALLBACK,
         breaker_failures("5").live(),
-        breaker_pause(r#""1s""#).live(),
+        sink_breaker_pause(r#""1s""#).live(),
         breaker_pause_max(r#""30s""#).live(),
     ],
 };
@@ -117,7 +117,7 @@ pub(super) static DISCORD: Section = Section {
         PER_MINUTE,
         FALLBACK,
         breaker_failures("5").live(),
-        breaker_pause(r#""1s""#).live(),
+        sink_breaker_pause(r#""1s""#).live(),
         breaker_pause_max(r#""30s""#).live(),
     ],
 };
@@ -167,7 +167,7 @@ pub(super) static WEBHOOKS: Section = Section {
         PER_MINUTE,
         FALLBACK,
         breaker_failures("5").live(),
-        breaker_pause(r#""1s""#).live(),
+        sink_breaker_pause(r#""1s""#).live(),
         breaker_pause_max(r#""30s""#).live(),
     ],
 };
@@ -206,7 +206,7 @@ pub(super) static BOTS: Section = Section {
         PER_MINUTE,
         FALLBACK,
         breaker_failures("5").live(),
-        breaker_pause(r#""1s""#).live(),
+        sink_breaker_pause(r#""1s""#).live(),
         breaker_pause_max(r#""30s""#).live(),
     ],
 };

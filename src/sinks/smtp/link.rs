@@ -9,6 +9,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use lettre::transport::smtp::{
@@ -34,6 +35,8 @@ use crate::{
 
 /// Most bytes of a server's answer before TLS.
 const REPLY_MAX_BYTES: usize = 8 * 1024;
+/// Longest wait for a connection to one address: a network that swallows packets must not keep its return from being seen.
+const CONNECT_MAX: Duration = Duration::from_secs(3);
 /// What is read in place of the greeting that a server gives once, before TLS.
 const GREETED: &[u8] = b"220 greeted before TLS\r\n";
 
@@ -82,7 +85,7 @@ fn fatal(error_type: &'static str, message: String) -> SendError {
 pub(super) async fn connect(config: &SmtpConfig, secure: &Secure) -> Result<AsyncSmtpConnection, SendError> {
     let hello = config.hello.clone().map_or_else(ClientId::default, hello);
     let host = config.host.trim_matches(['[', ']']);
-    let connected = TcpStream::connect((host, config.port)).await;
+    let connected = dial(host, config.port).await;
     let mut tcp = connected.map_err(|error| retry("connect", format!("no connection to {host}:{}: {error}", config.port)))?;
     // A mail's last line is a small packet behind a large one: it must not wait until that is acknowledged.
     tcp.set_nodelay(true).map_err(|error| retry("connect", error.to_string()))?;
@@ -102,6 +105,19 @@ pub(super) async fn connect(config: &SmtpConfig, secure: &Secure) -> Result<Asyn
         conn.auth(&[Mechanism::Plain, Mechanism::Login], &credentials).await.map_err(|error| refused("auth", &error))?;
     }
     Ok(conn)
+}
+
+/// One address after the other, none for longer than [`CONNECT_MAX`].
+async fn dial(host: &str, port: u16) -> io::Result<TcpStream> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in tokio::net::lookup_host((host, port)).await? {
+        match tokio::time::timeout(CONNECT_MAX, TcpStream::connect(address)).await {
+            Ok(Ok(connected)) => return Ok(connected),
+            Ok(Err(error)) => last = error,
+            Err(_) => last = io::Error::new(io::ErrorKind::TimedOut, format!("no answer from {address} within {CONNECT_MAX:?}")),
+        }
+    }
+    Err(last)
 }
 
 /// An address stands in brackets.

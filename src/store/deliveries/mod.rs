@@ -8,6 +8,7 @@ mod attempts;
 mod claim;
 mod enqueue;
 mod fold;
+mod forward;
 mod inbox;
 mod people;
 #[cfg(feature = "fault-injection")]
@@ -27,6 +28,7 @@ pub use self::{
     claim::{Claim, Held, Taken, claim_due, next_due, promote_due, ready_sinks, renew},
     enqueue::{CHANNEL, NewDelivery, enqueue},
     fold::{call_off, refill, untouched},
+    forward::{FORWARD_ROWS, forward, forward_one, waiting_sinks},
     inbox::{Cause, Edit, FailureFilter, causes, edit, failures_where},
     people::{Count, act, act_at, counts, failures, get, prune},
     row::DeliveryRow,

@@ -6,7 +6,7 @@ use diesel::{prelude::*, sql_types::Text};
 
 use super::{
     claim::{self, Claim},
-    people,
+    forward, people,
     row::COLUMNS,
     settle, vanished,
 };
@@ -57,6 +57,9 @@ pub fn plans(conn: &mut Conn) -> StoreResult<Vec<(&'static str, String)>> {
         ("count taken", taken),
         ("count scheduled", scheduled),
         ("count failed", failed),
+        ("waiting sinks", bound(forward::waiting_sql(is_pg), &[list])),
+        ("bring forward", bound(forward::forward_sql(is_pg), &["500", "500", "'hook'"])),
+        ("bring one forward", bound(forward::forward_one_sql(), &["500", "500", "'hook'"])),
         ("prune", bound(people::prunable_sql(), &["500", "2000"])),
     ];
     if is_pg {

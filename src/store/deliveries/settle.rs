@@ -31,6 +31,13 @@ pub enum Outcome {
         /// When, microseconds since the epoch.
         at_us: i64,
     },
+    /// The channel took nothing while it was known to be away: another attempt at `at_us`, or when it is back. It is not counted.
+    Waits {
+        /// When, microseconds since the epoch.
+        at_us: i64,
+        /// Attempts before this one.
+        attempts: u32,
+    },
     /// No answer; it goes out again at `at_us`, marked as a possible repeat.
     Repeat {
         /// When, microseconds since the epoch.
@@ -63,7 +70,7 @@ impl Outcome {
     pub fn event(&self) -> Event {
         match self {
             Self::Sent | Self::ToldByAnother => Event::SentOk,
-            Self::Retry { .. } | Self::Postponed { .. } => Event::Retry,
+            Self::Retry { .. } | Self::Waits { .. } | Self::Postponed { .. } => Event::Retry,
             Self::Repeat { .. } => Event::Repeat,
             Self::Uncertain => Event::OutcomeUnknown,
             Self::Rejected => Event::Reject,
@@ -173,7 +180,7 @@ impl<'a> Move<'a> {
         let (due_at_us, attempt, possible_repeat) = match end.outcome {
             Outcome::Retry { at_us } => (Some(at_us), None, None),
             Outcome::Repeat { at_us } => (Some(at_us), None, Some(1)),
-            Outcome::Postponed { at_us, attempts } => (Some(at_us), counted(attempts), None),
+            Outcome::Waits { at_us, attempts } | Outcome::Postponed { at_us, attempts } => (Some(at_us), counted(attempts), None),
             Outcome::GivenBack { attempts } => (None, counted(attempts), None),
             _ => (None, None, None),
         };

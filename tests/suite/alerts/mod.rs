@@ -1,5 +1,6 @@
 //! Alerts through the real daemon, as a receiver of webhooks hears them.
 
+mod away;
 mod crashes;
 mod deadman;
 mod people;
@@ -43,7 +44,11 @@ struct Receiver {
 
 impl Receiver {
     fn start(status: u16) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        Self::on("127.0.0.1:0", status)
+    }
+
+    fn on(address: &str, status: u16) -> Self {
+        let listener = TcpListener::bind(address).expect("a free port");
         let url = format!("http://{}/", listener.local_addr().expect("bound"));
         let receiver = Self { url, heard: Arc::default(), status: Arc::new(AtomicU16::new(status)) };
         let us = receiver.clone();

@@ -1,6 +1,7 @@
 //! One conformance suite for both databases: every function of the store does the same on each.
 
 mod bulk;
+mod channel;
 mod deliveries;
 mod draining;
 mod failures;

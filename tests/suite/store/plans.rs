@@ -40,12 +40,14 @@ fn every_statement_of_the_outbox_uses_its_index(store: &TestStore) {
             line.contains("Seq Scan on deliveries")
                 || (line.starts_with("SCAN")
                     && !line.contains("USING")
-                    && !["j", "s", "json_each"].iter().any(|other| line.contains(other)))
+                    && !["j", "s", "json_each", "waiting"].iter().any(|other| line.contains(other)))
         };
         assert_eq!(plan.lines().find(reads_all), None, "{name}:\n{plan}");
         let index = match name {
             "claim" | "claim behind a lane" | "ready sinks" | "count ready" => "deliveries_ready",
             "count taken" => "deliveries_taken",
+            // PostgreSQL may take the index of what is due later as well: both are small, and it knows how small.
+            "waiting sinks" | "bring forward" | "bring one forward" if store.backend() == Backend::Sqlite => "deliveries_taken",
             "promote" | "next due" | "count scheduled" => "deliveries_due",
             "reclaim" => "deliveries_lease",
             "failures" | "count failed" => "deliveries_failed",
