@@ -73,6 +73,8 @@ pub struct AlertDesk {
     idle: Notify,
     /// A round is on the desk.
     rounding: AtomicBool,
+    /// What fires is to be looked at, because the routes may have changed, and has not been.
+    rerouted: AtomicBool,
     /// When the last audit was ordered, microseconds since the epoch.
     audited_at_us: AtomicI64,
 }
@@ -105,6 +107,7 @@ impl AlertDesk {
             working: AtomicBool::new(false),
             idle: Notify::new(),
             rounding: AtomicBool::new(false),
+            rerouted: AtomicBool::new(false),
             audited_at_us: AtomicI64::new(i64::MIN),
         })
     }
@@ -140,7 +143,9 @@ impl AlertDesk {
 
     /// Has everything that fires looked at: the routes may have changed.
     pub(super) fn take_rerouted(&self) {
-        self.lock().push_back(Item { order: Arc::new(Order::Rerouted), teller: Teller::Nobody });
+        let mut queue = self.lock();
+        self.rerouted.store(true, Ordering::Release);
+        queue.push_back(Item { order: Arc::new(Order::Rerouted), teller: Teller::Nobody });
     }
 
     /// The actor is new: a round that was being prepared is not coming any more.
@@ -151,6 +156,9 @@ impl AlertDesk {
 
     /// Puts a round on the desk where anything is due. Its failure costs one tick.
     pub(super) async fn look_round(&self) {
+        if self.rerouted.load(Ordering::Acquire) && self.waiting() == 0 {
+            self.take_rerouted(); // The control store did not take it.
+        }
         if self.rounding.swap(true, Ordering::AcqRel) {
             return;
         }
@@ -259,8 +267,14 @@ impl AlertDesk {
         for (item, done) in items.into_iter().zip(done) {
             alerts.extend(done.alerts);
             AlertsTold { outcomes: &done.outcomes }.emit(&self.parts.metrics);
-            if matches!(*item.order, Order::Round(_)) {
-                self.rounded(done.found);
+            match *item.order {
+                Order::Round(_) => self.rounded(done.found),
+                Order::Rerouted => {
+                    let queue = self.lock();
+                    let again = queue.iter().any(|item| matches!(*item.order, Order::Rerouted));
+                    self.rerouted.store(again, Ordering::Release);
+                }
+                _ => {}
             }
             for (transition, error) in done.set_aside {
                 AlertSetAside {
@@ -311,7 +325,7 @@ impl AlertDesk {
         for item in others {
             match item.teller {
                 Teller::Acknowledging(reply) => drop(reply.send(Err(AcknowledgeError::Unavailable(error.to_string())))),
-                // The next tick finds the same again.
+                // The next tick finds the same again, also that the routes may have changed.
                 _ => self.rounding.store(false, Ordering::Release),
             }
         }

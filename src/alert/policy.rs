@@ -68,7 +68,15 @@ fn ends(conn: &mut Conn, teller: &mut Teller<'_>, alert: &Alert, since_us: i64) 
         return teller.leave_out(conn, (alert, "resolved"), None, ("not_told", Some("nobody was told that it fires")));
     }
     let word = Word { alert, event: "resolved", since_us };
-    for target in routes::targets(teller.config, alert) {
+    let mut targets = routes::targets(teller.config, alert);
+    // A route of one level only does not match any more what has risen above it, and a reload may have taken a route away.
+    for one in told.iter().filter(|one| !targets.iter().any(|target| is_to(one, target))).collect::<Vec<_>>() {
+        match routes::former(teller.config, alert, &one.sink, &one.recipient) {
+            Some(target) => targets.push(target),
+            None => no_route(conn, teller, alert, "resolved", (&one.sink, &one.recipient))?,
+        }
+    }
+    for target in targets {
         if !target.route.notify_resolved {
             teller.leave_out(conn, (alert, "resolved"), Some(&target), ("not_wanted", Some("notify_resolved = false")))?;
         } else if earlier || told.iter().any(|one| is_to(one, &target)) {
@@ -92,16 +100,20 @@ pub(super) fn look(conn: &mut Conn, teller: &mut Teller<'_>, due: &looks::Due) -
         return looks::set(conn, &alert.id, Some(held.reason), held.until_us);
     }
     let told = notices::told(conn, &alert.id)?;
+    let risen = notices::escalation_held_back(conn, &alert.id)?;
     let now_us = teller.now_us;
     let mut next_us = None;
     for target in routes::targets(teller.config, alert) {
-        let last_us = told.iter().find(|one| is_to(one, &target)).map(|one| one.at_us);
+        let last = told.iter().find(|one| is_to(one, &target));
+        let last_us = last.map(|one| one.at_us);
         let mut soon = |from_us: i64| {
             let at_us = target.route.repeat_interval.map(|interval| after(from_us, interval));
             next_us = [next_us, at_us].into_iter().flatten().min();
         };
         let event = match (last_us, target.route.repeat_interval) {
             (None, _) => "firing",
+            // It rose to a higher level while nobody was told.
+            _ if last.map(|one| one.last_id) < risen => "escalated",
             (Some(last_us), Some(interval)) if after(last_us, interval) <= now_us => "repeat",
             (Some(last_us), _) => {
                 soon(last_us);
@@ -110,6 +122,9 @@ pub(super) fn look(conn: &mut Conn, teller: &mut Teller<'_>, due: &looks::Due) -
         };
         soon(now_us);
         teller.tell(conn, &Word { alert, event, since_us: now_us }, &target)?;
+    }
+    if next_us.is_some() {
+        notices::forget_repeats(conn, &alert.id)?;
     }
     looks::set(conn, &alert.id, None, next_us)
 }
@@ -122,20 +137,21 @@ pub(super) fn again(conn: &mut Conn, teller: &mut Teller<'_>, alert: &Alert, los
             let since_us = teller.now_us;
             teller.tell(conn, &Word { alert, event: "firing", since_us }, &target)
         }
-        None => {
-            let notice = notices::NewNotice {
-                alert_id: &alert.id,
-                at_us: teller.now_us,
-                event: "firing",
-                sink: &lost.sink,
-                recipient: &lost.recipient,
-                delivery_id: None,
-                reason: "no_route",
-                detail: None,
-            };
-            notices::note(conn, &notice)
-        }
+        None => no_route(conn, teller, alert, "firing", (&lost.sink, &lost.recipient)),
     }
+}
+
+/// Writes down that a receiver which was told before cannot be told any more.
+fn no_route(
+    conn: &mut Conn,
+    teller: &Teller<'_>,
+    alert: &Alert,
+    event: &'static str,
+    (sink, recipient): (&str, &str),
+) -> StoreResult<()> {
+    let (alert_id, at_us) = (alert.id.as_str(), teller.now_us);
+    let (delivery_id, reason, detail) = (None, "no_route", None);
+    notices::note(conn, &notices::NewNotice { alert_id, at_us, event, sink, recipient, delivery_id, reason, detail })
 }
 
 /// A person has taken it on: no repeats from here on.

@@ -17,7 +17,11 @@ use crate::{
         delivery::DeliveryState,
     },
     sinks,
-    store::{Conn, StoreResult, alerts::looks, deliveries},
+    store::{
+        Conn, StoreResult,
+        alerts::{groups, looks},
+        deliveries,
+    },
 };
 
 /// The condition that notices are due and stay untouched although their sink works; its subject is the sink.
@@ -27,6 +31,8 @@ pub(super) const NOTIFICATION_MISSING: &str = "notification-missing";
 
 /// Alerts looked at in one round; the next one comes within a second.
 const LOOKS_MAX: i64 = 500;
+/// Groups that were ahead of the clock and are set right by one audit.
+const GROUPS_MAX: i64 = 1_000;
 /// Alerts without a word that one audit takes up.
 const UNTOLD_MAX: i64 = 500;
 
@@ -66,6 +72,9 @@ pub(super) fn anything_due(conn: &mut Conn, config: &Config, now_us: i64) -> Sto
 /// Those of the control store.
 pub(super) fn carry_out(conn: &mut Conn, teller: &mut Teller<'_>, around: &Surroundings) -> StoreResult<Found> {
     let mut found = Found::default();
+    if around.audit {
+        after_a_step_back(conn, teller)?;
+    }
     for due in looks::due(conn, teller.now_us, LOOKS_MAX)? {
         policy::look(conn, teller, &due)?;
     }
@@ -74,6 +83,20 @@ pub(super) fn carry_out(conn: &mut Conn, teller: &mut Teller<'_>, around: &Surro
         audit(conn, teller, around, &mut found)?;
     }
     Ok(found)
+}
+
+/// The clock was set back: what was to be told in a moment would wait for the old time.
+fn after_a_step_back(conn: &mut Conn, teller: &mut Teller<'_>) -> StoreResult<()> {
+    let now_us = teller.now_us;
+    for mut group in groups::ahead(conn, now_us, GROUPS_MAX)? {
+        for id in group.waiting.iter().chain(&group.digest_id) {
+            teller.deliveries += usize::from(deliveries::hasten(conn, id, now_us, now_us)?);
+        }
+        (group.last_at_us, group.window_from_us) = (now_us, group.window_from_us.min(now_us));
+        group.digest_at_us = group.digest_at_us.min(now_us);
+        groups::put(conn, &group)?;
+    }
+    Ok(())
 }
 
 fn audit(conn: &mut Conn, teller: &mut Teller<'_>, around: &Surroundings, found: &mut Found) -> StoreResult<()> {

@@ -2,7 +2,7 @@
 
 use crate::{
     config::{Config, OnUnknown, RouteConfig},
-    domain::alert::{Alert, AlertKind, Labels, Transition},
+    domain::alert::{Alert, AlertKind, Labels, Level, Transition},
     sinks,
 };
 
@@ -69,6 +69,18 @@ pub(super) fn targets(config: &Config, alert: &Alert) -> Vec<Target> {
         }
     }
     targets
+}
+
+/// A receiver that was told of an alert and that the routes do not name for it now: as the route says that named him at another level,
+/// else as a route says that has nothing but him. `None` where his sink is gone.
+pub(super) fn former(config: &Config, alert: &Alert, sink: &str, recipient: &str) -> Option<Target> {
+    let at_level = |level| targets(config, &Alert { level, ..alert.clone() });
+    let named = |target: &Target| target.sink == sink && target.recipient == recipient;
+    Level::ALL.into_iter().find_map(|level| at_level(level).into_iter().find(named)).or_else(|| {
+        let route = RouteConfig::to(vec![sink.to_owned()]);
+        let target = || Target { sink: sink.to_owned(), recipient: recipient.to_owned(), index: usize::MAX, route };
+        sinks::known(config).iter().any(|known| known == sink).then(target)
+    })
 }
 
 /// Conditions whose subject is a sink.

@@ -2,6 +2,7 @@
 
 mod held_back;
 mod telling;
+mod told;
 
 use std::time::{Duration, Instant};
 
@@ -34,6 +35,7 @@ struct Bench {
     woken: Probe<Wake>,
     metrics: Arc<Metrics>,
     clock: Arc<ManualClock>,
+    config: Arc<ArcSwap<Config>>,
 }
 
 fn bench_with(config: Config) -> Bench {
@@ -42,16 +44,17 @@ fn bench_with(config: Config) -> Bench {
     let board = Arc::new(AlertBoard::default());
     let metrics = Arc::new(Metrics::new().expect("the catalogue is sound"));
     let clock = ManualClock::at(5_000);
+    let config = Arc::new(ArcSwap::from_pointee(config));
     let desk = AlertDesk::new(AlertParts {
         metrics: metrics.clone(),
         store: store.clone(),
         board: board.clone(),
-        config: Arc::new(ArcSwap::from_pointee(config)),
+        config: config.clone(),
         clock: clock.clone(),
         outbox,
         away: Box::new(Vec::new),
     });
-    Bench { _dir: dir, store, board, actor: AlertActor::new(desk.clone()).start(), desk, woken, metrics, clock }
+    Bench { _dir: dir, store, board, actor: AlertActor::new(desk.clone()).start(), desk, woken, metrics, clock, config }
 }
 
 fn bench() -> Bench {

@@ -310,6 +310,7 @@ fn an_end_is_told_to_whom_it_was_told_that_it_fires_and_to_nobody_else() {
         "escalated tape route",
         "resolved phone route",
         "resolved tape not_wanted",
+        "resolved pager route",
     ];
     assert_eq!(told, expected);
 }

@@ -47,25 +47,28 @@ impl Group {
 
 type Row = (String, String, i64, i64, i64, String, Option<String>, i64);
 
-/// One group; a new one where nothing is known of it. What cannot be read counts as nothing waiting: those are told one by one then.
+/// What cannot be read counts as nothing waiting: those are told one by one then.
+fn read((channel, name, last_at_us, window_from_us, told, waiting, digest_id, digest_at_us): Row) -> Group {
+    let waiting = serde_json::from_str(&waiting).unwrap_or_default();
+    Group { channel, name, last_at_us, window_from_us, told, waiting, digest_id, digest_at_us }
+}
+
+/// Groups of which something was told later than now: the clock was set back. At most `limit`.
+///
+/// # Errors
+/// Those of the control store.
+pub fn ahead(conn: &mut Conn, now_us: i64, limit: i64) -> StoreResult<Vec<Group>> {
+    let rows: Vec<Row> = alert_groups::table.filter(alert_groups::last_at_us.gt(now_us)).limit(limit).load(conn)?;
+    Ok(rows.into_iter().map(read).collect())
+}
+
+/// One group; a new one where nothing is known of it.
 ///
 /// # Errors
 /// Those of the control store.
 pub fn get(conn: &mut Conn, channel: &str, name: &str) -> StoreResult<Group> {
     let row: Option<Row> = alert_groups::table.find((channel, name)).first(conn).optional()?;
-    Ok(row.map_or_else(
-        || Group::new(channel, name),
-        |(channel, name, last_at_us, window_from_us, told, waiting, digest_id, digest_at_us)| Group {
-            channel,
-            name,
-            last_at_us,
-            window_from_us,
-            told,
-            waiting: serde_json::from_str(&waiting).unwrap_or_default(),
-            digest_id,
-            digest_at_us,
-        },
-    ))
+    Ok(row.map_or_else(|| Group::new(channel, name), read))
 }
 
 /// Writes one down.

@@ -3,7 +3,10 @@
 //! In: what the alert side decided, in the transaction of the deliveries themselves. Out: the same for people, with what became of
 //! each delivery. A crash loses nothing that was committed.
 
-use diesel::prelude::*;
+use diesel::{
+    prelude::*,
+    sql_types::{BigInt, Text},
+};
 use serde::Serialize;
 
 use super::query::rfc3339;
@@ -14,6 +17,8 @@ use crate::store::{
 
 /// Most rows of one alert that are shown.
 const SHOWN_MAX: i64 = 1_000;
+/// Repeats of one alert that are kept, the newest.
+pub const REPEATS_KEPT: i64 = 500;
 
 /// What was decided about one receiver of one notice.
 #[derive(Clone, Copy, Debug)]
@@ -110,14 +115,20 @@ pub fn of_alert(conn: &mut Conn, alert_id: &str) -> StoreResult<Vec<Notice>> {
 }
 
 /// Who was told that an alert fires, and when last.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, QueryableByName)]
 pub struct Told {
     /// The sink.
+    #[diesel(sql_type = Text)]
     pub sink: String,
     /// To whom at that sink.
+    #[diesel(sql_type = Text)]
     pub recipient: String,
     /// When last, microseconds since the epoch.
+    #[diesel(sql_type = BigInt)]
     pub at_us: i64,
+    /// The number of the last decision to tell.
+    #[diesel(sql_type = BigInt)]
+    pub last_id: i64,
 }
 
 /// Who was told that this alert fires.
@@ -125,21 +136,31 @@ pub struct Told {
 /// # Errors
 /// Those of the control store.
 pub fn told(conn: &mut Conn, alert_id: &str) -> StoreResult<Vec<Told>> {
-    let rows: Vec<(String, String, i64)> = alert_notices::table
+    let text = "SELECT sink, recipient, MAX(at_us) AS at_us, MAX(id) AS last_id FROM alert_notices \
+                WHERE alert_id = $1 AND delivery_id IS NOT NULL AND event <> 'resolved' GROUP BY sink, recipient ORDER BY MIN(id)";
+    Ok(diesel::sql_query(text).bind::<Text, _>(alert_id).load(conn)?)
+}
+
+/// The number of the last decision to tell nobody that this alert has risen to a higher level.
+///
+/// # Errors
+/// Those of the control store.
+pub fn escalation_held_back(conn: &mut Conn, alert_id: &str) -> StoreResult<Option<i64>> {
+    let held = alert_notices::table
         .filter(alert_notices::alert_id.eq(alert_id))
-        .filter(alert_notices::delivery_id.is_not_null())
-        .filter(alert_notices::event.ne("resolved"))
-        .order(alert_notices::id.asc())
-        .select((alert_notices::sink, alert_notices::recipient, alert_notices::at_us))
-        .load(conn)?;
-    let mut told: Vec<Told> = Vec::new();
-    for (sink, recipient, at_us) in rows {
-        match told.iter_mut().find(|one| one.sink == sink && one.recipient == recipient) {
-            Some(known) => known.at_us = known.at_us.max(at_us),
-            None => told.push(Told { sink, recipient, at_us }),
-        }
-    }
-    Ok(told)
+        .filter(alert_notices::event.eq("escalated"))
+        .filter(alert_notices::delivery_id.is_null());
+    Ok(held.order(alert_notices::id.desc()).select(alert_notices::id).first(conn).optional()?)
+}
+
+/// Forgets repeats of an alert beyond the newest [`REPEATS_KEPT`]: one that fires for months must not fill the control store.
+///
+/// # Errors
+/// Those of the control store.
+pub fn forget_repeats(conn: &mut Conn, alert_id: &str) -> StoreResult<usize> {
+    let text = "DELETE FROM alert_notices WHERE alert_id = $1 AND event = 'repeat' AND id <= (SELECT id FROM alert_notices \
+                WHERE alert_id = $2 AND event = 'repeat' ORDER BY id DESC LIMIT 1 OFFSET $3)";
+    Ok(diesel::sql_query(text).bind::<Text, _>(alert_id).bind::<Text, _>(alert_id).bind::<BigInt, _>(REPEATS_KEPT).execute(conn)?)
 }
 
 /// Whether it was opened by an older belayd, which wrote down nobody who was told.

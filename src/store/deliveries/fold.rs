@@ -38,6 +38,16 @@ pub fn refill(conn: &mut Conn, id: &str, payload: &str, now_us: i64) -> StoreRes
     Ok(on_backend!(conn, |c| diesel::update(row).set(filled).execute(c))? == 1)
 }
 
+/// Has a delivery that is not due yet be due at `due_us`, where that is sooner. `false` where it is not later, or due already.
+///
+/// # Errors
+/// Those of the store.
+pub fn hasten(conn: &mut Conn, id: &str, due_us: i64, now_us: i64) -> StoreResult<bool> {
+    let row = deliveries::table.filter(deliveries::id.eq(id)).filter(deliveries::state.eq(DeliveryState::Scheduled.as_str()));
+    let sooner = (deliveries::due_at_us.eq(due_us), deliveries::updated_at_us.eq(now_us));
+    Ok(on_backend!(conn, |c| diesel::update(row.filter(deliveries::due_at_us.gt(due_us))).set(sooner).execute(c))? == 1)
+}
+
 /// Deliveries that fit `condition`, in which `$1` is the sink and `$2` a time; the oldest first, at most `limit`.
 ///
 /// # Errors

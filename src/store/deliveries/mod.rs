@@ -27,7 +27,7 @@ pub use self::{
     attempts::{ATTEMPTS_KEPT, AttemptRow, attempts},
     claim::{Claim, Held, Taken, claim_due, next_due, promote_due, ready_sinks, renew},
     enqueue::{CHANNEL, NewDelivery, enqueue},
-    fold::{call_off, refill, untouched},
+    fold::{call_off, hasten, refill, untouched},
     forward::{FORWARD_ROWS, forward, forward_one, waiting_sinks},
     inbox::{Cause, Edit, FailureFilter, causes, edit, failures_where},
     people::{Count, act, act_at, counts, failures, get, prune},
