@@ -3,8 +3,13 @@
 //! Sinks give their errors these words, deliveries keep the word of their last failure, and by it they are found again when their channel
 //! is back. A failure with which the receiver asked to be left alone for a time (Retry-After) has another word.
 
-/// Words of failures that say nothing about the delivery: no connection, no TLS, no dialogue, the receiver itself is broken.
-pub const FAULTS: [&str; 7] = ["connect", "tls", "protocol", "smtp_421", "status_5xx", "timeout", "broken"];
+/// Words of failures that say nothing about the delivery: no connection, no TLS, no dialogue, the receiver itself is broken; and the sink
+/// is set up wrongly, so that a person has to change something: signing in, the sender, the address, who answers there.
+pub const FAULTS: [&str; 12] =
+    ["connect", "tls", "protocol", "smtp_421", "status_5xx", "timeout", "broken", "auth", "sender", "refused", DENIED, "not_slack"];
+
+/// The receiver takes nothing from us, or nothing at this address: a password or an address is wrong or no longer valid.
+pub const DENIED: &str = "denied";
 
 /// Those of them after which the delivery may have arrived, where it is marked as a possible repeat.
 pub const UNHEARD: [&str; 2] = ["timeout", "broken"];

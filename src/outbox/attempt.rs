@@ -160,12 +160,13 @@ impl Outbox {
         };
         match result.as_ref().map_err(|error| error.class) {
             Ok(_) => Outcome::Sent,
-            Err(ErrorClass::Reject | ErrorClass::Fatal) => Outcome::Rejected,
+            Err(ErrorClass::Reject) => Outcome::Rejected,
             Err(ErrorClass::Unknown) if row.on_unknown() == OnUnknown::Review => Outcome::Uncertain,
             Err(_) if self.is_for_the_channel(row, result) => {
                 Outcome::Waits { at_us: later(Duration::ZERO), attempts: row.attempt.unsigned_abs().saturating_sub(1) }
             }
             Err(_) if !row.may_retry() => Outcome::Exhausted,
+            Err(ErrorClass::Fatal) => Outcome::Rejected,
             Err(ErrorClass::Unknown) => Outcome::Repeat { at_us: later(Duration::ZERO) },
             Err(ErrorClass::Retry { after }) => Outcome::Retry { at_us: later(after.unwrap_or_default()) },
         }
@@ -178,7 +179,9 @@ impl Outbox {
             let ways = lock(&self.sinks);
             ways.get(&row.sink).is_some_and(|way| way.breaker.state(Instant::now()) != CircuitState::Closed)
         };
-        row.max_attempts > 1 && result.as_ref().is_err_and(SendError::left_nothing) && is_away()
+        // With a sink that is set up wrongly no attempt counts, the first ones neither.
+        let is_known = |error: &SendError| error.class == ErrorClass::Fatal || is_away();
+        row.max_attempts > 1 && result.as_ref().is_err_and(|error| error.left_nothing() && is_known(error))
     }
 
     fn tell(&self, row: &DeliveryRow, result: &Result<Sent, SendError>, outcome: &Outcome, took: Duration) {
@@ -219,7 +222,7 @@ impl Outbox {
             let well = matches!(result.as_ref().map_err(|error| error.class), Ok(_) | Err(ErrorClass::Reject));
             let now = Instant::now();
             let turn = match result {
-                Err(error) if error.left_nothing() => {
+                Err(error) if error.left_nothing() && error.class != ErrorClass::Fatal => {
                     if error.error_type == "connect" {
                         way.refund(1);
                     }

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     config::BotConfig,
+    domain::channel,
     ingest::http_client::{Answer, ClientPolicy, GuardedClient},
 };
 
@@ -101,7 +102,7 @@ fn judge(answer: &Answer) -> Result<Sent, SendError> {
     match answer.status {
         // 409: it has this delivery already.
         200..=299 | 409 => Ok(Sent { answer: http::told(answer) }),
-        401 | 403 => Err(http::refused(answer, (ErrorClass::Fatal, "status_4xx"))),
+        401 | 403 => Err(http::refused(answer, (ErrorClass::Fatal, channel::DENIED))),
         status => Err(http::refused(answer, http::refusal(status, &answer.headers))),
     }
 }

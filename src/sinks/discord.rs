@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     config::{ChatConfig, SinkSettings},
+    domain::channel,
     ingest::http_client::{Answer, ClientPolicy, GuardedClient},
 };
 
@@ -115,7 +116,7 @@ fn judge(answer: &Answer) -> Result<Sent, SendError> {
             let id = json["id"].as_str().map(|id| format!(" message {}", escape::one_line(id, 40)));
             Ok(Sent { answer: format!("HTTP {}{}", answer.status, id.unwrap_or_default()) })
         }
-        401 | 403 | 404 => Err(http::refused(answer, (ErrorClass::Fatal, "status_4xx"))),
+        401 | 403 | 404 => Err(http::refused(answer, (ErrorClass::Fatal, channel::DENIED))),
         429 => {
             let after = json["retry_after"].as_f64().and_then(http::patience).or_else(|| http::retry_after(&answer.headers));
             Err(http::refused(answer, (ErrorClass::Retry { after }, "status_429")))

@@ -100,7 +100,8 @@ pub enum ErrorClass {
     },
     /// This delivery will never be taken.
     Reject,
-    /// The sink itself is set up wrongly: nothing will be taken until a person changes that.
+    /// The sink itself is set up wrongly: nothing will be taken until a person changes that, and what is to be sent waits for it. Its
+    /// word is one of [`channel::FAULTS`].
     Fatal,
     /// The body went out and no answer came.
     Unknown,
@@ -120,7 +121,8 @@ pub struct SendError {
 impl SendError {
     /// Whether it was the channel that failed, and nothing of the delivery can have arrived: another attempt does no harm.
     pub fn left_nothing(&self) -> bool {
-        self.class == ErrorClass::Retry { after: None } && channel::FAULTS.contains(&self.error_type)
+        let is_setup = self.class == ErrorClass::Fatal;
+        is_setup || (self.class == ErrorClass::Retry { after: None } && channel::FAULTS.contains(&self.error_type))
     }
 }
 

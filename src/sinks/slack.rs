@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     config::{ChatConfig, SinkSettings},
+    domain::channel,
     ingest::http_client::{Answer, ClientPolicy, GuardedClient},
 };
 
@@ -107,7 +108,7 @@ fn judge(answer: &Answer) -> Result<Sent, SendError> {
             let message = "the receiver answered, and not as Slack does (\"ok\"); look at slack.url".to_owned();
             Err(SendError { class: ErrorClass::Fatal, error_type: "not_slack", message })
         }
-        401 | 403 | 404 | 410 => Err(http::refused(answer, (ErrorClass::Fatal, "status_4xx"))),
+        401 | 403 | 404 | 410 => Err(http::refused(answer, (ErrorClass::Fatal, channel::DENIED))),
         status => Err(http::refused(answer, http::refusal(status, &answer.headers))),
     }
 }

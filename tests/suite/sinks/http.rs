@@ -155,8 +155,8 @@ fn what_will_never_be_taken_waits_for_a_person_at_once() {
     for (sink, error_type, words) in [
         ("moved", "redirect", "HTTP 302"),
         ("gone", "status_4xx", "HTTP 410"),
-        ("slack", "status_4xx", "HTTP 404 no_service"),
-        ("bot", "status_4xx", "HTTP 401 bad token"),
+        ("slack", "denied", "HTTP 404 no_service"),
+        ("bot", "denied", "HTTP 401 bad token"),
     ] {
         let delivery = test_send(&daemon, sink, r#"{"reason":"x"}"#);
         assert_eq!((&delivery["state"], &delivery["errorCode"]), (&json!("dead"), &json!(error_type)), "{delivery:#}");
@@ -166,4 +166,26 @@ fn what_will_never_be_taken_waits_for_a_person_at_once() {
     assert_eq!(receiver.came("/hook").len(), 0, "no redirect is followed");
     let delivery = test_send(&start("page", ""), "slack", r#"{"reason":"x"}"#);
     assert_eq!((&delivery["state"], &delivery["errorCode"]), (&json!("dead"), &json!("not_slack")), "{delivery:#}");
+}
+
+#[test]
+fn what_is_for_a_sink_that_is_set_up_wrongly_waits_until_that_is_mended_and_loses_no_attempt() {
+    // A token that is not valid for a while.
+    let receiver =
+        Receiver::start(|before, path| if before < 12 { Reply::Say("401 Unauthorized", "", "expired") } else { ok(before, path) });
+    let bot = format!(
+        "[[bots]]\nname = \"bot\"\nurl = \"{}/bot\"\nbreaker_pause = \"20ms\"\nbreaker_pause_max = \"100ms\"\n\
+         [[routes]]\nsinks = [\"bot\"]\nkinds = [\"rule\"]\n[outbox]\nmax_attempts = 2\nretry_base = \"20ms\"\n",
+        receiver.url
+    );
+    let daemon = Setup::with(&bot).start();
+    (0..3).for_each(|n| overheat(&daemon, &format!("engine-{n}")));
+    let came = receiver.wait_for("/bot", 15);
+    let ids: std::collections::HashSet<&str> = came.iter().skip(12).map(|request| request.header("belayd-delivery-id")).collect();
+    assert_eq!(ids.len(), 3, "each of them, once it is taken");
+    for id in ids {
+        let delivery = ended(&daemon, id);
+        assert_eq!((&delivery["state"], &delivery["attempts"]), (&json!("sent"), &json!(1)), "{delivery:#}");
+    }
+    assert!(failures(&daemon, "bot", 0).is_empty(), "none was given up");
 }
