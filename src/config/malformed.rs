@@ -1,6 +1,6 @@
 //! Malformed configurations, each with the exact line that is told of it.
 
-use super::*;
+use super::{relations::needs_openssl, *};
 
 /// What `text` is told, one fault a line.
 fn told(text: &str) -> String {
@@ -359,19 +359,21 @@ mod any_text {
     }
 }
 
-#[cfg(not(feature = "kafka-tls"))]
 #[test]
-fn what_only_a_build_with_openssl_can_do_to_kafka_is_told() {
-    check(&[
-        (
-            "[kafka]\nbrokers = \"h:1\"\nsecurity = \"ssl\"\n",
-            "belayd.toml:3:12: kafka.security: this build cannot speak ssl: it has no TLS to Kafka; build belayd with --features kafka-tls, or use plaintext or sasl_plaintext with PLAIN",
-        ),
-        (
-            "[kafka]\nbrokers = \"h:1\"\nsecurity = \"sasl_plaintext\"\nusername = \"u\"\npassword = \"p\"\nmechanism = \"SCRAM-SHA-256\"\n",
-            "belayd.toml:6:13: kafka.mechanism: this build cannot sign in by SCRAM-SHA-256: it needs OpenSSL; build belayd with --features kafka-tls, or use plaintext or sasl_plaintext with PLAIN",
-        ),
-    ]);
+fn what_only_a_build_with_openssl_can_do_to_kafka_is_known() {
+    for (security, mechanism, key) in [
+        ("plaintext", "SCRAM-SHA-256", None),
+        ("sasl_plaintext", "PLAIN", None),
+        ("sasl_plaintext", "SCRAM-SHA-256", Some("mechanism")),
+        ("ssl", "PLAIN", Some("security")),
+        ("sasl_ssl", "SCRAM-SHA-512", Some("security")),
+    ] {
+        assert_eq!(needs_openssl(security, mechanism).map(|(key, _)| key), key, "{security} {mechanism}");
+        let text = format!(
+            "[kafka]\nbrokers = \"h:1\"\nsecurity = \"{security}\"\nusername = \"u\"\npassword = \"p\"\nmechanism = \"{mechanism}\"\n"
+        );
+        assert_eq!(parse(&text).is_ok(), key.is_none() || cfg!(feature = "kafka-tls"), "{security} {mechanism}");
+    }
 }
 
 #[test]

@@ -262,19 +262,26 @@ fn kafka(resolved: &Resolved, report: &mut Report) {
     if sasl && !(kafka.is_given("username") && kafka.value("password").is_some()) {
         wrong("security", Wrong::hint(format!("{security} needs a username and a password"), "add username and password_file"));
     }
-    if !cfg!(feature = "kafka-tls") {
-        let hint = "build belayd with --features kafka-tls, or use plaintext or sasl_plaintext with PLAIN";
-        if security.ends_with("ssl") {
-            wrong("security", Wrong::hint(format!("this build cannot speak {security}: it has no TLS to Kafka"), hint));
-        } else if sasl && mechanism != "PLAIN" {
-            wrong("mechanism", Wrong::hint(format!("this build cannot sign in by {mechanism}: it needs OpenSSL"), hint));
-        }
+    if !cfg!(feature = "kafka-tls")
+        && let Some((key, what)) = needs_openssl(security, mechanism)
+    {
+        wrong(key, what);
     }
     for (has, lacks) in [("cert", "key"), ("key", "cert")] {
         if kafka.is_given(has) && !kafka.is_given(lacks) {
             wrong(has, Wrong::hint(format!("is given without {lacks}"), format!("add {lacks}")));
         }
     }
+}
+
+/// What only a build with OpenSSL can do, and by which key it was asked for.
+pub(super) fn needs_openssl(security: &str, mechanism: &str) -> Option<(&'static str, Wrong)> {
+    let hint = "build belayd with its default features, or use plaintext or sasl_plaintext with PLAIN";
+    if security.ends_with("ssl") {
+        return Some(("security", Wrong::hint(format!("this build cannot speak {security}: it has no TLS to Kafka"), hint)));
+    }
+    let scram = security.starts_with("sasl") && mechanism != "PLAIN";
+    scram.then(|| ("mechanism", Wrong::hint(format!("this build cannot sign in by {mechanism}: it needs OpenSSL"), hint)))
 }
 
 /// What is allowed and yet probably not meant.

@@ -71,8 +71,13 @@ impl Kafka {
         Self::start_with(&[])
     }
 
-    /// As [`Kafka::start`], with further lines of its configuration.
+    /// As [`Kafka::start`], with further lines of its configuration; `{port}` and `{controller}` in them are its ports.
     pub fn start_with(settings: &[&str]) -> Option<Self> {
+        Self::start_formatted(settings, &[])
+    }
+
+    /// As [`Kafka::start_with`], with further arguments for the tool that formats its directory.
+    pub fn start_formatted(settings: &[&str], arguments: &[&str]) -> Option<Self> {
         let jars = jars()?;
         let dir = tempfile::Builder::new().prefix("belayd-kafka-").tempdir().expect("a temporary directory");
         let (port, controller) = (ports::free(), ports::free());
@@ -93,7 +98,7 @@ impl Kafka {
         let mut kafka = Self { jars, dir, port, child: None };
         let mut format = kafka.java("kafka.tools.StorageTool", "64m");
         format.args(["format", "-t", "4L6g3nShT-eMCtK--X86sw", "-c"]);
-        let formatted = format.arg("server.properties").stdout(Stdio::null()).stderr(kafka.log_file()).status();
+        let formatted = format.arg("server.properties").args(arguments).stdout(Stdio::null()).stderr(kafka.log_file()).status();
         assert!(formatted.expect("java runs").success(), "{}", kafka.log());
         kafka.restart();
         Some(kafka)

@@ -11,6 +11,8 @@ as_root=()
 [ "$(id -u)" = 0 ] || as_root=(sudo -n)
 packages=()
 need() { command -v "$1" >/dev/null 2>&1 || packages+=("${@:2}"); }
+# OpenSSL's headers, for TLS to Kafka.
+need_openssl() { pkg-config --exists openssl 2>/dev/null || packages+=(pkg-config libssl-dev); }
 need_postgres() {
     [ -n "$(find /usr/lib/postgresql -name initdb 2>/dev/null | head -1)" ] || command -v initdb >/dev/null 2>&1 || packages+=(postgresql)
 }

@@ -59,8 +59,8 @@ const RETRY: &[(Code, &str)] = &[
     (Code::KafkaStorageError, "broker_disk"),
 ];
 
-/// The verdict on `error`, which came while `doing`. `heard` is what the client last said of its connections: a time-out alone does not
-/// tell why nobody answered.
+/// The verdict on `error`, which came while `doing`. `heard` is what the client last said of its connections: a time-out, or that no broker
+/// could be reached, alone does not tell why.
 pub fn classify(doing: &str, error: &KafkaError, heard: Option<(Code, String)>) -> SendError {
     let text = match error {
         // Display of these says the operation and the broker's word, never a secret.
@@ -78,10 +78,12 @@ pub fn classify(doing: &str, error: &KafkaError, heard: Option<(Code, String)>) 
     };
     let mut verdict = of_code(code, format!("{doing}: {text}"));
     if let Some((cause, said)) = heard
-        && verdict.error_type == "timeout"
+        && ["timeout", "connect"].contains(&verdict.error_type)
     {
+        // The broker's refusal of a certificate comes after the handshake, and is told as a connection that broke.
+        let refused = cause == Code::BrokerTransportFailure && said.contains("SSL routines") && said.contains(" alert ");
         let message = format!("{}; {said}", verdict.message);
-        verdict = of_code(cause, message);
+        verdict = of_code(if refused { Code::SSL } else { cause }, message);
     }
     verdict
 }
@@ -123,11 +125,23 @@ mod tests {
     }
 
     #[test]
-    fn a_time_out_takes_the_cause_that_was_heard() {
-        let error = KafkaError::Global(Code::OperationTimedOut);
-        let heard = Some((Code::Authentication, "sasl_plain: invalid credentials".to_owned()));
-        let verdict = classify("opening", &error, heard);
-        assert_eq!((verdict.class, verdict.error_type), (ErrorClass::Fatal, "sign_in"));
-        assert!(verdict.message.contains("invalid credentials"), "{}", verdict.message);
+    fn silence_takes_the_cause_that_was_heard() {
+        for code in [Code::OperationTimedOut, Code::BrokerTransportFailure] {
+            let heard = Some((Code::Authentication, "sasl_plain: invalid credentials".to_owned()));
+            let verdict = classify("opening", &KafkaError::Global(code), heard);
+            assert_eq!((verdict.class, verdict.error_type), (ErrorClass::Fatal, "sign_in"));
+            assert!(verdict.message.contains("invalid credentials"), "{}", verdict.message);
+        }
+        for (said, error_type) in [
+            ("Receive failed: error:0A00045C:SSL routines::tlsv13 alert certificate required", "tls"),
+            ("Receive failed: error:0A000126:SSL routines::unexpected eof while reading", "connect"),
+        ] {
+            let heard = Some((Code::BrokerTransportFailure, said.to_owned()));
+            assert_eq!(
+                classify("opening", &KafkaError::Global(Code::BrokerTransportFailure), heard).error_type,
+                error_type,
+                "{said}"
+            );
+        }
     }
 }

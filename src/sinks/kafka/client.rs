@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rdkafka::{
@@ -14,6 +14,9 @@ use crate::config::{KafkaConfig, KafkaSecurity};
 
 /// Longest text that is kept of what a client says.
 const HEARD_MAX_BYTES: usize = 300;
+
+/// How long a client that failed is listened to: some hundred words.
+const LISTEN: Duration = Duration::from_millis(50);
 
 /// What a client said: the last error of its connections, and the first record that was not taken.
 #[derive(Clone, Debug, Default)]
@@ -69,6 +72,15 @@ impl ProducerContext for Ears {
                 heard.record.get_or_insert_with(|| error.clone());
             });
         }
+    }
+}
+
+/// Has a client hear what its connections have said, after it failed: only a poll does, and each takes one of the words that wait, most
+/// of which are for the log.
+pub(super) fn listen(poll: impl Fn()) {
+    let until = Instant::now() + LISTEN;
+    while Instant::now() < until {
+        poll();
     }
 }
 

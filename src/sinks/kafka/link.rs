@@ -20,7 +20,7 @@ use rdkafka::{
 
 use super::{
     classify::classify,
-    client::{Ears, looking, settings},
+    client::{Ears, listen, looking, settings},
     topic,
 };
 use crate::{
@@ -80,7 +80,7 @@ impl Link {
             .create_with_context(ears.clone())
             .map_err(|error| classify("setting the producer up", &error, None))?;
         producer.init_transactions(config.timeout.max(Duration::from_secs(3))).map_err(|error| {
-            producer.poll(Duration::ZERO);
+            listen(|| producer.poll(Duration::from_millis(1)));
             classify("opening the stream", &error, ears.connection())
         })?;
         let mark = committed(&consumer, config)?;

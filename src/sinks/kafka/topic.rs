@@ -11,7 +11,7 @@ use rdkafka::{
 
 use super::{
     classify::classify,
-    client::{Ears, looking, settings},
+    client::{Ears, listen, looking, settings},
 };
 use crate::{
     config::KafkaConfig,
@@ -31,8 +31,7 @@ pub(super) fn look(consumer: &BaseConsumer<Ears>, config: &KafkaConfig, timeout:
         Ok(metadata) => metadata,
         Err(KafkaError::MetadataFetch(Code::UnknownTopicOrPartition | Code::UnknownTopic)) => return Ok(None),
         Err(error) => {
-            // Only a poll hears what connections say.
-            let _ = consumer.poll(Duration::ZERO);
+            listen(|| drop(consumer.poll(Duration::from_millis(1))));
             return Err(classify(doing, &error, heard()));
         }
     };

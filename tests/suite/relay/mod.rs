@@ -5,6 +5,8 @@ mod crashes;
 mod instances;
 mod outages;
 mod refusals;
+#[cfg(feature = "kafka-tls")]
+mod secure;
 
 use std::time::Duration;
 
