@@ -197,6 +197,7 @@ fn redis(e: &Entry) -> Result<RedisConfig, Missing> {
         keep: e.get("keep")?,
         stream_bytes: e.get("stream_bytes")?,
         replicas: e.get("replicas")?,
+        breaker: breaker(e)?,
     })
 }
 
@@ -293,6 +294,7 @@ fn kafka(e: &Entry) -> Result<Option<KafkaConfig>, Missing> {
         ca: e.option("ca"),
         cert: e.option("cert"),
         key: e.option("key"),
+        breaker: breaker(e)?,
     }))
 }
 

@@ -194,6 +194,8 @@ pub struct RedisConfig {
     pub stream_bytes: u64,
     /// Replicas that must have a batch.
     pub replicas: u32,
+    /// Its circuit breaker.
+    pub breaker: BreakerSettings,
 }
 
 impl RedisConfig {
@@ -327,6 +329,8 @@ pub struct KafkaConfig {
     pub cert: Option<PathBuf>,
     /// PEM private key of it.
     pub key: Option<PathBuf>,
+    /// Its circuit breaker.
+    pub breaker: BreakerSettings,
 }
 
 /// `[schedule]`

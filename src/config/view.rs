@@ -108,6 +108,9 @@ pub(super) fn redis(c: &RedisConfig) -> Json {
         "keep": format_duration(c.keep),
         "stream_bytes": format_size(c.stream_bytes),
         "replicas": c.replicas,
+        "breaker_failures": c.breaker.failures_max,
+        "breaker_pause": format_duration(c.breaker.open_base),
+        "breaker_pause_max": format_duration(c.breaker.open_max),
     })
 }
 
@@ -241,6 +244,9 @@ pub(super) fn kafka(c: &KafkaConfig) -> Json {
         "ca": c.ca,
         "cert": c.cert,
         "key": c.key,
+        "breaker_failures": c.breaker.failures_max,
+        "breaker_pause": format_duration(c.breaker.open_base),
+        "breaker_pause_max": format_duration(c.breaker.open_max),
     })
 }
 

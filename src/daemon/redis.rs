@@ -154,6 +154,7 @@ pub(super) fn open_redis(
         keep: config.keep,
         stream_bytes: config.stream_bytes,
         replicas: config.replicas,
+        breaker: config.breaker,
         streams,
         relays: settings.kafka.is_some(),
         queue_bytes: settings.buffer.memory_bytes,

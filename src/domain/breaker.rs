@@ -25,6 +25,9 @@ impl BreakerSettings {
     pub const SINK: Self = Self { failures_max: 5, open_base: Duration::from_secs(1), open_max: Duration::from_secs(30) };
     /// For Kafka: what failed is tried again at once, and its return should be seen soon, because what waits piles up.
     pub const RELAY: Self = Self { failures_max: 2, open_base: Duration::from_millis(250), open_max: Duration::from_secs(2) };
+    /// For a Redis that readings go to: every failure that gets here is an outage. Its return should be seen soon, and each try makes new
+    /// streams, so not too often.
+    pub const REDIS: Self = Self { failures_max: 1, open_base: Duration::from_millis(200), open_max: Duration::from_secs(5) };
     /// For a source that is polled: a pause that stays short, because what it shows meanwhile is missed.
     pub const SOURCE: Self = Self { failures_max: 5, open_base: Duration::from_secs(1), open_max: Duration::from_secs(5) };
     /// For the database: every failure that gets here is an outage, and its return should be seen within a second, because what waits

@@ -7,6 +7,7 @@ mod support;
 
 mod alerts;
 mod backup;
+mod breakers;
 mod causes;
 mod cli;
 mod conservation;

@@ -5,16 +5,13 @@ use std::time::{Duration, Instant};
 use super::{RedisObserver, facts::Facts};
 use crate::domain::breaker::{Breaker, BreakerSettings, CircuitState};
 
-/// Every failure that gets here is an outage. Its return should be seen soon, and each try makes new streams, so not too often.
-const BREAKER: BreakerSettings =
-    BreakerSettings { failures_max: 1, open_base: Duration::from_millis(200), open_max: Duration::from_secs(5) };
-
 /// One that fails sooner than this after it came back is left alone for longer each time.
 const STEADY_AFTER: Duration = Duration::from_secs(10);
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Health {
+    settings: BreakerSettings,
     breaker: Breaker,
     came_up: Option<Instant>,
     /// Times in a row that it failed soon after it had come back.
@@ -34,9 +31,10 @@ pub(super) struct Health {
 }
 
 impl Health {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(settings: BreakerSettings) -> Self {
         Self {
-            breaker: Breaker::new(BREAKER),
+            settings,
+            breaker: Breaker::new(settings),
             came_up: None,
             relapses: 0,
             not_before: None,
@@ -73,7 +71,7 @@ impl Health {
         if std::mem::take(&mut self.up) {
             let steady = self.came_up.is_some_and(|since| now - since >= STEADY_AFTER);
             self.relapses = if steady { 0 } else { (self.relapses + 1).min(8) };
-            self.not_before = Some(now + (BREAKER.open_base * 2_u32.pow(self.relapses)).min(BREAKER.open_max));
+            self.not_before = Some(now + (self.settings.open_base * 2_u32.pow(self.relapses)).min(self.settings.open_max));
         }
         self.short_of_memory = code == "OOM";
         if self.down_since.is_none() {
@@ -106,5 +104,37 @@ impl Health {
             self.shown = state;
             observer.circuit(state);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::receipt::StreamId;
+
+    struct Deaf;
+
+    impl RedisObserver for Deaf {
+        fn alive(&self) {}
+        fn went_down(&self, _: &str) {}
+        fn came_up(&self, _: Duration, _: &Facts) {}
+        fn changed(&self, _: &Facts) {}
+        fn circuit(&self, _: CircuitState) {}
+        fn full(&self, _: bool) {}
+        fn lost(&self, _: StreamId, _: Option<u64>) {}
+        fn inherited(&self, _: StreamId, _: Option<&str>, _: u64) {}
+    }
+
+    #[test]
+    fn it_is_left_alone_after_as_many_failures_and_for_as_long_as_its_settings_say() {
+        let settings = BreakerSettings { failures_max: 3, open_base: Duration::from_secs(7), open_max: Duration::from_secs(9) };
+        let mut health = Health::new(settings);
+        for _ in 0..2 {
+            health.failed(&Deaf, "refused", "io");
+            assert_eq!((health.circuit(), health.wait(&Deaf, Instant::now())), (CircuitState::Closed, None));
+        }
+        health.failed(&Deaf, "refused", "io");
+        assert_eq!(health.circuit(), CircuitState::Open);
+        assert!(health.wait(&Deaf, Instant::now()).is_some_and(|wait| wait > Duration::from_secs(6) && wait <= settings.open_base));
     }
 }

@@ -24,6 +24,8 @@ use crate::domain::receipt::StreamId;
 
 /// Longest sleep.
 const STEP: Duration = Duration::from_millis(250);
+/// Shortest time from one try that failed to the next, however many the circuit breaker allows.
+const TRY_AGAIN: Duration = Duration::from_millis(20);
 /// How often Redis is asked whether it is there.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often it is asked what it is.
@@ -72,11 +74,9 @@ impl Keeper {
             }
             self.link = None;
             let opened = self.open();
-            match opened {
-                Ok(facts) => self.opened(facts),
-                Err(cause) => lock(&self.core.health).failed(self.core.observer.as_ref(), &cause.message, &cause.code),
-            }
-            return Duration::ZERO;
+            let Err(cause) = opened.map(|facts| self.opened(facts)) else { return Duration::ZERO };
+            lock(&self.core.health).failed(self.core.observer.as_ref(), &cause.message, &cause.code);
+            return TRY_AGAIN;
         }
         if let Err(cause) = self.look(now) {
             self.link = None;

@@ -52,7 +52,10 @@ pub use tier::RedisBuffer;
 pub use view::RedisView;
 
 use self::{facts::Facts, link::Server};
-use crate::domain::{breaker::CircuitState, receipt::StreamId};
+use crate::domain::{
+    breaker::{BreakerSettings, CircuitState},
+    receipt::StreamId,
+};
 
 /// What may be set.
 #[derive(Clone, Debug)]
@@ -75,6 +78,8 @@ pub struct RedisSettings {
     pub relays: bool,
     /// Most bytes of batches that wait for the commit thread.
     pub queue_bytes: u64,
+    /// When it is left alone, and for how long.
+    pub breaker: BreakerSettings,
 }
 
 /// What the tier tells as it happens.

@@ -77,7 +77,7 @@ impl RedisBuffer {
             full: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             ended: AtomicBool::new(false),
-            health: Mutex::new(Health::new()),
+            health: Mutex::new(Health::new(settings.breaker)),
             found: AtomicBool::new(false),
             look_again: AtomicBool::new(false),
             may_drain: AtomicBool::new(false),

@@ -337,5 +337,8 @@ pub(super) static KAFKA: Section = Section {
         ),
         key("cert", InputFile, Example(r#""client.pem""#), "PEM certificate by which belayd shows who it is, with key."),
         key("key", InputFile, Example(r#""client.key""#), "PEM private key of cert."),
+        breaker_failures("2"),
+        breaker_pause(r#""250ms""#),
+        breaker_pause_max(r#""2s""#),
     ],
 };

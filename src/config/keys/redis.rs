@@ -3,7 +3,7 @@
 use super::{
     Absent::{Example, Is},
     Kind::{Credential, Duration, InputFile, Int, Name, RedisUrl, RedisUrls, Size},
-    Section, key,
+    Section, breaker_failures, breaker_pause, breaker_pause_max, key,
 };
 
 pub(super) static REDIS: Section = Section {
@@ -62,5 +62,8 @@ pub(super) static REDIS: Section = Section {
             Is("0"),
             "Replicas that must have a batch before it is acknowledged (WAIT). It narrows what a fail-over may lose; where they are missing batches go to the journal.",
         ),
+        breaker_failures("1"),
+        breaker_pause(r#""200ms""#),
+        breaker_pause_max(r#""5s""#),
     ],
 };

@@ -36,14 +36,12 @@ pub(super) enum News {
     Up,
 }
 
-impl Default for Circuit {
-    fn default() -> Self {
-        let breaker = Breaker::new(BreakerSettings::RELAY);
+impl Circuit {
+    pub(super) fn new(settings: BreakerSettings) -> Self {
+        let breaker = Breaker::new(settings);
         Self(Mutex::new(State { breaker, trying: false, fatal_until: None, told: false, fresh: true }))
     }
-}
 
-impl Circuit {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -115,7 +113,7 @@ mod tests {
 
     #[test]
     fn an_outage_is_told_once_and_so_is_its_end() {
-        let circuit = Circuit::default();
+        let circuit = Circuit::new(BreakerSettings::RELAY);
         assert_eq!(circuit.permit(), Ok(()));
         assert_eq!(circuit.failed(false), News::None);
         assert_eq!(circuit.failed(false), News::Down);
@@ -127,14 +125,23 @@ mod tests {
     }
 
     #[test]
+    fn its_settings_are_those_that_it_is_given() {
+        let settings = BreakerSettings { failures_max: 3, open_base: Duration::from_secs(7), open_max: Duration::from_secs(9) };
+        let circuit = Circuit::new(settings);
+        assert_eq!((circuit.failed(false), circuit.failed(false), circuit.permit()), (News::None, News::None, Ok(())));
+        assert_eq!(circuit.failed(false), News::Down);
+        assert!(circuit.permit().is_err_and(|wait| wait > Duration::from_secs(6) && wait <= Duration::from_secs(7)));
+    }
+
+    #[test]
     fn the_first_success_of_a_run_is_told_because_an_earlier_run_may_have_left_the_alert_open() {
-        let circuit = Circuit::default();
+        let circuit = Circuit::new(BreakerSettings::RELAY);
         assert_eq!((circuit.succeeded(), circuit.succeeded()), (News::Up, News::None));
     }
 
     #[test]
     fn what_a_person_must_change_is_told_at_once_and_tried_seldom() {
-        let circuit = Circuit::default();
+        let circuit = Circuit::new(BreakerSettings::RELAY);
         assert_eq!(circuit.failed(true), News::Down);
         assert!(circuit.permit().is_err_and(|wait| wait > Duration::from_secs(20)));
         assert_eq!(circuit.state(), CircuitState::Open);
@@ -142,7 +149,7 @@ mod tests {
 
     #[test]
     fn half_open_lets_one_pass() {
-        let circuit = Circuit::default();
+        let circuit = Circuit::new(BreakerSettings::RELAY);
         circuit.failed(false);
         circuit.failed(false);
         std::thread::sleep(BreakerSettings::RELAY.open_base + Duration::from_millis(20));

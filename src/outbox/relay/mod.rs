@@ -97,7 +97,7 @@ impl Relay {
     /// No thread can be had.
     pub fn start(parts: RelayParts) -> std::io::Result<Arc<Self>> {
         let shared = Arc::new(Shared {
-            circuit: Circuit::default(),
+            circuit: Circuit::new(parts.kafka.breaker),
             spread: Spread::new(parts.max_engines),
             parts,
             board: Board::default(),
