@@ -35,6 +35,8 @@ const EVERY: Duration = Duration::from_secs(3);
 const EVERY_ALONE: Duration = Duration::from_secs(60);
 /// Instances that nobody has heard of for so long are forgotten.
 const FORGET_AFTER: Duration = Duration::from_secs(7 * 24 * 3_600);
+/// How often leases that nobody holds any more are forgotten.
+const FORGET_EVERY: Duration = Duration::from_secs(3_600);
 /// Most rows that are looked at.
 const ROWS_MAX: u32 = 200;
 
@@ -83,6 +85,7 @@ struct Pulse {
     /// Since when every beat has come through: the others are judged only after as long as they have.
     steady_since: Option<Instant>,
     beaten: bool,
+    forgot: Option<Instant>,
     twin_seen: Option<Instant>,
     twin_told: Option<bool>,
     dead: Option<BTreeSet<String>>,
@@ -90,7 +93,7 @@ struct Pulse {
 
 impl Pulse {
     fn new(parts: Parts) -> Self {
-        Self { parts, steady_since: None, beaten: false, twin_seen: None, twin_told: None, dead: None }
+        Self { parts, steady_since: None, beaten: false, forgot: None, twin_seen: None, twin_told: None, dead: None }
     }
 
     fn run(mut self, stopped: &mpsc::Receiver<()>) {
@@ -137,6 +140,10 @@ impl Pulse {
             let open: Vec<String> = self.parts.alerts.open().iter().map(crate::domain::alert::Alert::episode).collect();
             episodes::reconcile(conn, &self.parts.me.instance, &open, now_us)?;
             instances::forget(conn, FORGET_AFTER, now_us)?;
+        }
+        if self.forgot.is_none_or(|at| at.elapsed() >= FORGET_EVERY) {
+            leases::forget(conn)?;
+            self.forgot = Some(began);
         }
         let me = &self.parts.me;
         let view = |row: &InstanceRow| InstanceView {

@@ -20,7 +20,7 @@ use crate::{
     clock::SharedClock,
     store::{
         Backend, Store, StoreResult,
-        leases::{self, Lease, RENEW_EVERY, TTL},
+        leases::{self, Lease, RENEW_EVERY, TAKEN_OVER_WITHIN, TTL},
         ledger::{self, Closing},
         relay,
     },
@@ -31,6 +31,14 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// For how long another instance's lease must be free, as seen by this one: after an outage of the database every lease has run out, and
 /// each instance renews its own first.
 const FREE_FOR: Duration = Duration::from_secs(2);
+
+/// The thread's nap between turns.
+const NAP: Duration = Duration::from_millis(250);
+/// A dead instance's streams are taken over in time: a look that finds its lease free, and, [`FREE_FOR`] later, one more.
+const _: () = {
+    let look = LOOK_EVERY.as_millis() + NAP.as_millis();
+    assert!(TTL.as_millis() + look + FREE_FOR.as_millis() + look <= TAKEN_OVER_WITHIN.as_millis());
+};
 
 /// Starts the thread; it ends with the buffer.
 ///
@@ -69,7 +77,7 @@ pub(super) fn start(
             if clerk.buffer.strong_count() == 0 {
                 return;
             }
-            thread::sleep(Duration::from_millis(250));
+            thread::sleep(NAP);
         }
     })?;
     Ok(())

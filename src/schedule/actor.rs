@@ -16,7 +16,7 @@ use crate::{
 /// Messages that may wait for this actor.
 const MAILBOX: usize = 64;
 /// From one look to the next. Duties are chores: a second is precise enough.
-const TICK: Duration = Duration::from_secs(1);
+pub(super) const TICK: Duration = Duration::from_secs(1);
 
 /// See the module. It holds nothing that its panic could lose.
 pub struct ScheduleActor {

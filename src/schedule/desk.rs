@@ -16,6 +16,7 @@ use futures_util::FutureExt;
 
 use super::{
     Duty, DutyContext, DutyReport,
+    actor::TICK,
     board::{DutyStatus, ScheduleBoard},
 };
 use crate::{
@@ -23,7 +24,13 @@ use crate::{
     config::Config,
     domain::alert::{AlertKind, Level, Transition},
     event::Metrics,
-    store::{Store, StoreError, StoreResult, control, integrity::Held, leases::Lease, shared_duties::SharedRun, tokens::TokenBook},
+    store::{
+        Store, StoreError, StoreResult, control,
+        integrity::Held,
+        leases::{Lease, TAKEN_OVER_WITHIN, TTL},
+        shared_duties::SharedRun,
+        tokens::TokenBook,
+    },
 };
 
 /// Failures in a row that are told to people.
@@ -31,10 +38,13 @@ const FAILURES_TOLD: u32 = 3;
 /// How soon a duty that failed is tried again, microseconds.
 const RETRY_US: i64 = 60_000_000;
 /// How soon a duty that another instance is doing is looked at again, microseconds.
-const BUSY_US: i64 = 5_000_000;
+const BUSY_US: i64 = 2_000_000;
 /// How much later than due an instance does what another one did last: that one comes first, and what is left half done stays in one
 /// hand.
 pub(super) const GRACE_US: i64 = 10_000_000;
+/// Looks come once a tick: a duty whose instance died in the middle of it, or before its turn, is begun elsewhere in time.
+const _: () = assert!(TTL.as_micros() as i64 + BUSY_US + TICK.as_micros() as i64 <= TAKEN_OVER_WITHIN.as_micros() as i64);
+const _: () = assert!(GRACE_US + TICK.as_micros() as i64 <= TAKEN_OVER_WITHIN.as_micros() as i64);
 /// Lateness below this is nothing to write about, microseconds.
 const LATE_US: i64 = 60_000_000;
 /// The condition that a duty fails again and again; its subject is the duty.

@@ -24,6 +24,13 @@ use crate::on_backend;
 pub const TTL: Duration = Duration::from_secs(10);
 /// How often a holder renews.
 pub const RENEW_EVERY: Duration = Duration::from_secs(3);
+/// A dead holder's work goes on elsewhere at the latest after this. Whoever waits for a lease looks so often that the time to live, the wait
+/// for the next look and what it does then stay within it, and says so beside the pause between its looks.
+pub const TAKEN_OVER_WITHIN: Duration = Duration::from_secs(15);
+/// Leases that ran out so long ago are forgotten: their holders are gone, or find at their next look that they have lost them.
+const FORGET_AFTER: Duration = Duration::from_secs(7 * 24 * 3_600);
+/// Most rows that one call of [`forget`] removes.
+const FORGET_MAX: u32 = 1_000;
 /// Longest time to live. What claims to last longer stems from another clock (an earlier run on SQLite) and is void.
 const TTL_MAX: Duration = Duration::from_secs(3_600);
 /// How long the server lets a transaction that writes under a lease wait for its next statement: a paused holder must not keep the
@@ -154,7 +161,8 @@ pub fn still_held(conn: &mut Conn, lease: &Lease) -> StoreResult<bool> {
 /// # Errors
 /// Those of the store.
 pub fn release(conn: &mut Conn, lease: &Lease) -> StoreResult<()> {
-    set_until(conn, lease, "0").map(drop)
+    let until = now_sql(conn);
+    set_until(conn, lease, &until).map(drop)
 }
 
 /// Gives back everything that `owner` holds: it stops.
@@ -162,10 +170,28 @@ pub fn release(conn: &mut Conn, lease: &Lease) -> StoreResult<()> {
 /// # Errors
 /// Those of the store.
 pub fn release_all(conn: &mut Conn, owner: &str) -> StoreResult<()> {
-    on_backend!(conn, |c| diesel::sql_query("UPDATE leases SET lease_until_us = 0 WHERE owner = $1 AND lease_until_us <> 0")
-        .bind::<Text, _>(owner)
-        .execute(c))?;
+    let now = now_sql(conn);
+    let text = format!("UPDATE leases SET lease_until_us = {now} WHERE owner = $1 AND lease_until_us > {now}");
+    on_backend!(conn, |c| diesel::sql_query(text).bind::<Text, _>(owner).execute(c))?;
     Ok(())
+}
+
+/// Forgets leases that ran out, or were given back, a week ago: streams end and instances go, and their rows would stay for ever. On SQLite
+/// also what earlier runs left. At most [`FORGET_MAX`] at once. Returns how many.
+///
+/// # Errors
+/// Those of the store.
+pub fn forget(conn: &mut Conn) -> StoreResult<usize> {
+    let now = now_sql(conn);
+    // A holder that is only slow is not waited for.
+    let lock = if matches!(conn, Conn::Pg(_)) { "FOR UPDATE SKIP LOCKED" } else { "" };
+    let text = format!(
+        "DELETE FROM leases WHERE name IN (SELECT name FROM leases WHERE lease_until_us < {now} - {old} OR lease_until_us > {now} + {far} \
+         LIMIT {FORGET_MAX} {lock})",
+        old = FORGET_AFTER.as_micros(),
+        far = TTL_MAX.as_micros(),
+    );
+    Ok(on_backend!(conn, |c| diesel::sql_query(text).execute(c))?)
 }
 
 fn set_until(conn: &mut Conn, lease: &Lease, until: &str) -> StoreResult<bool> {

@@ -33,6 +33,7 @@ mod retention;
 mod simulate;
 mod sinks;
 mod store;
+mod takeover;
 mod triple;
 #[cfg(feature = "fault-injection")]
 mod watchdog;

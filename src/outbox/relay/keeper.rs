@@ -9,6 +9,9 @@ use crate::store::{
     relay,
 };
 
+/// A dead instance's streams go on here in time, with what it takes to open one at Kafka.
+const _: () = assert!(leases::TTL.as_millis() + LOOK.as_millis() + 3_000 <= leases::TAKEN_OVER_WITHIN.as_millis());
+
 /// Streams that are relayed at once; further ones wait until one of these has nothing left.
 const LANES_MAX: usize = 16;
 

@@ -3,7 +3,10 @@
 use std::time::{Duration, Instant};
 
 use super::{backlog, body, push, relayed, setup};
-use crate::support::{kafka::Kafka, reader::Reader};
+use crate::{
+    support::{kafka::Kafka, reader::Reader},
+    takeover::{Database, Stalls, instance},
+};
 
 #[test]
 fn a_dead_or_paused_daemons_stream_is_relayed_by_another_and_each_reading_once() {
@@ -37,8 +40,14 @@ fn a_dead_or_paused_daemons_stream_is_relayed_by_another_and_each_reading_once()
 
     // Dead with a backlog.
     kafka.kill();
-    push(&first, &body(2_100, 500, 11), "?ack=store");
+    let stream = push(&first, &body(2_100, 500, 11), "?ack=store")["receipt"]["stream"].as_str().expect("a stream").to_owned();
+    let (dead, mut look) = (instance(&first), Database::open(&database));
+    let stalls = Stalls::watch();
     first.kill();
+    let died_us = look.now_us();
+    let took = look.taken_over(&format!("relay/{stream}"), &dead, died_us);
+    eprintln!("the stream was taken over {took:?} after the death; the machine stood still for {:?}", stalls.so_far());
+    assert!(took <= Duration::from_secs(15) + stalls.so_far(), "{took:?}");
     kafka.restart();
     reader.wait_for(2_600, Duration::from_secs(40));
     relayed(&second);

@@ -16,6 +16,7 @@ on_both!(
     of_many_that_want_a_free_lease_one_gets_it,
     a_lease_cannot_be_taken_from_a_transaction_that_writes_under_it,
     what_an_earlier_run_left_or_another_clock_wrote_does_not_hold_for_ever,
+    what_ran_out_long_ago_is_forgotten_a_bounded_number_at_a_time,
 );
 
 const NAME: &str = "duty/test";
@@ -133,4 +134,35 @@ fn what_an_earlier_run_left_or_another_clock_wrote_does_not_hold_for_ever(store:
         })
         .expect("written");
     assert_eq!(take(store, "b").map(|lease| lease.epoch), Some(old.epoch + 1));
+}
+
+fn what_ran_out_long_ago_is_forgotten_a_bounded_number_at_a_time(store: &TestStore) {
+    let execute = |text: &str| {
+        store
+            .with(|conn| Ok(belayd::on_backend!(conn, |c| diesel::RunQueryDsl::execute(diesel::sql_query(text), c))?))
+            .expect("executed")
+    };
+    let names = || {
+        let rows = store.with(|conn| leases::list(conn, 9_999)).expect("a list");
+        rows.into_iter().map(|row| row.name).collect::<Vec<_>>()
+    };
+    let mine = take(store, "a").expect("free");
+    let given_back = store.with(|conn| leases::take(conn, "relay/b", "b", TTL)).expect("an answer").expect("free");
+    store.with(|conn| leases::release(conn, &given_back)).expect("given back");
+    assert_eq!(store.with(leases::forget), Ok(0));
+    assert_eq!(names(), [NAME, "relay/b"], "what was given back a moment ago stays");
+    // 1,500 streams that ended eight days ago.
+    let eight_days_us = 8 * 24 * 3_600_000_000_i64;
+    let numbers = match store.backend() {
+        Backend::Sqlite => "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 1500)",
+        Backend::Postgres => "WITH n AS (SELECT generate_series(1, 1500) AS n)",
+    };
+    let made = execute(&format!(
+        "{numbers} INSERT INTO leases (name, owner, epoch, lease_until_us) \
+         SELECT 'relay/old-' || n, 'gone', 1, (SELECT lease_until_us FROM leases WHERE name = '{NAME}') - {eight_days_us} FROM n"
+    ));
+    assert_eq!(made, 1_500);
+    assert_eq!((store.with(leases::forget), store.with(leases::forget), store.with(leases::forget)), (Ok(1_000), Ok(500), Ok(0)));
+    assert_eq!(names(), [NAME, "relay/b"]);
+    assert!(held(store, &mine));
 }
