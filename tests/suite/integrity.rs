@@ -9,14 +9,14 @@ use crate::support::{
     rows::number,
 };
 
-fn check(daemon: &Daemon) -> serde_json::Value {
+pub(crate) fn check(daemon: &Daemon) -> serde_json::Value {
     let before = daemon.metric("belayd_integrity_pass_timestamp_seconds");
     assert_eq!(daemon.post("/admin/duties/integrity/run", r#"{"reason":"drill"}"#).status, 202);
     daemon.wait_for("checked", Duration::from_secs(20), |daemon| daemon.metric("belayd_integrity_pass_timestamp_seconds") > before);
     daemon.get("/admin/duties").json()["integrity"].clone()
 }
 
-fn alter(daemon: &Daemon, sql: &str) {
+pub(crate) fn alter(daemon: &Daemon, sql: &str) {
     let path = daemon.dir().join("belayd.db");
     let mut conn = SqliteConnection::establish(path.to_str().expect("a plain path")).expect("opens");
     conn.batch_execute("PRAGMA busy_timeout = 10000").expect("a pragma");

@@ -1,6 +1,7 @@
 //! Tier triple against real servers: any one of journal, database and Redis is destroyed, and nothing that was acknowledged is missing.
 
 mod destroyed;
+mod shared;
 
 use std::{
     fs,
