@@ -1,5 +1,6 @@
 //! Alerts through the real daemon, as a receiver of webhooks hears them.
 
+mod anomaly;
 mod away;
 mod crashes;
 mod deadman;
