@@ -21,10 +21,12 @@ use super::{
     outage::histories,
     part::{Campaign, Part},
     relay,
-    scaled::{Scaled, is_possible},
     sender::{Load, Target, fresh},
 };
-use crate::support::client::Client;
+use crate::support::{
+    client::Client,
+    scaled::{Scaled, is_possible},
+};
 
 /// Faults on one set-up.
 const HISTORY: u64 = 8;

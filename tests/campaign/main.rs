@@ -37,7 +37,6 @@ mod part;
 mod power;
 mod relay;
 mod report;
-mod scaled;
 mod sender;
 mod tier_redis;
 mod world;

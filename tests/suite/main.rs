@@ -30,6 +30,7 @@ mod redis;
 mod relay;
 mod restored;
 mod retention;
+mod scale_out;
 mod simulate;
 mod sinks;
 mod store;

@@ -1,18 +1,20 @@
 //! The set-up of `examples/scale-out` while it runs: three daemons on one PostgreSQL, Redis and Kafka, seen by what its script says of
 //! itself. Dropped, the script is told to stop, and everything is gone.
 
+#![allow(dead_code, reason = "not every test binary uses all of it")]
+
 use std::{
     fs,
     os::unix::{fs::PermissionsExt, process::CommandExt},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
 use serde_json::Value;
 
-use crate::support::{self, daemon::Daemon, kafka, postgres, redis};
+use super::{daemon::Daemon, kafka, left_out, postgres, redis};
 
 /// Longest wait for all of it to be ready, on a slow machine.
 const READY: Duration = Duration::from_secs(240);
@@ -21,7 +23,7 @@ const READY: Duration = Duration::from_secs(240);
 pub fn is_possible() -> bool {
     let installed = postgres::is_installed();
     if !installed {
-        support::left_out("examples/scale-out, because PostgreSQL's binaries are not installed (tests/run installs them)");
+        left_out("examples/scale-out, because PostgreSQL's binaries are not installed (tests/run installs them)");
     }
     installed && redis::is_installed() && kafka::jars().is_some()
 }
@@ -105,6 +107,18 @@ impl Scaled {
     pub fn instance(&self, number: usize, token: &str) -> (String, String) {
         let url = self.text(&format!("/instances/{number}/url"));
         (url.trim_start_matches("http://").to_owned(), self.text(&format!("/instances/{number}/{token}")))
+    }
+
+    /// Tells it to stop, and waits for its end.
+    ///
+    /// # Errors
+    /// It cannot be waited for.
+    pub fn stop(&mut self) -> std::io::Result<ExitStatus> {
+        if let Ok(pid) = i32::try_from(self.child.id()) {
+            // SAFETY: plain system call on a child of ours that has not been waited for.
+            unsafe { libc::kill(pid, libc::SIGTERM) };
+        }
+        self.child.wait()
     }
 
     /// The folder around data and logs.

@@ -48,9 +48,9 @@ find_port() {
     done
     return 1
 }
-# Waits until process $1 listens on port $2, at most 60 s.
+# Waits until process $1 listens on port $2, at most 3 min: a machine that does much else takes its time to start a JVM.
 wait_for_port() {
-    for _ in $(seq 600); do
+    for _ in $(seq 1800); do
         kill -0 "$1" 2>/dev/null || return 1
         (exec 3<>"/dev/tcp/127.0.0.1/$2") 2>/dev/null && return 0
         sleep 0.1
