@@ -5,7 +5,7 @@
 
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -30,6 +30,7 @@ pub struct Redis {
     dir: TempDir,
     port: u16,
     settings: Vec<String>,
+    env: Vec<(String, PathBuf)>,
     child: Option<Child>,
 }
 
@@ -44,13 +45,24 @@ impl Redis {
         server
     }
 
+    /// As [`Redis::start`], with variables in its environment.
+    ///
+    /// # Panics
+    /// The server does not come up: the test cannot go on.
+    pub fn start_with_env(settings: &[&str], env: &[(&str, &Path)]) -> Self {
+        let mut server = Self::lay_out(settings);
+        server.env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        server.restart();
+        server
+    }
+
     fn lay_out(settings: &[&str]) -> Self {
         let dir = tempfile::Builder::new().prefix("belayd-redis-").tempdir_in("/tmp").expect("a temporary directory");
         let mut words: Vec<String> = settings.iter().flat_map(|setting| setting.split(' ')).map(str::to_owned).collect();
         if !words.iter().any(|word| word == "--appendonly") {
             words.extend(["--appendonly".to_owned(), "yes".to_owned()]);
         }
-        Self { dir, port: ports::free_where(ports::has_bus), settings: words, child: None }
+        Self { dir, port: ports::free_where(ports::has_bus), settings: words, env: Vec::new(), child: None }
     }
 
     /// Its URL.
@@ -73,6 +85,7 @@ impl Redis {
         let mut command = Command::new("redis-server");
         command.args(["--bind", "127.0.0.1", "--port", &self.port.to_string(), "--save", "", "--dir"]).arg(self.data());
         command.args(["--protected-mode", "no", "--loglevel", "notice"]).args(&self.settings);
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
         self.child = Some(command.stdin(Stdio::null()).stdout(log).stderr(Stdio::null()).spawn().expect("redis-server runs"));
         let until = Instant::now() + Duration::from_secs(30);
         while self.try_ask(&["PING"]).is_none() {
@@ -80,6 +93,21 @@ impl Redis {
             assert!(Instant::now() < until, "Redis did not come up:\n{log}");
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// Starts it again with its data at another port, which is free now.
+    ///
+    /// # Panics
+    /// It does not come up.
+    pub fn move_to(&mut self, port: u16) {
+        self.kill();
+        self.port = port;
+        self.restart();
+    }
+
+    /// Where it keeps its data.
+    pub fn data_dir(&self) -> PathBuf {
+        self.data()
     }
 
     /// kill -9.

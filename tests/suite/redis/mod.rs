@@ -1,7 +1,9 @@
 //! Tier redis against real servers: what is acknowledged is stored once, whatever becomes of Redis, the database and belayd meanwhile.
 
 mod loss;
+mod measured;
 mod others;
+mod secured;
 
 use std::{
     collections::BTreeMap,

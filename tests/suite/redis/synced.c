@@ -1,0 +1,29 @@
+/* Preloaded into redis-server: writes down how much of its append-only file a disk is sure to have. What a sync covers is what was there
+   when it began; a power cut leaves at least that, and here it leaves no more. */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static void note(uint64_t inode, uint64_t size) {
+    static int file = -1;
+    const char *path = getenv("SYNCED_FILE");
+    if (file < 0 && path) file = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    uint64_t pair[2] = {inode, size};
+    if (file >= 0 && pwrite(file, pair, sizeof pair, 0) < 0) abort();
+}
+
+static int synced(const char *name, int fd) {
+    int (*real)(int) = (int (*)(int))dlsym(RTLD_NEXT, name);
+    struct stat before;
+    int known = fstat(fd, &before) == 0 && S_ISREG(before.st_mode);
+    int result = real(fd);
+    if (result == 0 && known) note(before.st_ino, before.st_size);
+    return result;
+}
+
+int fdatasync(int fd) { return synced("fdatasync", fd); }
+int fsync(int fd) { return synced("fsync", fd); }
