@@ -47,18 +47,35 @@ impl fmt::Display for Denied {
 
 impl std::error::Error for Denied {}
 
-/// Something in a directory that belayd has never used; the root of a file system of its own has `lost+found`.
-fn foreign(path: &Path) -> io::Result<Option<OsString>> {
-    if path.join(LOCK).exists() {
+/// What shows that a directory is belayd's: whole, or the part of one that was brought here.
+const OWN: [&str; 4] = [LOCK, "control.db", "journal", RESTORING];
+
+/// Whether belayd has used this directory before.
+pub(super) fn is_own(path: &Path) -> bool {
+    OWN.iter().any(|name| path.join(name).exists())
+}
+
+/// Something in a directory that belayd has never used; the root of a file system of its own has `lost+found`. A `private` one may have
+/// been made for belayd, with its configuration and secrets in it; folders and hidden files are somebody's home or project.
+fn foreign(path: &Path, private: bool) -> io::Result<Option<OsString>> {
+    if is_own(path) {
         return Ok(None);
     }
-    let names = fs::read_dir(path)?.map(|entry| entry.map(|entry| entry.file_name())).collect::<io::Result<Vec<_>>>()?;
-    Ok(names.into_iter().find(|name| name != "lost+found"))
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        let (name, is_file) = (entry.file_name(), !entry.file_type()?.is_dir());
+        let is_plain = is_file && !name.as_encoded_bytes().starts_with(b".");
+        if name != "lost+found" && !(private && is_plain) {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
 }
 
 impl DataDirectory {
-    /// Makes the directory where it is missing (mode 0700) and locks it. One that others may look into is made private, since tokens and
-    /// alerts lie here, but only where it is empty or already belayd's: a home or a project must not be shut for those who use it.
+    /// Makes the directory where it is missing (mode 0700) and locks it. One that is somebody's home or project is refused: it must neither
+    /// be shut for those who use it nor be mixed with what lies here. One that others may look into is made private, since tokens and
+    /// alerts lie here.
     ///
     /// # Errors
     /// [`Denied`].
@@ -84,14 +101,15 @@ impl DataDirectory {
         };
         folders::create(path).map_err(fault)?;
         let mode = fs::metadata(path).map_err(fault)?.permissions().mode() & 0o777;
-        if mode & 0o077 != 0 {
-            if let Some(found) = foreign(path).map_err(fault)? {
-                return Err(Denied::Fault(format!(
-                    "{} is not belayd's own: it holds {found:?} and others may look into it; give server.data_dir a directory of its \
-                     own, or make this one private (chmod 700) if nobody else needs it",
-                    path.display()
-                )));
-            }
+        let private = mode & 0o077 == 0;
+        if let Some(found) = foreign(path, private).map_err(fault)? {
+            let also = if private { "" } else { ", and others may look into it" };
+            return Err(Denied::Fault(format!(
+                "{} is not belayd's own: it holds {found:?}{also}; give server.data_dir a directory that is empty or that belayd may make",
+                path.display()
+            )));
+        }
+        if !private {
             // systemd's StateDirectory may have been set up by an older unit with another mode.
             fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(fault)?;
         }
@@ -176,10 +194,17 @@ mod tests {
         open_to_all();
         fs::write(dir.path().join("thesis.txt"), "x").expect("written");
         let Err(Denied::Fault(reason)) = DataDirectory::open(dir.path()) else { panic!("it was taken") };
-        assert!(reason.contains("thesis.txt") && reason.contains("chmod 700"), "{reason}");
+        assert!(reason.contains("thesis.txt") && reason.contains("is not belayd's own"), "{reason}");
         assert_eq!(mode(), 0o755);
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).expect("ours");
-        drop(DataDirectory::open(dir.path()).expect("private by its owner's wish"));
+        for (name, make) in [(".profile", None), ("projects", Some(()))] {
+            let path = dir.path().join(name);
+            if make.is_some() { fs::create_dir(&path) } else { fs::write(&path, "x") }.expect("made");
+            let Err(Denied::Fault(reason)) = DataDirectory::open(dir.path()) else { panic!("{name}: it was taken") };
+            assert!(reason.contains(name) && !dir.path().join(LOCK).exists(), "{reason}");
+            if make.is_some() { fs::remove_dir(&path) } else { fs::remove_file(&path) }.expect("gone");
+        }
+        drop(DataDirectory::open(dir.path()).expect("private, and made for belayd"));
         open_to_all();
         drop(DataDirectory::open(dir.path()).expect("belayd's own by now"));
         assert_eq!(mode(), 0o700);

@@ -29,6 +29,7 @@ use actix_web::dev::ServerHandle;
 use arc_swap::ArcSwap;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use directory::is_own;
 pub use directory::{CONTROL_SOCKET, DataDirectory, Denied, RESTORING};
 
 use crate::{
@@ -84,6 +85,7 @@ pub struct Daemon {
     drain: DrainHandle,
     drain_threads: Vec<std::thread::JoinHandle<()>>,
     store: Store,
+    control: Store,
     heartbeat: heartbeat::Heartbeat,
     relay: Option<Arc<Relay>>,
     supervisor: Supervisor,

@@ -12,6 +12,7 @@ use super::{
     Daemon, DataDirectory, Options, StartFailed, deadman, descriptors,
     drain::{DrainObserver, OnCommitted, StoreWriter},
     heartbeat::{self, Heartbeat},
+    is_own,
     left_open::{ended_by_start, unreadable},
     triple, while_doing,
     wiring::{
@@ -63,6 +64,11 @@ impl Daemon {
         let started = (clock.now_us(), Instant::now());
         let notifier = Notifier::from_env();
         descriptors::raise(&config);
+        // A directory is not begun for a daemon that cannot run; in one that is belayd's already its lock says more than the port.
+        if !is_own(&config.server.data_dir) {
+            let listen = config.server.listen;
+            drop(std::net::TcpListener::bind(listen).map_err(while_doing(&format!("listening on {listen}")))?);
+        }
         let directory = DataDirectory::open(&config.server.data_dir).map_err(|denied| StartFailed(denied.to_string()))?;
         let left_open = directory.begin_run();
         let config = Arc::new(ArcSwap::from_pointee(config));
@@ -335,6 +341,7 @@ impl Daemon {
             drain,
             drain_threads,
             store,
+            control,
             heartbeat,
             relay,
             supervisor,

@@ -14,6 +14,20 @@ const ORDER: [&str; 6] = ["IngestActor", "BatchBufferActor", "AlertActor", "Outb
 /// How long arbiter threads get to end after their actors have drained.
 const THREADS_END: Duration = Duration::from_millis(500);
 
+/// How long the file of a database may take to be made whole.
+const CHECKPOINT: Duration = Duration::from_secs(5);
+
+/// After an orderly stop the files of SQLite are whole without their `-wal`, for whoever copies them. Where that does not succeed in time
+/// nothing is lost: the next start reads the `-wal`.
+async fn checkpoint(name: &str, store: store::Store) {
+    let error = match tokio::time::timeout(CHECKPOINT, store.call(store::conn::checkpoint)).await {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "it takes too long".to_owned(),
+    };
+    log::info!(target: "belayd::store", database = name, error = error; "the -wal file is left as it is");
+}
+
 impl Daemon {
     /// Stops everything and returns `code`, or 1 where readings were lost.
     pub(super) async fn stop(self, code: u8) -> ExitCode {
@@ -41,6 +55,9 @@ impl Daemon {
             let _ = tokio::time::timeout(THREADS_END, joined).await;
         }
         drop(self.overseer);
+        for (name, store) in [("store", self.store.clone()), ("control store", self.control.clone())] {
+            checkpoint(name, store).await;
+        }
         // Nobody listens there any more; a socket left behind would only be removed at the next start.
         let _ = std::fs::remove_file(&self.control_socket);
         self.directory.end_run();

@@ -236,3 +236,15 @@ pub fn tidy(conn: &mut Conn) -> StoreResult<()> {
     }
     Ok(())
 }
+
+/// Takes what stands in SQLite's write-ahead log over into the file, and empties the log. Waits for readers as long as for any lock.
+/// PostgreSQL does its own.
+///
+/// # Errors
+/// Those of the database.
+pub fn checkpoint(conn: &mut Conn) -> StoreResult<()> {
+    if let Conn::Sqlite(sqlite) = conn {
+        sqlite.batch_execute("PRAGMA wal_checkpoint(TRUNCATE);")?;
+    }
+    Ok(())
+}

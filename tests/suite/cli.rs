@@ -105,3 +105,35 @@ fn wrong_usage_is_2_and_help_and_version_are_0() {
     }
     assert_eq!(text(&belayd(dir.path(), &["--version"]).stdout), concat!("belayd ", env!("CARGO_PKG_VERSION"), "\n"));
 }
+
+#[test]
+fn where_the_port_is_taken_or_the_directory_is_somebodys_nothing_is_written() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("its address").to_string();
+    let run = |data: &str| belayd(dir.path(), &["run", "--listen", &address, "--data-dir", data]);
+    let said = |output: &Output| format!("{}{}", text(&output.stdout), text(&output.stderr));
+    let refused = run("fresh");
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    assert!(said(&refused).contains(&address) && !dir.path().join("fresh").exists(), "{refused:?}");
+    drop(taken);
+    let home = dir.path().join("home");
+    fs::create_dir_all(home.join("projects")).expect("a directory");
+    fs::set_permissions(&home, std::os::unix::fs::PermissionsExt::from_mode(0o700)).expect("ours");
+    let refused = run("home");
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    assert!(said(&refused).contains("not belayd's own"), "{refused:?}");
+    assert_eq!(fs::read_dir(&home).expect("a directory").count(), 1, "only what was there");
+}
+
+#[test]
+fn an_orderly_stop_leaves_whole_files() {
+    let mut daemon = crate::support::daemon::Setup::with("").start();
+    let answer = daemon.post("/api/readings?ack=store", r#"{"engineId":"e1","rpm":1}"#);
+    assert_eq!(answer.status, 202, "{answer:?}");
+    assert!(daemon.stop().success());
+    for name in ["belayd.db-wal", "data/control.db-wal"] {
+        let left = fs::metadata(daemon.dir().join(name)).map_or(0, |file| file.len());
+        assert_eq!(left, 0, "{name}; the log:\n{}", daemon.log());
+    }
+}
