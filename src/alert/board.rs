@@ -30,6 +30,24 @@ struct Inner {
     recent: BTreeMap<(i64, String), Alert>,
 }
 
+/// Open alerts by level, and how many that are over are remembered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AlertTally {
+    /// Open ones.
+    pub open: usize,
+    /// Of those: CRITICAL.
+    pub critical: usize,
+    /// Of those: WARNING.
+    pub warning: usize,
+    /// Of those: INFO.
+    pub info: usize,
+    /// The newest that are over, at most 200.
+    pub resolved: usize,
+    /// Whether there may be more of them.
+    pub resolved_more: bool,
+}
+
 impl AlertBoard {
     /// Fills the board from the control store.
     ///
@@ -74,6 +92,20 @@ impl AlertBoard {
     /// How many are open.
     pub fn open_count(&self) -> usize {
         self.inner.read().unwrap_or_else(PoisonError::into_inner).open.len()
+    }
+
+    /// How many there are, however many a list has room for.
+    pub fn tally(&self) -> AlertTally {
+        let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
+        let of = |level| inner.open.values().filter(|alert| alert.level == level).count();
+        AlertTally {
+            open: inner.open.len(),
+            critical: of(Level::Critical),
+            warning: of(Level::Warning),
+            info: of(Level::Info),
+            resolved: inner.recent.len(),
+            resolved_more: inner.recent.len() == RECENT_MAX,
+        }
     }
 
     /// The highest level among the open alerts; `None` where all is well.

@@ -23,6 +23,6 @@ mod tests;
 
 pub use self::{
     actor::AlertActor,
-    board::AlertBoard,
+    board::{AlertBoard, AlertTally},
     desk::{AlertDesk, AlertParts, AwayFn},
 };

@@ -254,4 +254,10 @@ fn the_board_shows_open_alerts_first_when_there_is_no_room() {
     let two: Vec<String> = board.list(2).into_iter().map(|alert| alert.subject).collect();
     assert_eq!(two, ["e4", "e0"]);
     assert_eq!(board.list(10).len(), 5);
+    let tally = board.tally();
+    assert_eq!(
+        (tally.open, tally.critical, tally.warning, tally.resolved, tally.resolved_more),
+        (1, 1, 0, 4, false),
+        "not only the listed"
+    );
 }

@@ -87,11 +87,22 @@ fn render(state: &Value) -> String {
         );
     }
     let open = state["alerts"].as_array().into_iter().flatten().filter(|alert| alert["state"] != "resolved");
+    let mut shown = 0;
     for alert in open {
+        shown += 1;
         line(
             "alert",
             format!("{} {} ({}): {}", word(&alert["level"]), word(&alert["name"]), word(&alert["state"]), word(&alert["text"])),
         );
+    }
+    let all = state["alertCounts"]["open"].as_u64().unwrap_or(shown);
+    if all > 0 {
+        let more = if all > shown {
+            format!("; {shown} of them are shown, GET /api/alerts?state=firing lists all")
+        } else {
+            String::new()
+        };
+        line("alerts", format!("{all} open, {} critical{more}", state["alertCounts"]["critical"]));
     }
     text
 }
@@ -128,10 +139,12 @@ mod tests {
             "outbox": {"sinks": [{"name": "log", "state": "closed", "backlog": 0}, {"name": "pager", "state": "open", "backlog": 3}]},
             "alerts": [{"level": "CRITICAL", "name": "overheat", "state": "firing", "text": "too hot"},
                 {"level": "INFO", "name": "old", "state": "resolved", "text": "over"}],
+            "alertCounts": {"open": 304, "critical": 303},
         }));
         assert!(text.contains("state     buffering"), "{text}");
         assert!(text.contains("sink      log is up, 0 wait") && text.contains("pager is down (circuit open), 3 wait"), "{text}");
         assert!(text.contains("IngestActor") && text.contains("2 restarts"), "{text}");
         assert!(text.contains("overheat") && !text.contains("old"), "{text}");
+        assert!(text.contains("alerts    304 open, 303 critical; 1 of them are shown"), "{text}");
     }
 }

@@ -178,6 +178,10 @@ impl Daemon {
                 let alerts = alerts.clone();
                 move || alerts.list(crate::monitor::ALERTS_SHOWN)
             }),
+            alert_counts: Arc::new({
+                let alerts = alerts.clone();
+                move || alerts.tally()
+            }),
             outbox: Arc::new({
                 let relay = relay.clone();
                 move || view_outbox(&outbox, relay.as_deref())

@@ -269,6 +269,12 @@ impl EngineTable {
         self.len() == 0
     }
 
+    /// How many have an open alert.
+    pub fn alarmed(&self) -> usize {
+        let inner = self.lock();
+        inner.engines.values().filter(|engine| inner.alarm(engine).is_some()).count()
+    }
+
     /// At most `limit` engines: the worst alarm first, then by id.
     pub fn views(&self, limit: usize) -> Vec<EngineView> {
         let inner = self.lock();

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::{
+    alert::AlertTally,
     buffer::Account,
     domain::alert::{Alert, Level},
     ingest::board::SourceState,
@@ -47,8 +48,10 @@ pub struct Snapshot {
     pub actors: Vec<ActorView>,
     /// The engines.
     pub engines: EnginesView,
-    /// Open alerts and the newest resolved ones.
+    /// Open alerts and the newest resolved ones, at most 100.
     pub alerts: Vec<Alert>,
+    /// How many there are in all.
+    pub alert_counts: AlertTally,
     /// Demo only: what the catcher caught, newest first.
     pub inbox: Option<Vec<InboxItem>>,
 }
@@ -299,6 +302,8 @@ pub struct ActorView {
 pub struct EnginesView {
     /// How many are known.
     pub total: usize,
+    /// How many of them have an alert.
+    pub alarmed: usize,
     /// The worst alarm first; at most 200.
     pub items: Vec<EngineItem>,
 }

@@ -15,6 +15,7 @@ use super::{
     SystemView, UsageView,
 };
 use crate::{
+    alert::AlertTally,
     buffer::{Account, Buffer, BufferStats, health::StoreHealth},
     clock::SharedClock,
     config::Config,
@@ -77,6 +78,8 @@ pub struct Views {
     pub registry: Arc<ActorRegistry>,
     /// Open alerts and the newest resolved ones, at most `ALERTS_SHOWN`.
     pub alerts: Look<Vec<Alert>>,
+    /// How many there are in all.
+    pub alert_counts: Look<AlertTally>,
     /// Deliveries of both stores together.
     pub outbox: Look<OutboxView>,
     /// Bytes that the database takes, and of what, where they are known.
@@ -263,9 +266,11 @@ impl Views {
             actors: self.registry.statuses().into_iter().map(actor_view).collect(),
             engines: EnginesView {
                 total: self.engines.len(),
+                alarmed: self.engines.alarmed(),
                 items: self.engines.views(ENGINES_SHOWN).into_iter().map(EngineItem::from_view).collect(),
             },
             alerts: (self.alerts)(),
+            alert_counts: (self.alert_counts)(),
             inbox: self.inbox.as_ref().map(|look| look()),
             buffer: buffer_view(stats, account, *lock(&self.measured.full_in)),
         }
@@ -341,7 +346,6 @@ fn round1(value: f64) -> f64 {
     (value * 10.0).round() / 10.0
 }
 
-/// The host's name.
 /// The host's name.
 pub fn instance() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| "localhost".into(), |name| name.trim().to_owned())

@@ -158,7 +158,8 @@ shapes! {
     /// The numbers of what was taken: the nth has firstSeq + n.
     ReceiptObject { stream: String, first_seq: u64, last_seq: u64, }
     /// All engines.
-    Engines { total: u64, items: Vec<Engine>, }
+    Engines { total: u64, /// How many of them have an alert
+        alarmed: u64, items: Vec<Engine>, }
     /// One engine.
     Engine {
         engine_id: String,

@@ -217,7 +217,7 @@ pub struct LimitQuery {
 pub async fn engines(_who: Viewer, query: Query<LimitQuery>, state: Data<WebState>) -> Result<HttpResponse, ApiError> {
     let engines = &state.views.engines;
     let items = engines.views(page_size(query.0.limit)? as usize).into_iter().map(EngineItem::from_view).collect();
-    Ok(HttpResponse::Ok().json(EnginesView { total: engines.len(), items }))
+    Ok(HttpResponse::Ok().json(EnginesView { total: engines.len(), alarmed: engines.alarmed(), items }))
 }
 
 /// What became of one reading.

@@ -37,12 +37,11 @@ const figures = (s, alerts) => {
     ({ key, label: t(`figure.${key}`), value, note: t(`figure.${key}.note`, note), tone });
   const out = s.outbox ?? {};
   const toSend = ["scheduled", "ready", "claimed", "sending", "retry"].reduce((sum, state) => sum + (out[state] ?? 0), 0);
-  const alarms = (s.engines?.items ?? []).filter((engine) => rank(engine.alarm) > 0).length;
   const rate = s.ingest?.ratePerS;
   const uptime = s.system?.process?.uptimeS;
   return [
-    figure("alerts", String(alerts.open), { n: alerts.critical }, alerts.critical ? "bad" : alerts.open ? "warn" : ""),
-    figure("engines", count(s.engines?.total), { n: alarms }),
+    figure("alerts", count(alerts.open ?? 0), { n: count(alerts.critical ?? 0) }, alerts.critical ? "bad" : alerts.open ? "warn" : ""),
+    figure("engines", count(s.engines?.total), { n: count(s.engines?.alarmed) }),
     figure("rate", number(rate, (rate ?? 0) < 100 ? 1 : 0), { n: count(s.ingest?.acceptedTotal) }),
     { ...figure("buffer", count(s.buffer?.rows)), note: bufferNote(s.buffer ?? {}) },
     figure("outbox", count(toSend), { n: count(out.sentTotal) }),
@@ -291,8 +290,7 @@ const inbox = (s) => {
 
 // `shown` says how the visitor wants the engines: {filter, all}.
 export const view = (s, shown) => {
-  const open = (s.alerts ?? []).filter((a) => !isResolved(a));
-  const alerts = { open: open.length, critical: open.filter((a) => a.level === "CRITICAL").length };
+  const alerts = s.alertCounts ?? {};
   const engines = engineRows(s, shown);
   const restarts = (s.actors ?? []).reduce((sum, actor) => sum + (actor.restarts ?? 0), 0);
   return {
@@ -301,7 +299,7 @@ export const view = (s, shown) => {
     total: s.engines?.items?.length ?? 0,
     texts: {
       instance: s.instance ?? "", version: s.version ?? "",
-      alertsNote: t("alerts.note", { open: alerts.open, resolved: (s.alerts ?? []).length - alerts.open }),
+      alertsNote: t("alerts.note", { open: count(alerts.open ?? 0), resolved: `${count(alerts.resolved ?? 0)}${alerts.resolvedMore ? "+" : ""}` }),
       enginesNote: t("engines.note", { shown: engines.rows.length, total: count(s.engines?.total) }),
       actorsNote: t("actors.note", { n: count(restarts) }),
     },

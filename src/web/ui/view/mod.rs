@@ -26,7 +26,7 @@ impl View {
     pub(super) fn of(snapshot: &Value, say: Say) -> Self {
         let counts = watch::AlertCounts::of(snapshot);
         let instance = text(snapshot, "/instance");
-        let mark = if counts.critical > 0 { format!("({}) ", counts.critical) } else { String::new() };
+        let mark = if counts.critical > 0.0 { format!("({}) ", counts.critical) } else { String::new() };
         let engines = watch::engines(snapshot, say);
         Self {
             title: format!("{mark}{instance} · belayd"),

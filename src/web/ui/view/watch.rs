@@ -18,27 +18,27 @@ const ENGINES_SHOWN: usize = 12;
 const ALERTS_SHOWN: usize = 40;
 const RESOLVED_SHOWN: usize = 15;
 
-/// Alerts by state.
+/// Alerts by state: all there are, not only those that the snapshot has room for.
 #[derive(Debug)]
 pub(super) struct AlertCounts {
-    pub(super) open: usize,
-    pub(super) critical: usize,
-    resolved: usize,
+    open: f64,
+    pub(super) critical: f64,
+    resolved: f64,
+    more: bool,
 }
 
 impl AlertCounts {
-    /// Counts the alerts of `snapshot`.
+    /// As the snapshot counts them.
     pub(super) fn of(snapshot: &Value) -> Self {
-        let alerts = items(snapshot, "/alerts");
-        let open = |alert: &&Value| text(alert, "/state") != "resolved";
-        let critical = alerts.iter().filter(open).filter(|alert| text(alert, "/level") == "CRITICAL").count();
-        let open = alerts.iter().filter(open).count();
-        Self { open, critical, resolved: alerts.len() - open }
+        let of = |name: &str| number(snapshot, &format!("/alertCounts/{name}")).unwrap_or_default();
+        let more = snapshot.pointer("/alertCounts/resolvedMore").and_then(Value::as_bool).unwrap_or_default();
+        Self { open: of("open"), critical: of("critical"), resolved: of("resolved"), more }
     }
 
     /// The note beside the heading.
     pub(super) fn note(&self, say: Say) -> String {
-        say.fill("alerts.note", &[("open", &self.open.to_string()), ("resolved", &self.resolved.to_string())])
+        let resolved = say.count(Some(self.resolved)) + if self.more { "+" } else { "" };
+        say.fill("alerts.note", &[("open", &say.count(Some(self.open))), ("resolved", &resolved)])
     }
 }
 
@@ -71,21 +71,25 @@ pub(super) fn figures(snapshot: &Value, counts: &AlertCounts, say: Say) -> Vec<R
         ]
     };
     let noted = |key: &str, n: String| say.fill(&format!("figure.{key}.note"), &[("n", &n)]);
-    let alarms = items(snapshot, "/engines/items").iter().filter(|engine| rank(text(engine, "/alarm")) > 0).count();
     let waiting: f64 = ["scheduled", "ready", "claimed", "sending", "retry"]
         .into_iter()
         .filter_map(|state| number(snapshot, &format!("/outbox/{state}")))
         .sum();
     let rate = number(snapshot, "/ingest/ratePerS");
-    let alert_tone = match (counts.critical, counts.open) {
-        (0, 0) => "",
-        (0, _) => "warn",
-        _ => "bad",
+    let alert_tone = match (counts.critical > 0.0, counts.open > 0.0) {
+        (false, false) => "",
+        (false, true) => "warn",
+        (true, _) => "bad",
     };
     let uptime = number(snapshot, "/system/process/uptimeS");
     vec![
-        figure("alerts", counts.open.to_string(), noted("alerts", counts.critical.to_string()), alert_tone),
-        figure("engines", say.count(number(snapshot, "/engines/total")), noted("engines", alarms.to_string()), ""),
+        figure("alerts", say.count(Some(counts.open)), noted("alerts", say.count(Some(counts.critical))), alert_tone),
+        figure(
+            "engines",
+            say.count(number(snapshot, "/engines/total")),
+            noted("engines", say.count(number(snapshot, "/engines/alarmed"))),
+            "",
+        ),
         figure(
             "rate",
             say.number(rate, u8::from(rate.unwrap_or_default() < 100.0)),
@@ -295,7 +299,22 @@ mod tests {
         let rows = alerts(&snapshot, Say { lang: Lang::En, now_ms: 0 });
         let ids: Vec<&str> = rows.iter().map(|row| row[0].1.as_str()).collect();
         assert_eq!(ids, ["crit", "warn", "new", "old"]);
+    }
+
+    #[test]
+    fn counts_are_of_all_alerts_and_engines_and_not_of_those_that_are_listed() {
+        let say = Say { lang: Lang::En, now_ms: 0 };
+        let snapshot = json!({
+            "alerts": [{"id": "a", "level": "WARNING", "state": "firing"}],
+            "alertCounts": {"open": 1304, "critical": 303, "resolved": 200, "resolvedMore": true},
+            "engines": {"total": 1306, "alarmed": 305, "items": [{"engineId": "e", "alarm": "WARNING"}]},
+        });
         let counts = AlertCounts::of(&snapshot);
-        assert_eq!((counts.open, counts.critical, counts.resolved), (2, 1, 2));
+        assert_eq!(counts.note(say), "1,304 open, 200+ resolved");
+        let rows = figures(&snapshot, &counts, say);
+        let told = |row: usize| {
+            rows[row].iter().filter(|(key, _)| ["value", "note"].contains(key)).map(|(_, text)| &**text).collect::<Vec<_>>()
+        };
+        assert_eq!((told(0), told(1)), (vec!["1,304", "303 critical"], vec!["1,306", "305 in alarm"]));
     }
 }
