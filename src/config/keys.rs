@@ -233,7 +233,11 @@ pub fn section(name: &str) -> Option<&'static Section> {
 
 /// Sections and keys of belayd that this build cannot serve, and what to do instead. They are faults of their own kind: the
 /// name is right, the build is not.
-pub static NOT_SERVED: &[(&str, &str)] = &[];
+pub static NOT_SERVED: &[(&str, &str)] = &[
+    ("schedules", "schedules of your own are not built yet: let cron or a systemd timer call `belayd send` or the HTTP interface"),
+    ("jobs", "batch jobs are not built yet: let cron or a systemd timer start them"),
+    ("batch", "batch jobs are not built yet: let cron or a systemd timer start them"),
+];
 
 const fn key(name: &'static str, kind: Kind, absent: Absent, doc: &'static str) -> Key {
     Key { name, alias: None, kind, absent, doc, live: false }

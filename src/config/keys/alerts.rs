@@ -11,7 +11,7 @@ use super::{
 pub(super) static ROUTES: Section = Section {
     name: "routes",
     most: 1_000,
-    doc: "Which alert goes where. An alert goes to the sinks of every route that matches it, to each sink and recipient once, as the first route that names it says; what a route leaves out matches everything. With no route at all every alert goes to every sink, to mail only where smtp.to says whom. An alert is told at once and alone; what follows within a second waits group_wait, and where more than group_max wait, or twice as many were told one by one within group_interval, they are folded into one digest, and so is what comes after, once every group_interval.",
+    doc: "Which alert goes where. An alert goes to the sinks of every route that matches it, to each sink and recipient once, as the first route that names it says; what a route leaves out matches everything. With no route at all every alert goes to every sink, to mail only where smtp.to says whom; the first one ends that also for belayd's own alerts (kind system), and belayd check notes what none takes. An alert is told at once and alone; what follows within a second waits group_wait, and where more than group_max wait, or twice as many were told one by one within group_interval, they are folded into one digest, and so is what comes after, once every group_interval.",
     restart: "",
     default_entries: "",
     keys: &[

@@ -3,12 +3,19 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use super::{meant, text};
-use crate::config::{
-    model::Config,
-    resolve::{Entry, Report, Resolved},
-    sinks::LOG_SINK,
-    texts::nearest,
-    value::{Value, Wrong},
+use crate::{
+    config::{
+        alerts::RouteConfig,
+        model::Config,
+        resolve::{Entry, Report, Resolved},
+        sinks::LOG_SINK,
+        texts::nearest,
+        value::{Value, Wrong},
+    },
+    domain::{
+        alert::{AlertKind, Level},
+        silence::has_labels,
+    },
 };
 
 /// The name under which readings are relayed: nobody routes there, and nobody else may be called so.
@@ -159,5 +166,71 @@ pub(super) fn notes(config: &Config) -> Vec<String> {
     let fallbacks: BTreeSet<&str> = config.sinks().iter().filter_map(|sink| sink.settings.fallback.as_deref()).collect();
     let lonely = |name: &str| name != LOG_SINK && !routed.contains(name) && !fallbacks.contains(name);
     let sinks = config.sinks().into_iter().filter(|sink| lonely(sink.name));
-    sinks.map(|sink| format!("{} \"{}\" is named by no route: no alert goes there", sink.kind.as_str(), sink.name)).collect()
+    let mut notes: Vec<String> =
+        sinks.map(|sink| format!("{} \"{}\" is named by no route: no alert goes there", sink.kind.as_str(), sink.name)).collect();
+    notes.extend(untold(config));
+    notes
+}
+
+/// Alerts that no route takes: the first route takes the place of telling every sink everything, belayd's own alerts included.
+fn untold(config: &Config) -> Vec<String> {
+    let routes = &config.routes;
+    if routes.is_empty() {
+        return Vec::new();
+    }
+    fn any<T: PartialEq>(wanted: &[T], is: &T) -> bool {
+        wanted.is_empty() || wanted.contains(is)
+    }
+    let takes = |route: &RouteConfig, kind, level| any(&route.kinds, &kind) && any(&route.levels, &level);
+    // The daemon's own have no labels, and their names and subjects are many: only a route without such words takes them all.
+    let wide = |route: &RouteConfig| route.names.is_empty() && route.subjects.is_empty() && route.labels.is_empty();
+    let own = [(Level::Critical, "database-down, journal-disk-full"), (Level::Warning, "cpu-high, source-failing")];
+    let mut notes = Vec::new();
+    for (level, examples) in own {
+        if !routes.iter().any(|route| wide(route) && takes(route, AlertKind::System, level)) {
+            notes.push(format!(
+                "no route takes every alert of kind system and level {level}: of those that none takes ({examples} and others) nobody is \
+                 told; add one with kinds = [\"system\"]"
+            ));
+        }
+    }
+    let thresholds = config.rules.iter().map(|rule| (&rule.name, rule.level, &rule.labels));
+    let anomalies = config.anomaly_rules.iter().map(|rule| (&rule.name, rule.level, &rule.labels));
+    let lonely: Vec<&str> = thresholds
+        .chain(anomalies)
+        .filter(|(name, level, labels)| {
+            let meant = |route: &RouteConfig| {
+                takes(route, AlertKind::Rule, *level) && any(&route.names, name) && has_labels(&route.labels, labels)
+            };
+            !routes.iter().any(meant)
+        })
+        .map(|(name, ..)| name.as_str())
+        .collect();
+    if let Some(first) = lonely.first() {
+        let more = if lonely.len() > 1 { format!(" and {} more", lonely.len() - 1) } else { String::new() };
+        notes.push(format!("no route takes alerts of rule \"{first}\"{more}: nobody is told of them"));
+    }
+    notes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alerts_that_no_route_takes_are_noted() {
+        let notes = |routes: &str| {
+            let rule = "[[rules]]\nname = \"hot\"\nmetric = \"temperature\"\nop = \">\"\nthreshold = 1\nlevel = \"CRITICAL\"\n";
+            let second = rule.replace("hot", "cold").replace("CRITICAL", "WARNING");
+            untold(&crate::config::parse(&format!("{rule}{second}{routes}")).expect("no fault"))
+        };
+        assert_eq!(notes(""), Vec::<String>::new(), "without a route everybody is told everything");
+        let by_name = notes("[[routes]]\nnames = [\"hot\"]\nsinks = [\"log\"]\n");
+        assert_eq!(by_name.len(), 3, "{by_name:?}");
+        assert!(by_name[0].contains("system and level CRITICAL") && by_name[1].contains("system and level WARNING"), "{by_name:?}");
+        assert!(by_name[2].contains("rule \"cold\""), "{by_name:?}");
+        let critical = notes("[[routes]]\nlevels = [\"CRITICAL\"]\nsinks = [\"log\"]\n");
+        assert!(critical.len() == 2 && critical[0].contains("level WARNING") && critical[1].contains("\"cold\""), "{critical:?}");
+        assert_eq!(notes("[[routes]]\nsinks = [\"log\"]\n"), Vec::<String>::new());
+    }
 }
