@@ -167,6 +167,57 @@ pub fn readdress(conn: &mut Conn, message_id: &str, delivery_id: &str, recipient
     Ok(())
 }
 
+/// What a person decided about a delivery of a message, for its history; where there is no such message, nothing. Call it in the
+/// transaction of the decision.
+///
+/// # Errors
+/// Those of the database.
+pub fn tell_decision(
+    conn: &mut Conn,
+    message_id: &str,
+    delivery_id: &str,
+    told: (&str, &str, Option<&str>),
+    now_us: i64,
+) -> StoreResult<()> {
+    let of: Option<String> = message_deliveries::table
+        .filter(message_deliveries::message_id.eq(message_id))
+        .filter(message_deliveries::delivery_id.eq(delivery_id))
+        .select(message_deliveries::message_id)
+        .first(conn)
+        .optional()?;
+    of.map_or(Ok(()), |id| tell(conn, &id, told, now_us))
+}
+
+/// Another text goes out in place of what was handed in. With one recipient that is the message from now on; with several each delivery has
+/// its own, and the message stays what the others get.
+///
+/// # Errors
+/// Those of the database.
+pub fn reword(conn: &mut Conn, message_id: &str, payload: &str) -> StoreResult<()> {
+    let Ok(Worded { message }) = serde_json::from_str(payload) else { return Ok(()) };
+    let deliveries: i64 =
+        message_deliveries::table.filter(message_deliveries::message_id.eq(message_id)).count().get_result(conn)?;
+    if deliveries == 1 {
+        let Words { subject, body, html } = &message;
+        let words = (messages::subject.eq(subject), messages::body.eq(body), messages::html.eq(html.as_deref()));
+        on_backend!(conn, |c| diesel::update(messages::table.find(message_id)).set(words).execute(c))?;
+    }
+    Ok(())
+}
+
+/// What of a delivery's payload is the message's own.
+#[derive(serde::Deserialize)]
+struct Worded {
+    message: Words,
+}
+
+#[derive(serde::Deserialize)]
+struct Words {
+    subject: String,
+    body: String,
+    html: Option<String>,
+}
+
 /// Writes down what happened to a message. Call it in the transaction of the act itself.
 fn tell(conn: &mut Conn, id: &str, (event, actor, reason): (&str, &str, Option<&str>), now_us: i64) -> StoreResult<()> {
     let last: Option<i64> =

@@ -109,7 +109,7 @@ impl Message {
 pub struct Event {
     /// When, microseconds since the epoch.
     pub at_us: i64,
-    /// `created` or `cancelled`.
+    /// `created`, `cancelled`, `retried`, `edited`, `marked-sent` or `discarded`.
     pub event: String,
     /// Who.
     pub actor: String,

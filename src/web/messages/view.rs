@@ -118,7 +118,7 @@ pub struct AttachmentItem {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct MessageEvent {
     at: String,
-    /// created or cancelled
+    /// created, cancelled, retried, edited, marked-sent or discarded
     event: String,
     actor: String,
     reason: Option<String>,

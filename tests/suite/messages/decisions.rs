@@ -35,6 +35,12 @@ fn audited(daemon: &Daemon, action: &str) -> Vec<(String, String)> {
     mine.map(|row| (text(row, "subject"), text(row, "outcome"))).collect()
 }
 
+/// What was done to a message, and why.
+fn history(message: &Value) -> Vec<(String, String)> {
+    let text = |event: &Value, name: &str| event[name].as_str().unwrap_or_default().to_owned();
+    message["history"].as_array().into_iter().flatten().map(|event| (text(event, "event"), text(event, "reason"))).collect()
+}
+
 #[test]
 fn a_delivery_is_set_right_by_an_admin_and_goes_out_again() {
     for (url, _server) in databases() {
@@ -80,6 +86,10 @@ fn a_delivery_is_set_right_by_an_admin_and_goes_out_again() {
         let heard = receiver.messages();
         let body = &heard[0].1["message"];
         assert_eq!((&body["subject"], &body["body"], &body["html"]), (&json!("right"), &json!("the right text"), &Value::Null));
+        let shown = super::show(&daemon, &id);
+        assert_eq!((&shown["subject"], &shown["body"], &shown["html"]), (&json!("right"), &json!("the right text"), &Value::Null));
+        let done_to_it = history(&shown);
+        assert_eq!(done_to_it, [("created".to_owned(), String::new()), ("edited".to_owned(), "typo (subject, body)".to_owned())]);
         let told = audited(&daemon, "delivery.edit");
         assert_eq!(
             told,
@@ -107,7 +117,26 @@ fn a_delivery_is_set_right_by_an_admin_and_goes_out_again() {
         let failed = id_of(&failures(&daemon, "")[0]);
         assert_eq!(retry(&daemon, &operator, &failed, &json!({"reason": "back"})).status, 200);
         stands(&daemon, &second, "sent");
+        let shown = super::show(&daemon, &second);
+        assert_eq!(
+            (&shown["subject"], history(&shown).last()),
+            (&json!("again"), Some(&("retried".to_owned(), "back".to_owned())))
+        );
     }
+}
+
+#[test]
+fn a_cause_of_both_stores_is_told_once() {
+    let receiver = Receiver::start(422);
+    let daemon = ready(&Setup::with(&alone(&receiver.section("bad"))));
+    stands(&daemon, &sent(&daemon, &plain("bad", "of the store")), "dead");
+    let test = daemon.post("/admin/sinks/bad/test", &json!({"reason": "one of the control store"}).to_string());
+    assert_eq!(test.status, 202, "{test:?}");
+    daemon.wait_for("both are dead", Duration::from_secs(60), |daemon| failures(daemon, "&sink=bad").len() == 2);
+    let causes = daemon.get("/admin/failures/causes").json()["items"].clone();
+    let of_bad: Vec<_> = causes.as_array().into_iter().flatten().filter(|cause| cause["sink"] == "bad").collect();
+    assert_eq!(of_bad.len(), 1, "{causes}");
+    assert_eq!((&of_bad[0]["count"], &of_bad[0]["stores"]), (&json!(2), &json!(["control", "store"])), "{causes}");
 }
 
 #[test]

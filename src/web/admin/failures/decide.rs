@@ -74,9 +74,10 @@ pub async fn retry(
         (Found::Reading(failure), None) => retry_reading(&state, &who.0, failure.id, reason).await?,
         (Found::Delivery(row, shelf), None) => act(&state, &who.0, shelf, row.id, Event::Redrive, reason).await?,
         (Found::Delivery(row, shelf), Some(edit)) => {
-            let subject = format!("{} ({})", row.id, edit.fields().join(", "));
+            let edited = edit.fields().join(", ");
+            let subject = format!("{} ({edited})", row.id);
             let edit = edit.apply(&row, &state)?;
-            let action = Action { event: Event::Redrive, word: "delivery.edit", subject, edit: Some(edit) };
+            let action = Action { event: Event::Redrive, word: "delivery.edit", subject, edit: Some(edit), edited };
             perform(&state, &who.0, shelf, row.id, action, reason).await?
         }
     };
@@ -157,6 +158,15 @@ struct Action {
     word: &'static str,
     subject: String,
     edit: Option<Edit>,
+    /// The names of what the edit changes.
+    edited: String,
+}
+
+/// What the history of a message says of a decision.
+struct Told {
+    actor: String,
+    reason: String,
+    edited: String,
 }
 
 /// The word of the audit for a move.
@@ -177,7 +187,7 @@ pub(super) async fn act(
     event: Event,
     reason: String,
 ) -> Result<Value, ApiError> {
-    let action = Action { event, word: action_word(event), subject: id.clone(), edit: None };
+    let action = Action { event, word: action_word(event), subject: id.clone(), edit: None, edited: String::new() };
     perform(state, who, shelf, id, action, reason).await
 }
 
@@ -191,7 +201,7 @@ async fn perform(
     reason: String,
 ) -> Result<Value, ApiError> {
     let now_us = state.clock.now_us();
-    let Action { event, word, subject, edit } = action;
+    let Action { event, word, subject, edit, edited } = action;
     let row: DeliveryRow = if shelf == Shelf::Control {
         let entry = entry(state, who, word, &subject, Some(&reason), "ok");
         let acted: StoreResult<DeliveryRow> = state
@@ -215,8 +225,9 @@ async fn perform(
         acted?
     } else {
         let begun = begin(state, who, word, &subject, Some(&reason)).await?;
+        let told = Told { actor: who.name().to_owned(), reason, edited };
         let acted: StoreResult<DeliveryRow> =
-            state.store.call(move |conn| conn.write(|conn| edit_and_act(conn, &id, edit.as_ref(), event, now_us))).await;
+            state.store.call(move |conn| conn.write(|conn| edit_and_act(conn, &id, edit.as_ref(), event, &told, now_us))).await;
         begun.end(state, acted.map_err(ApiError::from), "ok").await?
     };
     // Only a hint: the outbox looks by itself before long.
@@ -225,7 +236,14 @@ async fn perform(
 }
 
 /// In the store a delivery may be a message's, which is found by its recipients.
-fn edit_and_act(conn: &mut Conn, id: &str, edit: Option<&Edit>, event: Event, now_us: i64) -> StoreResult<DeliveryRow> {
+fn edit_and_act(
+    conn: &mut Conn,
+    id: &str,
+    edit: Option<&Edit>,
+    event: Event,
+    told: &Told,
+    now_us: i64,
+) -> StoreResult<DeliveryRow> {
     if let Some(edit) = edit {
         deliveries::edit(conn, id, edit)?;
     }
@@ -233,5 +251,15 @@ fn edit_and_act(conn: &mut Conn, id: &str, edit: Option<&Edit>, event: Event, no
     if let Some(recipient) = edit.and_then(|edit| edit.recipient.as_deref()) {
         messages::readdress(conn, &row.subject, id, recipient)?;
     }
+    if let Some(payload) = edit.and_then(|edit| edit.payload.as_deref()) {
+        messages::reword(conn, &row.subject, payload)?;
+    }
+    let (word, reason) = match event {
+        Event::Discard => ("discarded", told.reason.clone()),
+        Event::MarkSent => ("marked-sent", told.reason.clone()),
+        _ if edit.is_some() => ("edited", format!("{} ({})", told.reason, told.edited)),
+        _ => ("retried", told.reason.clone()),
+    };
+    messages::tell_decision(conn, &row.subject, id, (word, &told.actor, Some(&reason)), now_us)?;
     Ok(row)
 }

@@ -18,7 +18,7 @@ use crate::{
     store::{
         Conn, StoreError, StoreErrorKind, StoreResult, audit,
         deliveries::{self, FailureFilter},
-        relay,
+        messages, relay,
     },
     web::{
         audit::{entry, required_reason},
@@ -181,6 +181,7 @@ async fn deliveries(
                 let due_us = if row.sink == relay::SINK { pace.now_us } else { pace.due_us(tally.spread + n as u32) };
                 Order {
                     id: row.id.clone(),
+                    message: row.subject.clone(),
                     due_us,
                     entry: entry(state, who, action_word(Event::Redrive), &row.id, Some(reason), "ok"),
                 }
@@ -208,12 +209,16 @@ async fn deliveries(
 /// One delivery that is to go out again.
 struct Order {
     id: String,
+    /// The message whose delivery it may be.
+    message: String,
     due_us: i64,
     entry: audit::AuditEntry,
 }
 
 /// `false` where someone else decided it in the meantime.
-fn redrive_one(conn: &mut Conn, id: &str, due_us: i64, now_us: i64) -> StoreResult<bool> {
+fn redrive_one(conn: &mut Conn, order: &Order, now_us: i64) -> StoreResult<bool> {
+    let Order { id, due_us, .. } = order;
+    let (id, due_us) = (id.as_str(), *due_us);
     let event = if due_us > now_us { Event::RedriveLater } else { Event::Redrive };
     let overtaken = |error: &StoreError| matches!(error.kind, StoreErrorKind::Conflict | StoreErrorKind::NotFound);
     match deliveries::act_at(conn, id, event, due_us, now_us) {
@@ -223,11 +228,21 @@ fn redrive_one(conn: &mut Conn, id: &str, due_us: i64, now_us: i64) -> StoreResu
     }
 }
 
+/// In the store a delivery may be a message's, whose history tells of it.
+fn redrive_message(conn: &mut Conn, order: &Order, now_us: i64) -> StoreResult<bool> {
+    let redriven = redrive_one(conn, order, now_us)?;
+    if redriven {
+        let told = ("retried", order.entry.actor.as_str(), order.entry.reason.as_deref());
+        messages::tell_decision(conn, &order.message, &order.id, told, now_us)?;
+    }
+    Ok(redriven)
+}
+
 async fn in_control(state: &WebState, orders: Vec<Order>, now_us: i64) -> StoreResult<Vec<bool>> {
     let all = move |conn: &mut Conn| {
         let mut done = Vec::with_capacity(orders.len());
         for order in &orders {
-            let redriven = redrive_one(conn, &order.id, order.due_us, now_us)?;
+            let redriven = redrive_one(conn, order, now_us)?;
             if redriven {
                 audit::record(conn, &order.entry)?;
             }
@@ -242,7 +257,7 @@ async fn in_store(state: &WebState, orders: Vec<Order>, now_us: i64) -> StoreRes
     let entries: Vec<audit::AuditEntry> = orders.iter().map(|order| order.entry.clone()).collect();
     let begun: Vec<i64> =
         state.control.call(move |conn| conn.write(|conn| entries.iter().map(|entry| audit::begin(conn, entry)).collect())).await?;
-    let all = move |conn: &mut Conn| orders.iter().map(|order| redrive_one(conn, &order.id, order.due_us, now_us)).collect();
+    let all = move |conn: &mut Conn| orders.iter().map(|order| redrive_message(conn, order, now_us)).collect();
     let done: StoreResult<Vec<bool>> = state.store.call(move |conn| conn.write(all)).await;
     let ends: Vec<(i64, &'static str)> = match &done {
         Ok(done) => begun.into_iter().zip(done).map(|(id, done)| (id, if *done { "ok" } else { OVERTAKEN })).collect(),

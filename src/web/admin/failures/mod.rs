@@ -21,7 +21,7 @@ use crate::{
     domain::delivery::DeliveryState,
     store::{
         Store, StoreErrorKind,
-        deliveries::{self, DeliveryRow, FailureFilter},
+        deliveries::{self, Cause, DeliveryRow, FailureFilter},
         failures::{self, FailureFilter as ReadingFilter, FailureState, ReadingFailure},
     },
     web::{
@@ -216,17 +216,32 @@ pub async fn list(_who: Operator, query: Query<FailuresQuery>, state: Data<WebSt
 #[utoipa::path(get, path = "/admin/failures/causes", tag = "failures",
     responses((status = 200, description = "Groups with their number, first and last time, and newest delivery", body = Object), Failure))]
 pub async fn causes(_who: Operator, state: Data<WebState>) -> Result<HttpResponse, ApiError> {
-    let (mut items, mut away) = (Vec::new(), Vec::new());
+    let (mut groups, mut away): (Vec<(Cause, Vec<&str>)>, _) = (Vec::new(), Vec::new());
     for shelf in Shelf::of(Some(Kind::Delivery)) {
         match shelf.store(&state).call(|conn| deliveries::causes(conn, CAUSES_MAX)).await {
-            Ok(causes) => items.extend(causes.iter().map(|cause| (cause.count, cause_view(cause, shelf.word())))),
+            Ok(causes) => causes.into_iter().for_each(|cause| gather(&mut groups, cause, shelf.word())),
             Err(error) if *shelf == Shelf::Store && error.kind == StoreErrorKind::Unavailable => away.push(shelf.word()),
             Err(error) => return Err(error.into()),
         }
     }
-    items.sort_by_key(|(count, _)| std::cmp::Reverse(*count));
-    let items: Vec<Value> = items.into_iter().map(|(_, view)| view).collect();
+    groups.sort_by_key(|(cause, _)| std::cmp::Reverse(cause.count));
+    let items: Vec<Value> = groups.iter().map(|(cause, stores)| cause_view(cause, stores)).collect();
     Ok(HttpResponse::Ok().json(json!({"items": items, "nextCursor": null, "away": away})))
+}
+
+/// Adds what one store tells of a cause to what another has told of the same: for whoever decides it is one.
+fn gather(groups: &mut Vec<(Cause, Vec<&'static str>)>, cause: Cause, store: &'static str) {
+    let same = |known: &Cause| (&known.sink, &known.error_type, known.state) == (&cause.sink, &cause.error_type, cause.state);
+    let Some((known, stores)) = groups.iter_mut().find(|(known, _)| same(known)) else {
+        groups.push((cause, vec![store]));
+        return;
+    };
+    stores.push(store);
+    known.count += cause.count;
+    known.oldest_at_us = known.oldest_at_us.min(cause.oldest_at_us);
+    if cause.newest_at_us > known.newest_at_us {
+        (known.newest_at_us, known.sample) = (cause.newest_at_us, cause.sample);
+    }
 }
 
 /// Where one failure was found.

@@ -53,9 +53,9 @@ fn attempt_view(attempt: &AttemptRow) -> Value {
     })
 }
 
-pub(super) fn cause_view(cause: &Cause, store: &str) -> Value {
+pub(super) fn cause_view(cause: &Cause, stores: &[&str]) -> Value {
     json!({
-        "store": store, "sink": cause.sink, "errorType": cause.error_type, "state": cause.state, "count": cause.count,
+        "stores": stores, "sink": cause.sink, "errorType": cause.error_type, "state": cause.state, "count": cause.count,
         "oldestAt": rfc3339_us(cause.oldest_at_us), "newestAt": rfc3339_us(cause.newest_at_us),
         "sample": {"id": cause.sample.id, "recipient": cause.sample.recipient, "subject": cause.sample.subject, "message": cause.sample.last_error},
     })

@@ -30,7 +30,8 @@ const stepOf = (delivery) => ({
   at: delivery.settledAt ?? delivery.updatedAt, tone: toneOf(delivery.state), title: word("delivery", delivery.state),
   text: [
     t("attempts.of", { n: count(delivery.attempts), most: count(delivery.maxAttempts) }),
-    [delivery.errorType, delivery.error].filter(Boolean).join(": "),
+    // Of one that has arrived the last failure is past; the evidence has it.
+    delivery.state === "sent" ? "" : [delivery.errorType, delivery.error].filter(Boolean).join(": "),
   ].filter(Boolean).join("\n"),
   answer: delivery.answer,
 });
