@@ -148,11 +148,8 @@ impl Signer {
 
 fn judge(answer: &Answer) -> Result<Sent, SendError> {
     match answer.status {
-        200..=299 => Ok(Sent { answer: format!("HTTP {}", answer.status) }),
-        status => Err(SendError {
-            message: format!("the receiver answered HTTP {status}"),
-            ..http::refused(answer, http::refusal(status, &answer.headers))
-        }),
+        200..=299 => Ok(Sent { answer: http::told(answer) }),
+        status => Err(http::refused(answer, http::refusal(status, &answer.headers))),
     }
 }
 

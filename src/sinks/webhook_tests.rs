@@ -146,6 +146,22 @@ async fn a_metadata_address_is_a_fault_of_the_configuration() {
 }
 
 #[test]
+fn what_the_receiver_says_is_kept_in_one_line_and_bounded() {
+    let answer = |status, body: String| Answer { status, headers: HeaderMap::new(), body: body.into() };
+    let kept = judge(&answer(200, "{\"ticket\":\n 77}\u{7}".to_owned())).expect("taken").answer;
+    assert!(kept.starts_with("HTTP 200 {\"ticket\": 77}") && !kept.contains(char::is_control), "{kept}");
+    assert_eq!(judge(&answer(204, String::new())).expect("taken").answer, "HTTP 204");
+    let refused = judge(&answer(400, "field level is unknown".to_owned())).expect_err("refused");
+    assert_eq!(refused.message, "the receiver answered HTTP 400 field level is unknown");
+    let long = judge(&answer(500, "x".repeat(9_000))).expect_err("refused").message;
+    assert!(long.chars().count() < 260, "{long}");
+    assert_eq!(
+        judge(&answer(502, " <html>gone</html>".to_owned())).expect_err("refused").message,
+        "the receiver answered HTTP 502"
+    );
+}
+
+#[test]
 fn a_signature_is_what_the_standard_says() {
     // The example of the specification's reference implementation.
     let signer = Signer::new("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").expect("a key");
