@@ -7,7 +7,7 @@ use super::{GlobalArgs, complain, exit, print};
 use crate::{
     config::{Config, Loaded, Tier, redact_url, units::format_size},
     monitor::{Usage, disk_of},
-    sinks::templates::Templates,
+    sinks::templates::{BUILT_IN, Templates},
 };
 
 mod connect;
@@ -63,10 +63,13 @@ fn summary(loaded: &Loaded) -> String {
     )
 }
 
-/// What the texts come out as, each under its name and where it is from.
+/// What texts of the user's own come out as, each under its name and where it is from. The built-in ones are no news.
 fn samples(texts: &Templates) -> String {
-    let mut said = String::from("  texts, on made-up content:\n");
-    for sample in texts.samples() {
+    let mut said = String::new();
+    for sample in texts.samples().iter().filter(|sample| sample.source != BUILT_IN) {
+        if said.is_empty() {
+            said.push_str("  texts of your own, on made-up content:\n");
+        }
         let text = sample.text.lines().map(|line| format!("      {line}").trim_end().to_owned() + "\n");
         said.push_str(&format!("    {} ({})\n{}", sample.name, sample.source, text.collect::<String>()));
     }
@@ -104,6 +107,17 @@ fn counted(count: usize, what: &str) -> String {
 mod tests {
     use super::*;
     use crate::config::parse;
+
+    #[test]
+    fn only_texts_of_the_users_own_are_shown() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let of = |more: &str| samples(&Templates::load(&parse(more).expect("no fault").templates).expect("whole"));
+        assert_eq!(of(""), "");
+        fs::write(dir.path().join("firing.subject.jinja"), "mine: {{ name }}").expect("a file");
+        let said = of(&format!("[templates]\ndir = \"{}\"\n", dir.path().display()));
+        assert_eq!(said.lines().count(), 3, "{said}");
+        assert!(said.contains("firing.subject (firing.subject.jinja)") && said.contains("mine: "), "{said}");
+    }
 
     #[test]
     fn a_journal_larger_than_the_disk_is_noted_and_what_it_takes_already_counts_as_room() {

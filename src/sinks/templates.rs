@@ -34,6 +34,8 @@ const OUTPUT_MAX_BYTES: usize = 512 * 1024;
 const MESSAGE_MAX_BYTES: usize = 6 * MAX_BODY_BYTES + 64 * 1024;
 /// What user's templates are called inside, so that they stand beside the built-in ones.
 const USER: &str = "user/";
+/// Where a text is from that nobody has replaced.
+pub const BUILT_IN: &str = "built in";
 
 /// What a sink wants of a content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -197,7 +199,7 @@ impl Templates {
                 let own = wanted.iter().find(|name| self.own.contains(*name));
                 samples.push(Sample {
                     name: format!("{}.{}", event.as_str(), part.as_str()),
-                    source: own.map_or_else(|| "built in".to_owned(), |name| format!("{name}{TEMPLATE_ENDING}")),
+                    source: own.map_or_else(|| BUILT_IN.to_owned(), |name| format!("{name}{TEMPLATE_ENDING}")),
                     text: self.render(&content, part).unwrap_or_else(|error| error.to_string()),
                 });
             }
