@@ -237,7 +237,7 @@ pub(super) fn view_outbox(outbox: &Outbox, relay: Option<&Relay>) -> OutboxView 
     let waiting_us = counts.oldest_waiting_at_us.map_or(0, |due_us| SystemClock.now_us() - due_us);
     let kafka = relay.map(|relay| (store::relay::SINK.to_owned(), relay.circuit()));
     let circuits = outbox.circuits().into_iter().chain(kafka);
-    let in_flight = outbox.in_flight_by_sink();
+    let in_flight = outbox.sending_by_sink();
     let backlog = |name: &String| counts.by_sink.get(name).map_or(0, |sink| sink.backlog);
     OutboxView {
         scheduled: of(DeliveryState::Scheduled),

@@ -258,9 +258,9 @@ impl Outbox {
         CircuitIs { party: sink, state, cause, now_us: self.clock.now_us() }.emit(&self.metrics);
     }
 
-    /// Attempts on their way, by sink.
-    pub fn in_flight_by_sink(&self) -> HashMap<String, usize> {
-        lock(&self.sinks).iter().map(|(name, way)| (name.clone(), way.in_flight())).collect()
+    /// Attempts on their way, by sink: never more than it takes at once.
+    pub fn sending_by_sink(&self) -> HashMap<String, usize> {
+        lock(&self.sinks).iter().map(|(name, way)| (name.clone(), way.sending())).collect()
     }
 
     /// Attempts on their way or not written down yet.

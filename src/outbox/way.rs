@@ -156,9 +156,9 @@ impl Way {
         usize::try_from(sends).unwrap_or(usize::MAX).clamp(places, CLAIMED_MAX.max(places))
     }
 
-    /// Deliveries that were claimed and whose end is not written.
-    pub(super) fn in_flight(&self) -> usize {
-        self.claimed.iter().sum()
+    /// Runs on their way, each with one send at a time. What is claimed beyond that waits, and what is reserved may come to nothing.
+    pub(super) fn sending(&self) -> usize {
+        self.working
     }
 
     /// Deliveries whose end is written.
@@ -274,6 +274,19 @@ mod tests {
         (0..100).for_each(|_| way.took(Duration::from_millis(10)));
         let slow = way.reserve(1, now, 4).0;
         assert!((40..80).contains(&slow), "{slow}");
+    }
+
+    #[test]
+    fn what_is_reserved_or_waits_for_a_place_is_not_being_sent() {
+        let (now, mut way) = (Instant::now(), way(NoopSink::named("hook")));
+        way.took(Duration::from_micros(1));
+        assert!(way.reserve(1, now, 2).0 > 2);
+        assert_eq!(way.sending(), 0, "nothing has come of it yet");
+        let run = || Run { side: 1, sink: "hook".to_owned(), rows: Vec::new() };
+        assert_eq!([(); 5].map(|()| way.push(run(), 2)), [true, true, false, false, false]);
+        assert_eq!(way.sending(), 2);
+        while way.next().is_some() {}
+        assert_eq!(way.sending(), 1, "one of the two workers has nothing left to do");
     }
 
     #[test]
