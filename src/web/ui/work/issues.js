@@ -75,6 +75,9 @@ const commentForm = (issue) => {
     h("p", { class: "buttons" }, h("button", { type: "submit" }, t("issues.say"))));
 };
 
+// One that was reopened was resolved once: its history says when.
+const isOver = (issue) => ["RESOLVED", "CLOSED"].includes(issue.state);
+
 // A look is counted: it is not repeated by itself.
 const one = entry({
   again: false,
@@ -86,8 +89,8 @@ const one = entry({
     issue.body ? h("p", { class: "letter" }, issue.body) : null,
     facts([
       ["level", issue.level ? word("level", issue.level) : null], ["issues.subject", issue.subject], ["issues.openedBy", issue.openedBy],
-      ["issues.opened", when(issue.openedAt)], ["issues.resolvedAt", issue.resolvedAt ? when(issue.resolvedAt) : null],
-      ["issues.closedAt", issue.closedAt ? when(issue.closedAt) : null], ["issues.views", count(issue.views)],
+      ["issues.opened", when(issue.openedAt)], ["issues.resolvedAt", isOver(issue) && issue.resolvedAt ? when(issue.resolvedAt) : null],
+      ["issues.closedAt", isOver(issue) && issue.closedAt ? when(issue.closedAt) : null], ["issues.views", count(issue.views)],
     ]),
     section("history", events(issue)),
     may("operate") ? commentForm(issue) : null,
