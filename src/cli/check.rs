@@ -110,11 +110,10 @@ mod tests {
 
     #[test]
     fn only_texts_of_the_users_own_are_shown() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let of = |more: &str| samples(&Templates::load(&parse(more).expect("no fault").templates).expect("whole"));
-        assert_eq!(of(""), "");
-        fs::write(dir.path().join("firing.subject.jinja"), "mine: {{ name }}").expect("a file");
-        let said = of(&format!("[templates]\ndir = \"{}\"\n", dir.path().display()));
+        let mut templates = parse("").expect("no fault").templates;
+        assert_eq!(samples(&Templates::load(&templates).expect("whole")), "");
+        templates.files.insert("firing.subject.jinja".to_owned(), "mine: {{ name }}".to_owned());
+        let said = samples(&Templates::load(&templates).expect("whole"));
         assert_eq!(said.lines().count(), 3, "{said}");
         assert!(said.contains("firing.subject (firing.subject.jinja)") && said.contains("mine: "), "{said}");
     }
