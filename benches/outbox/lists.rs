@@ -101,10 +101,12 @@ fn fill_alerts(control: &Store, rows: u64) {
     fill(control, rows, "alerts", columns, &values);
 }
 
-/// One list: asked with a number that differs from time to time.
-type Ask<'a> = (&'static str, bool, &'a Store, Box<dyn Fn(&mut Conn, i64) -> StoreResult<()>>);
+/// Asks for a list, with a number that differs from time to time.
+type Query = Box<dyn Fn(&mut Conn, i64) -> StoreResult<()>>;
+/// One list.
+type Ask<'a> = (&'static str, bool, &'a Store, Query);
 
-fn messages(filter: ListFilter) -> Box<dyn Fn(&mut Conn, i64) -> StoreResult<()>> {
+fn messages(filter: ListFilter) -> Query {
     Box::new(move |conn, at| {
         // Behind some place in the middle, unless it is a first page.
         let before = filter.before.is_some().then(|| (at, format!("m{at:08}")));
@@ -112,18 +114,18 @@ fn messages(filter: ListFilter) -> Box<dyn Fn(&mut Conn, i64) -> StoreResult<()>
     })
 }
 
-fn failures(filter: FailureFilter, in_the_middle: bool) -> Box<dyn Fn(&mut Conn, i64) -> StoreResult<()>> {
+fn failures(filter: FailureFilter, in_the_middle: bool) -> Query {
     Box::new(move |conn, at| deliveries::failures_where(conn, &filter, PAGE, in_the_middle.then_some(at)).map(drop))
 }
 
-fn alerts(filter: AlertFilter) -> Box<dyn Fn(&mut Conn, i64) -> StoreResult<()>> {
+fn alerts(filter: AlertFilter) -> Query {
     Box::new(move |conn, at| {
         let before = filter.before.is_some().then(|| (at, format!("a{at:08}")));
         alerts::list(conn, &AlertFilter { before, ..filter.clone() }, PAGE).map(drop)
     })
 }
 
-fn issues(state: Option<IssueState>, in_the_middle: bool) -> Box<dyn Fn(&mut Conn, i64) -> StoreResult<()>> {
+fn issues(state: Option<IssueState>, in_the_middle: bool) -> Query {
     Box::new(move |conn, at| {
         let cursor = in_the_middle.then(|| format!("i{at:08}"));
         issues::list(conn, &IssueFilter { state, cursor, limit: PAGE }).map(drop)

@@ -243,9 +243,12 @@ fn one_claim_takes_several_of_a_lane_and_a_round_passes_every_lane(store: &TestS
         }
     }
     seen.sort_unstable();
-    assert_eq!((looks, seen), (2, ["Zoe", "anna", "hot000", "hot001", "hot002", "zora", "\u{fc}te"].map(String::from).to_vec()));
+    assert_eq!(seen, ["Zoe", "anna", "hot000", "hot001", "hot002", "zora", "\u{fc}te"].map(String::from));
+    // On SQLite a look goes to the next lane by the index, on PostgreSQL it ends within a lane that is too long for it.
+    assert!(looks <= 2, "{looks}");
     let again = look(store, from(None));
-    assert_eq!((again.rows.len(), again.resume.as_deref()), (0, Some("hot")), "what is on its way holds up its lane");
+    assert_eq!(again.rows, [], "what is on its way holds up its lane");
+    assert!(again.resume.is_none_or(|lane| lane == "hot"));
     let first = row(store, "hot000").held();
     end(store, &first, Outcome::Uncertain);
     assert_eq!(look(store, from(None)).rows.len(), 0, "two of three are still on their way");
