@@ -1,6 +1,6 @@
 //! Deliveries a second through the outbox, and how soon one is sent: the daemon's own dispatchers and tables with the settings that
-//! ship, on SQLite and on a PostgreSQL of its own with that server's default settings. The sink does nothing, so that all there is to see is the
-//! outbox.
+//! ship, on SQLite and on a PostgreSQL of its own with that server's default settings. The sink does nothing, so that all there is to see
+//! is the outbox; `smtp` has the real one, into a receiver that takes everything in a process of its own.
 //!
 //! `cargo bench --bench outbox` runs everything; `-- --help` tells how to run a part. Rounds are interleaved, and every figure is printed
 //! with its median, its range, the disk's own fdatasync time measured beside it and what other programs took of the cores meanwhile.
@@ -11,6 +11,7 @@
 #[path = "../ingest/host.rs"]
 mod host;
 mod lists;
+mod mail;
 #[path = "../../tests/support/ports.rs"]
 mod ports;
 #[path = "../../tests/support/postgres.rs"]
@@ -20,6 +21,8 @@ mod postgres;
 mod report;
 mod scenarios;
 mod setup;
+#[path = "../../tests/support/smtp_server.rs"]
+mod smtp_server;
 
 use report::Scenario;
 use setup::Bench;
@@ -69,6 +72,8 @@ fn main() {
             }
             // The other process of `latency-other-process`: this program once more.
             setup::ENQUEUE => return setup::enqueue_slowly(&args.collect::<Vec<_>>()),
+            // And the receiver of `smtp`.
+            mail::RECEIVE => return mail::receive(),
             // `cargo bench` passes this to every bench.
             "--bench" => {}
             "--help" | "-h" => usage(""),

@@ -8,6 +8,7 @@ use std::{
 
 use crate::{
     lists::lists,
+    mail,
     report::{
         Aim::{self, AtLeast, AtMost, AtMostOnDisk, None as NoAim},
         Figure, Scenario, Sync, aimed, plain,
@@ -80,6 +81,12 @@ pub const ALL: &[Scenario] = &[
         run: |b| lists(b, Database::Sqlite),
     },
     Scenario { name: "lists-postgres", what: "the same", once: true, run: |b| lists(b, Database::Postgres) },
+    Scenario {
+        name: "smtp",
+        what: "a backlog of a tenth as many mails on SQLite, by the mail sink into a receiver in a process of its own",
+        once: false,
+        run: smtp,
+    },
     Scenario { name: "idle-sqlite", what: "nothing to do", once: false, run: |b| idle(b, Database::Sqlite) },
     Scenario { name: "idle-postgres", what: "the same", once: false, run: |b| idle(b, Database::Postgres) },
 ];
@@ -176,6 +183,26 @@ fn latency_other(bench: &mut Bench) -> Vec<Figure> {
     let done = Command::new(program).args(args).status().expect("it runs once more");
     assert!(done.success(), "the other process failed");
     quantiles(&running, count, SOON)
+}
+
+fn smtp(bench: &mut Bench) -> Vec<Figure> {
+    let place = bench.place(Database::Sqlite);
+    let count = bench.options.deliveries / 10;
+    place.enqueue_to("smtp", count, None, || {});
+    let receiver = mail::Receiver::start();
+    let (cpu, theirs, started) = (own_cpu(), receiver.cpu(), Instant::now());
+    let running = receiver.start_outbox(&place);
+    running.wait_for(count);
+    let took = started.elapsed();
+    let each = |used: Duration| used.as_secs_f64() * 1e6 / count as f64;
+    let figures = vec![
+        aimed("mails sent and settled a second", a_second(count, took), AtLeast(1_000.0)),
+        plain("processor time of one here, us", each(own_cpu().saturating_sub(cpu))),
+        plain("and in the receiver, us", each(receiver.cpu().saturating_sub(theirs))),
+    ];
+    drop(running);
+    assert_eq!((place.settled(), receiver.end()), (count, count), "each of them once");
+    figures
 }
 
 fn idle(bench: &mut Bench, database: Database) -> Vec<Figure> {

@@ -1,11 +1,7 @@
 //! Stores, a sink that does nothing, and an outbox over them as the daemon runs it.
 
 use std::{
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
-        mpsc,
-    },
+    sync::{Arc, Mutex, mpsc},
     thread,
     time::{Duration, Instant},
 };
@@ -154,11 +150,17 @@ fn delivery_at(n: u64, lane: u64, from_ns: u64) -> NewDelivery {
 
 impl Place {
     /// Enqueues in transactions of [`BULK`]; returns how long these took, without the making up of what is enqueued.
-    pub fn enqueue(&self, count: u64, lanes: Option<u64>, mut committed: impl FnMut()) -> Duration {
+    pub fn enqueue(&self, count: u64, lanes: Option<u64>, committed: impl FnMut()) -> Duration {
+        self.enqueue_to(SINK, count, lanes, committed)
+    }
+
+    /// The same, to another sink.
+    pub fn enqueue_to(&self, sink: &str, count: u64, lanes: Option<u64>, mut committed: impl FnMut()) -> Duration {
         let lanes = lanes.unwrap_or(LANES);
         let (mut done, mut took) = (0, Duration::ZERO);
         while done < count {
-            let rows: Vec<NewDelivery> = (done..count.min(done + BULK)).map(|n| delivery(n, n % lanes)).collect();
+            let rows: Vec<NewDelivery> =
+                (done..count.min(done + BULK)).map(|n| NewDelivery { sink: sink.to_owned(), ..delivery(n, n % lanes) }).collect();
             let started = Instant::now();
             add(&self.store, &rows);
             took += started.elapsed();
@@ -197,11 +199,16 @@ impl Place {
     /// An outbox over it.
     pub fn start(&self) -> Running {
         let sink = Arc::new(NoopSink::default());
+        self.start_with(Config::default(), sink.clone(), sink)
+    }
+
+    /// An outbox over it with this configuration and way out; `noop` notes latencies, where that is the way.
+    pub fn start_with(&self, config: Config, way: Arc<dyn Sink>, noop: Arc<NoopSink>) -> Running {
         let outbox = Outbox::new(OutboxParts {
             control: self.control.clone(),
             store: Some((self.store.clone(), Box::new(|| true))),
-            config: Arc::new(ArcSwap::from_pointee(Config::default())),
-            sinks: vec![sink.clone()],
+            config: Arc::new(ArcSwap::from_pointee(config)),
+            sinks: vec![way],
             own_sinks: Vec::new(),
             clock: Arc::new(SystemClock) as SharedClock,
             metrics: Arc::new(Metrics::new().expect("the catalogue is sound")),
@@ -218,7 +225,7 @@ impl Place {
             system.run().expect("the system ends in order");
         });
         let (actor, system) = told.recv().expect("it starts");
-        Running { sink, outbox, actor, system, thread: Some(thread) }
+        Running { sink: noop, outbox, actor, system, thread: Some(thread) }
     }
 
     /// How many are in a state.
@@ -280,8 +287,8 @@ impl Running {
     /// Waits until `count` were sent and nothing is on its way.
     pub fn wait_for(&self, count: u64) {
         let until = Instant::now() + Duration::from_secs(300);
-        while self.sink.taken.load(Ordering::Relaxed) < count || self.outbox.in_flight() > 0 {
-            assert!(Instant::now() < until, "{} of {count} were sent", self.sink.taken.load(Ordering::Relaxed));
+        while self.outbox.sent_total() < count || self.outbox.in_flight() > 0 {
+            assert!(Instant::now() < until, "{} of {count} were sent", self.outbox.sent_total());
             thread::sleep(Duration::from_millis(1));
         }
     }
@@ -301,14 +308,13 @@ impl Drop for Running {
 /// Takes everything at once, and notes how long it was on its way.
 #[derive(Debug)]
 pub struct NoopSink {
-    pub taken: AtomicU64,
     /// Microseconds from before its transaction to the beginning of its send.
     pub latency: Mutex<Histogram<u64>>,
 }
 
 impl Default for NoopSink {
     fn default() -> Self {
-        Self { taken: AtomicU64::new(0), latency: Mutex::new(Histogram::new(3).expect("three digits")) }
+        Self { latency: Mutex::new(Histogram::new(3).expect("three digits")) }
     }
 }
 
@@ -322,7 +328,6 @@ impl Sink for NoopSink {
     }
 
     fn send<'a>(&'a self, letter: &'a Letter) -> BoxFuture<'a, Result<Sent, SendError>> {
-        self.taken.fetch_add(1, Ordering::Relaxed);
         let at = letter.payload[6..].split(',').next().and_then(|text| text.parse::<u64>().ok());
         let took_us = at.map_or(0, |at| monotonic_ns().saturating_sub(at) / 1_000);
         self.latency.lock().expect("no panic").saturating_record(took_us);

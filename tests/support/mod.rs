@@ -11,6 +11,7 @@ pub mod reader;
 pub mod redis;
 pub mod rows;
 pub mod scaled;
+pub mod smtp_server;
 pub mod web_receiver;
 
 /// Says what is not tried here, and why, past the test harness, which would swallow the words of a test that passes.
