@@ -148,10 +148,10 @@ const PARTS: &[Entry] = &[
     },
     Entry {
         name: "messages",
-        about: "deliveries by three instances: one killed, or halted beyond its lease, or the database crashed; a receiver counts by delivery id",
+        about: "messages of three instances, half by mail and half by webhook, and alerts by mail: one killed, or halted beyond its lease, or the database killed, crashed or stopped; receivers count by delivery id",
         run: messages::run,
         short: Some((8, 45)),
-        long: (80, 900),
+        long: (150, 900),
     },
     Entry {
         name: "mutants",

@@ -1,90 +1,54 @@
-//! Deliveries of messages by three instances on one PostgreSQL, of which one is killed, or halted beyond its lease, over and over, and now
-//! and then the database crashes. A receiver counts by delivery id.
+//! Messages of three instances on one PostgreSQL, half by mail and half by webhook, and alerts by mail beside them. An instance is killed,
+//! or halted beyond its lease, over and over, and now and then the database is killed, crashed or stopped and started again; all the
+//! while messages come in and leave. Receivers count by delivery id; the mail server now and then refuses for a while, or hangs up in the
+//! middle of a mail or instead of its last answer.
 //!
-//! At the end nothing is lost: each was received and is `sent`, or is `uncertain` where its route leaves that to a person. What a route
-//! wants reviewed was received at most once; what it wants sent again was received more than once only with its mark.
+//! Before anybody decides: whatever was acknowledged was received and is `sent`, or is `uncertain`. By mail only what was in flight at a
+//! fault is uncertain, or what the server hung up on; none of it was received twice, and nothing is `sent` that the server does not have.
+//! What its route says is sent again (alerts, and a third of the messages) bears the mark when it is: all but one of those received. (A
+//! halted instance may end its dialogue when another has sent the marked one already.) Then a person decides over the API, with the mail
+//! server's own list in hand, and everything has arrived.
+
+mod flight;
+mod hook;
+mod posters;
+mod verdict;
 
 use std::{
-    collections::HashMap,
-    io::{Read, Write},
-    net::{TcpListener, TcpStream},
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     thread,
     time::{Duration, Instant},
 };
 
-use belayd::{
-    config::{Config, OnUnknown},
-    store::{
-        Store,
-        deliveries::{NewDelivery, enqueue},
-    },
+use self::{
+    flight::{InFlight, in_flight, notices_in_flight, quiet, worker},
+    hook::Hook,
+    posters::Posters,
 };
-use diesel::{Connection, PgConnection, RunQueryDsl, sql_types::Text};
-
 use super::{
-    dice::Dice,
+    dice::{Dice, mix},
     part::{Campaign, Part},
 };
 use crate::support::{
     daemon::{Daemon, Setup},
     postgres::{Postgres, is_installed},
+    smtp_server::{Act, SmtpServer},
 };
 
 const INSTANCES: usize = 3;
 /// Fewest messages of a short and of a long campaign.
 const MESSAGES: (u64, u64) = (4_000, 100_000);
-/// Lanes of them.
-const LANES: u64 = 500;
+/// Messages a second that are handed in at most: so few that faults meet them all the way.
+const PACE: f64 = 165.0;
+/// Mails at once of one instance.
+const CONCURRENCY: u64 = 6;
+/// How long a claim lasts.
+const LEASE: Duration = Duration::from_secs(4);
 /// Longest wait until everything has come to an end after the last fault.
-const AGAIN: Duration = Duration::from_secs(180);
-/// Attempts at a transaction while the database is being restarted.
-const TRIES: u32 = 600;
-
-/// How often each delivery was received.
-type Heard = Arc<Mutex<HashMap<String, u64>>>;
-
-fn receiver() -> Result<(String, Heard), String> {
-    let listener = TcpListener::bind("127.0.0.1:0").map_err(|error| error.to_string())?;
-    let url = format!("http://{}/", listener.local_addr().map_err(|error| error.to_string())?);
-    let heard = Heard::default();
-    let notes = heard.clone();
-    thread::spawn(move || {
-        for socket in listener.incoming().flatten() {
-            let notes = notes.clone();
-            thread::spawn(move || receive(socket, &notes));
-        }
-    });
-    Ok((url, heard))
-}
-
-/// Counts the requests of one connection, each before it is answered.
-fn receive(mut socket: TcpStream, heard: &Heard) {
-    let mut request = Vec::new();
-    let mut piece = [0; 16 * 1024];
-    loop {
-        let Ok(read @ 1..) = socket.read(&mut piece) else { return };
-        request.extend_from_slice(&piece[..read]);
-        while let Some(end) = request.windows(4).position(|four| four == b"\r\n\r\n") {
-            let head = String::from_utf8_lossy(&request[..end]).to_ascii_lowercase();
-            let field = |name: &str| head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ").map(str::to_owned));
-            let length: usize = field("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
-            if request.len() < end + 4 + length {
-                break;
-            }
-            request.drain(..end + 4 + length);
-            if let (Some(id), Ok(mut heard)) = (field("belayd-delivery-id"), heard.lock()) {
-                *heard.entry(id).or_default() += 1;
-            }
-            if socket.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").is_err() {
-                return;
-            }
-        }
-    }
-}
+const AGAIN: Duration = Duration::from_secs(600);
 
 /// Until the part is over.
 pub fn run(campaign: &Campaign, part: &mut Part) {
@@ -94,166 +58,224 @@ pub fn run(campaign: &Campaign, part: &mut Part) {
     }
     let mut dice = part.dice(campaign, 0);
     let least = if campaign.long { MESSAGES.1 } else { MESSAGES.0 };
-    part.attempt("messages", |part| history(part, &mut dice, least));
+    part.attempt("messages", |part| history(part, &mut dice, least, None));
 }
 
-fn history(part: &mut Part, dice: &mut Dice, least: u64) -> Result<(), String> {
-    let mut server = Postgres::start(&[]);
-    let url = server.new_database("messages");
-    let (hook, heard) = receiver()?;
-    let more = format!(
-        "[outbox]\nlease = \"2s\"\nretry_base = \"50ms\"\nretry_max = \"500ms\"\nmax_attempts = 1000\n[[webhooks]]\nname = \"counter\"\nurl = \"{hook}\"\n"
-    );
-    let mut daemons: Vec<Daemon> = (0..INSTANCES).map(|_| Setup::with(&more).store(&url).start()).collect();
-    daemons[0].wait_for("at its database", AGAIN, |daemon| daemon.get("/readyz").json()["checks"]["store"] != "away");
-    let over = Arc::new(AtomicBool::new(false));
-    let writer = {
-        let (url, over, pace) = (url.clone(), over.clone(), if least > 10_000 { 100 } else { 20 });
-        thread::spawn(move || write(&url, least, pace, &over))
-    };
-    while part.goes_on() {
-        thread::sleep(Duration::from_millis(dice.below(1_500)));
-        let at = dice.below(INSTANCES as u64) as usize;
-        if !daemons[at].is_running() {
-            // Its overseer may end a process that was halted; whoever started it starts it again.
-            daemons[at].spawn();
-            part.count("ended by itself and was started again", 1);
-            continue;
+/// What the database does behind the daemons' back, as a broken daemon would; the comparison must find it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Harm {
+    /// What is uncertain is sent again.
+    SentAgain,
+    /// What is uncertain is called sent.
+    CalledSent,
+}
+
+impl Harm {
+    fn done_to(self, url: &str) -> Result<(), String> {
+        let (state, more) = match self {
+            Self::SentAgain => ("ready", "NEW.claimed_by := NULL; NEW.lease_until_us := NULL; NEW.settled_at_us := NULL;"),
+            Self::CalledSent => ("sent", ""),
+        };
+        flight::execute(
+            url,
+            &format!(
+                "CREATE FUNCTION harm() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.state := '{state}'; {more} RETURN NEW; END $$; \
+                 CREATE TRIGGER harm BEFORE UPDATE ON deliveries FOR EACH ROW WHEN (NEW.state = 'uncertain') EXECUTE FUNCTION harm()"
+            ),
+        )
+    }
+}
+
+/// Everything there is.
+struct Site {
+    server: Postgres,
+    url: String,
+    mail: SmtpServer,
+    hook: Hook,
+    instances: Vec<Instance>,
+    flight: InFlight,
+}
+
+/// One daemon.
+struct Instance {
+    daemon: Daemon,
+    /// The name under which it claims.
+    worker: String,
+    /// The name of its connections to the database.
+    application: String,
+}
+
+impl Site {
+    fn start(dice: &mut Dice) -> Result<Self, String> {
+        let server = Postgres::start(&[]);
+        let url = server.new_database("messages");
+        let seed = dice.next();
+        let mail = SmtpServer::start(move |n| act(seed, n));
+        let hook = Hook::start();
+        let instances = (0..INSTANCES).map(|n| Instance::start(n, &url, &mail, &hook)).collect::<Result<Vec<_>, _>>()?;
+        for instance in &instances {
+            let up = |daemon: &Daemon| daemon.get("/readyz").json()["state"] == "ready";
+            instance.daemon.wait_for("ready", AGAIN, up);
         }
-        match dice.below(8) {
+        Ok(Self { server, url, mail, hook, instances, flight: InFlight::default() })
+    }
+
+    /// What this instance had in flight when it ended, from the two databases that it left.
+    fn note_ended(&mut self, at: usize) -> Result<(), String> {
+        let one = &self.instances[at];
+        quiet(&self.url, &one.application, true)?;
+        let (ids, notices) = (in_flight(&self.url, Some(&one.worker))?, notices_in_flight(&one.daemon)?);
+        self.flight.note(&ids, CONCURRENCY)?;
+        self.flight.note(&notices, CONCURRENCY)
+    }
+
+    fn kill(&mut self, part: &mut Part, dice: &mut Dice, at: usize) -> Result<(), String> {
+        part.count("mails in dialogue at a kill", self.mail.open());
+        self.instances[at].daemon.kill();
+        self.note_ended(at)?;
+        if dice.one_in(5) {
+            // Longer than its lease: the others take over what it had.
+            thread::sleep(Duration::from_millis(dice.below(7_000)));
+        }
+        self.instances[at].daemon.spawn();
+        part.fault("an instance killed");
+        Ok(())
+    }
+
+    fn halt(&mut self, part: &mut Part, dice: &mut Dice, at: usize) -> Result<(), String> {
+        let length = Duration::from_millis(500 + dice.below(8_500));
+        let since = Instant::now();
+        self.instances[at].daemon.signal(libc::SIGSTOP);
+        let one = &self.instances[at];
+        quiet(&self.url, &one.application, false)?;
+        let (ids, notices) = (in_flight(&self.url, Some(&one.worker))?, notices_in_flight(&one.daemon)?);
+        self.flight.note(&ids, CONCURRENCY)?;
+        self.flight.note(&notices, CONCURRENCY)?;
+        thread::sleep(length.saturating_sub(since.elapsed()));
+        self.instances[at].daemon.signal(libc::SIGCONT);
+        part.count("halted for longer than the lease", u64::from(length > LEASE));
+        part.fault("an instance halted");
+        Ok(())
+    }
+
+    /// The database goes away. While it comes back the instances are held still for a moment, so that what it says of their claims is what
+    /// it knew when it went.
+    fn restart_database(&mut self, part: &mut Part, dice: &mut Dice) -> Result<(), String> {
+        let what = match dice.below(3) {
             0 => {
-                server.crash();
-                server.restart();
-                part.fault("the database crashed");
+                self.server.kill();
+                "PostgreSQL killed"
             }
-            1..=3 => {
-                daemons[at].signal(libc::SIGSTOP);
-                thread::sleep(Duration::from_millis(500 + dice.below(5_000)));
-                daemons[at].signal(libc::SIGCONT);
-                part.fault("an instance halted");
+            1 => {
+                self.server.crash();
+                "PostgreSQL crashed"
             }
             _ => {
-                daemons[at].kill();
-                daemons[at].spawn();
-                part.fault("an instance killed");
+                self.server.stop();
+                "PostgreSQL stopped"
             }
+        };
+        thread::sleep(Duration::from_millis(if dice.one_in(4) { dice.below(8_000) } else { dice.below(1_500) }));
+        let running: Vec<usize> = (0..INSTANCES).filter(|at| self.instances[*at].daemon.is_running()).collect();
+        running.iter().for_each(|at| self.instances[*at].daemon.signal(libc::SIGSTOP));
+        self.server.restart();
+        let ids = in_flight(&self.url, None);
+        running.iter().for_each(|at| self.instances[*at].daemon.signal(libc::SIGCONT));
+        self.flight.note(&ids?, CONCURRENCY * INSTANCES as u64)?;
+        part.fault(what);
+        Ok(())
+    }
+
+    fn fault(&mut self, part: &mut Part, dice: &mut Dice) -> Result<(), String> {
+        let at = dice.below(INSTANCES as u64) as usize;
+        if !self.instances[at].daemon.is_running() {
+            // Its overseer may end a process that was halted; whoever started it starts it again.
+            self.note_ended(at)?;
+            self.instances[at].daemon.spawn();
+            part.count("ended by itself and was started again", 1);
+            return Ok(());
         }
+        match dice.below(10) {
+            0 => self.restart_database(part, dice),
+            1..=3 => self.halt(part, dice, at),
+            _ => self.kill(part, dice, at),
+        }
+    }
+
+    /// The logs' last lines.
+    fn logs(&self) -> String {
+        let last = |one: &Instance| one.daemon.log().lines().rev().take(20).collect::<Vec<_>>().join("\n");
+        self.instances.iter().map(last).collect::<Vec<_>>().join("\n---\n")
+    }
+}
+
+impl Instance {
+    fn start(n: usize, url: &str, mail: &SmtpServer, hook: &Hook) -> Result<Self, String> {
+        let application = format!("belayd-{n}");
+        // What comes over the third's API is sent again where nobody knows.
+        let on_unknown = if n == 2 { "resend" } else { "review" };
+        let more = format!(
+            "[outbox]\nlease = \"{}s\"\nretry_base = \"50ms\"\nretry_max = \"500ms\"\nmax_attempts = 1000\n\
+             [messages]\non_unknown = \"{on_unknown}\"\n[limits]\nmessages_per_minute = 0\nrequests_per_minute = 0\n\
+             [smtp]\nhost = \"127.0.0.1\"\nport = {}\ntls = \"none\"\nfrom = \"belayd <belayd@example.org>\"\n\
+             hello = \"belayd.example.org\"\nconcurrency = {CONCURRENCY}\n[[webhooks]]\nname = \"{}\"\nurl = \"{}\"\n\
+             [[rules]]\nname = \"overheat\"\nmetric = \"temperature\"\nop = \">\"\nthreshold = 350.0\n\
+             [[routes]]\nnames = [\"overheat\"]\nsinks = [\"smtp\"]\nrecipients = [\"ops@example.org\"]\ngroup_by = [\"subject\"]\n\
+             on_unknown = \"resend\"\n",
+            LEASE.as_secs(),
+            mail.port,
+            hook::NAME,
+            hook.url,
+        );
+        let mut daemon = Setup::with(&more).store(&format!("{url}?application_name={application}")).lay_out();
+        let worker = worker(&daemon)?;
+        daemon.spawn();
+        Ok(Self { daemon, worker, application })
+    }
+}
+
+/// What the mail server does with its `n`th mail: most are taken, some after a moment, so that faults find many of which the last word
+/// is still to come.
+fn act(seed: u64, n: u64) -> Act {
+    let thrown = mix(seed ^ mix(n));
+    match thrown % 3_000 {
+        0 | 1 => Act::Defer,
+        2 => Act::TakeAndCut,
+        3 => Act::CutMidway,
+        4..400 => Act::Take(Duration::from_millis((thrown >> 32) % 80)),
+        _ => Act::Take(Duration::ZERO),
+    }
+}
+
+/// One site, with `least` messages at least.
+pub fn history(part: &mut Part, dice: &mut Dice, least: u64, harm: Option<Harm>) -> Result<(), String> {
+    let mut site = Site::start(dice)?;
+    harm.map_or(Ok(()), |harm| harm.done_to(&site.url))?;
+    let over = Arc::new(AtomicBool::new(false));
+    let posters = Posters::start(&site, least, PACE, &over);
+    let began = Instant::now();
+    let mut trouble = Ok(());
+    // Faults all through: as long as messages are handed in.
+    while trouble.is_ok() && (part.goes_on() || (posters.is_short() && !part.is_given_up())) {
+        thread::sleep(Duration::from_millis(300 + dice.below(2_500)));
+        trouble = site.fault(part, dice);
     }
     over.store(true, Ordering::Relaxed);
-    let written = writer.join().map_err(|_| "the writer panicked".to_owned())??;
-    part.count("messages", written);
-    settle(&url, &daemons)?;
-    compare(part, &url, &heard, written)
-}
-
-/// Enqueues until the faults are over and there were enough; returns how many.
-fn write(url: &str, least: u64, pace: u64, over: &AtomicBool) -> Result<u64, String> {
-    let mut config = Config::default().store;
-    url.clone_into(&mut config.url);
-    let store = Store::open(&config).map_err(|error| error.message)?;
-    let mut written = 0;
-    while written < least || !over.load(Ordering::Relaxed) {
-        let rows: Vec<NewDelivery> = (written..written + pace).map(message).collect();
-        let mut tries = 0;
-        // One whose commit had no answer may be there: then its ids are, and that is all that was wanted.
-        while let Err(error) = store.with(|conn| conn.write(|conn| enqueue(conn, &rows, 1))) {
-            if error.kind == belayd::store::StoreErrorKind::Conflict {
-                break;
-            }
-            tries += 1;
-            if tries > TRIES {
-                return Err(format!("enqueue: {error}"));
-            }
-            thread::sleep(Duration::from_millis(100));
-        }
-        written += pace;
-        thread::sleep(Duration::from_millis(50));
-    }
-    Ok(written)
-}
-
-/// Every second one is to be sent again where nobody knows whether it arrived.
-fn message(n: u64) -> NewDelivery {
-    NewDelivery {
-        id: format!("m{n}"),
-        sink: "counter".into(),
-        lane: format!("to:{}", n % LANES),
-        subject: format!("m{n}"),
-        payload: format!(r#"{{"message":{{"id":"m{n}","subject":"s","body":"b","createdAt":"2026-01-01T00:00:00Z"}}}}"#),
-        due_at_us: 0,
-        max_attempts: 1_000,
-        on_unknown: if n.is_multiple_of(2) { OnUnknown::Resend } else { OnUnknown::Review },
-        recipient: String::new(),
-    }
-}
-
-#[derive(diesel::QueryableByName)]
-struct Row {
-    #[diesel(sql_type = Text)]
-    id: String,
-    #[diesel(sql_type = Text)]
-    state: String,
-    #[diesel(sql_type = Text)]
-    on_unknown: String,
-    #[diesel(sql_type = diesel::sql_types::Integer)]
-    possible_repeat: i32,
-}
-
-fn rows(url: &str, condition: &str) -> Result<Vec<Row>, String> {
-    let mut conn = PgConnection::establish(url).map_err(|error| error.to_string())?;
-    let text = format!("SELECT id, state, on_unknown, possible_repeat FROM deliveries WHERE sink = 'counter' AND {condition}");
-    diesel::sql_query(text).load(&mut conn).map_err(|error| error.to_string())
-}
-
-/// Waits until nothing is on its way.
-fn settle(url: &str, daemons: &[Daemon]) -> Result<(), String> {
-    let until = Instant::now() + AGAIN;
-    loop {
-        let left = rows(url, "state IN ('scheduled', 'ready', 'claimed', 'sending', 'retry')");
-        match left {
-            Ok(left) if left.is_empty() => return Ok(()),
-            _ if Instant::now() < until => thread::sleep(Duration::from_millis(200)),
-            Ok(left) => {
-                let logs: Vec<String> =
-                    daemons.iter().map(|daemon| daemon.log().lines().rev().take(20).collect::<Vec<_>>().join("\n")).collect();
-                return Err(format!(
-                    "{} deliveries have no end within {AGAIN:?}, {} is {}:\n{}",
-                    left.len(),
-                    left[0].id,
-                    left[0].state,
-                    logs.join("\n---\n")
-                ));
-            }
-            Err(error) => return Err(error),
+    part.count("seconds of faults", began.elapsed().as_secs());
+    for one in &mut site.instances {
+        if !one.daemon.is_running() {
+            one.daemon.spawn();
         }
     }
-}
-
-fn compare(part: &mut Part, url: &str, heard: &Heard, written: u64) -> Result<(), String> {
-    let all = rows(url, "true")?;
-    let heard = heard.lock().map_err(|_| "the receiver panicked".to_owned())?;
-    let mut wrong = Vec::new();
-    if all.len() as u64 != written {
-        wrong.push(format!("{written} were enqueued, {} are there", all.len()));
+    let posted = posters.join(part)?;
+    trouble?;
+    let count = posted.messages.len() as u64;
+    if count < least {
+        part.left_out.push(format!("{} of {least} messages: it was ended before they were handed in", least - count));
     }
-    for row in &all {
-        let received = heard.get(&row.id).copied().unwrap_or(0);
-        let is_right = match (row.state.as_str(), row.on_unknown.as_str()) {
-            ("sent", "review") => received == 1,
-            ("sent", _) => received == 1 || (received > 1 && row.possible_repeat == 1),
-            ("uncertain", "review") => received <= 1,
-            _ => false,
-        };
-        if !is_right {
-            wrong.push(format!(
-                "{} is {} ({}, repeat {}), received {received} times",
-                row.id, row.state, row.on_unknown, row.possible_repeat
-            ));
-        }
-        part.count("received", received);
-        part.count("received again, with the mark", received.saturating_sub(1));
-        part.count("left to a person", u64::from(row.state == "uncertain"));
-        part.count("of them received", u64::from(row.state == "uncertain" && received == 1));
-    }
-    if wrong.is_empty() { Ok(()) } else { Err(format!("{} are wrong: {}", wrong.len(), wrong[..wrong.len().min(20)].join("; "))) }
+    verdict::settle(&site)?;
+    verdict::before_decisions(part, &site, &posted)?;
+    verdict::decide(part, &site)?;
+    verdict::settle(&site)?;
+    verdict::after_decisions(part, &site)
 }

@@ -4,18 +4,22 @@ use std::{path::PathBuf, time::Duration};
 
 use super::{
     broker::Broker,
-    kill,
+    kill, messages,
     part::{Campaign, Part},
     power, relay,
     world::{Plan, World},
 };
-use crate::support::postgres::Postgres;
+use crate::support::postgres::{Postgres, is_installed};
 
 /// Longest hunt for one mutant.
 const HUNT: Duration = Duration::from_secs(90);
 
-/// What a slow machine does to a relay that is not broken: no mutant of the relay is caught by that.
-const SLOW: &[&str] = &["fresh readings did not reach", "did not come up", "still wait after"];
+/// Most faults of a hunt by messages, in one history.
+const MESSAGES_FAULTS: u64 = 20;
+
+/// What a slow machine does to a relay or an outbox that is not broken: no mutant of these is caught by that.
+const SLOW: &[&str] =
+    &["fresh readings did not reach", "did not come up", "still wait after", "have no end within", "was not taken within"];
 
 /// How a mutant is hunted.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -26,6 +30,15 @@ enum Hunt {
     Kill,
     /// By transactions that are rolled back, seen by a consumer of Kafka; only in the long round, or by its name.
     Rollback,
+    /// By messages of three instances; only in the long round, or by its name. The database does the harm.
+    Messages(messages::Harm),
+}
+
+impl Hunt {
+    /// Whether it takes its time.
+    fn is_long(self) -> bool {
+        matches!(self, Self::Rollback | Self::Messages(_))
+    }
 }
 
 struct Mutant {
@@ -95,6 +108,20 @@ const MUTANTS: &[Mutant] = &[
         inside: true,
         journal: false,
     },
+    Mutant {
+        name: "messages of which nobody knows are sent again (database)",
+        hunt: Hunt::Messages(messages::Harm::SentAgain),
+        env: &[],
+        inside: false,
+        journal: false,
+    },
+    Mutant {
+        name: "messages of which nobody knows are called sent (database)",
+        hunt: Hunt::Messages(messages::Harm::CalledSent),
+        env: &[],
+        inside: false,
+        journal: false,
+    },
 ];
 
 /// Hunts each mutant until it is caught; one that gets away is a failure of the campaign.
@@ -105,7 +132,7 @@ pub fn run(campaign: &Campaign, part: &mut Part) {
     let named = std::env::args().skip_while(|arg| arg != "--mutant").nth(1);
     let takes_part = |mutant: &Mutant| match &named {
         Some(named) => mutant.name.contains(named.as_str()),
-        None => campaign.long || mutant.hunt != Hunt::Rollback,
+        None => campaign.long || !mutant.hunt.is_long(),
     };
     for (number, mutant) in MUTANTS.iter().enumerate().filter(|(_, mutant)| takes_part(mutant)) {
         if mutant.journal && super::tier().name != "journal" {
@@ -114,6 +141,8 @@ pub fn run(campaign: &Campaign, part: &mut Part) {
             part.left_out.push(format!("{}: the daemon is built without fault-injection", mutant.name));
         } else if mutant.hunt == Hunt::Power && shim.is_none() {
             part.left_out.push(format!("{}: no layer", mutant.name));
+        } else if matches!(mutant.hunt, Hunt::Messages(_)) && !is_installed() {
+            part.left_out.push(format!("{}: PostgreSQL is not installed", mutant.name));
         } else {
             let relays = mutant.hunt == Hunt::Rollback;
             if relays && servers.is_none() {
@@ -135,7 +164,8 @@ fn hunt(
     mutant: &Mutant,
     (shim, servers): (Option<&PathBuf>, Option<&(Broker, Postgres)>),
 ) {
-    let mut trial = part.trial(1_000, HUNT);
+    let most = if matches!(mutant.hunt, Hunt::Messages(_)) { MESSAGES_FAULTS } else { 1_000 };
+    let mut trial = part.trial(most, HUNT);
     for history in 0.. {
         if !trial.goes_on() || !trial.failures.is_empty() {
             break;
@@ -147,9 +177,10 @@ fn hunt(
         trial.attempt(mutant.name, |trial| match (mutant.hunt, shim, servers) {
             (Hunt::Power, Some(shim), _) => power::history_of(shim, None, mutant.env, 8, trial, &mut dice).1,
             (Hunt::Rollback, _, Some((broker, server))) => relay::refusals((broker, server), &name, 2, plan, trial, &mut dice),
+            (Hunt::Messages(harm), ..) => messages::history(trial, &mut dice, 1, Some(harm)),
             _ => kill::cycles(&mut World::start(dice.next(), &plan), 10, trial, &mut dice),
         });
-        if mutant.hunt == Hunt::Rollback {
+        if mutant.hunt.is_long() {
             trial.failures.retain(|how| !SLOW.iter().any(|slow| how.contains(slow)));
         }
     }

@@ -98,8 +98,13 @@ impl Part {
 
     /// Whether there is more to do.
     pub fn goes_on(&self) -> bool {
-        let more = self.done < self.wanted && self.started.elapsed() < self.limit && self.failures.len() < FAILURES_MAX;
-        more && !super::INTERRUPTED.load(Ordering::Relaxed)
+        self.done < self.wanted && self.started.elapsed() < self.limit && !self.is_given_up()
+    }
+
+    /// Whether somebody ends it early, or it has found enough, or lasts far longer than it should.
+    pub fn is_given_up(&self) -> bool {
+        let found = self.failures.len() >= FAILURES_MAX || self.started.elapsed() > self.limit * 2;
+        found || super::INTERRUPTED.load(Ordering::Relaxed)
     }
 
     /// One fault was committed.
