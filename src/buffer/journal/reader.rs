@@ -294,7 +294,10 @@ impl<D: Disk> LaneReader<D> {
     fn step(&mut self, only: Option<u8>) -> io::Result<Option<scan::Found>> {
         let Some(at) = &mut self.at else { return Ok(None) };
         let (number, offset, before) = (at.view.number, at.scanner.offset(), at.scanner.unreadable);
-        if before != at.noted && !self.failing.is_some_and(|failing| failing.given_up && failing.segment == number) {
+        let given_up = self.failing.is_some_and(|failing| failing.given_up && failing.segment == number);
+        // A disk that takes long for each refusal is asked for one block a call, so that the patience counts from the first on.
+        at.scanner.be_brief(!given_up);
+        if before != at.noted && !given_up {
             // What is held may have filler in it that nobody has judged.
             at.scanner.restart(offset);
         }
@@ -316,14 +319,20 @@ impl<D: Disk> LaneReader<D> {
             return Ok(found);
         }
         let said = at.scanner.said.take().unwrap_or_else(|| io::Error::from_raw_os_error(libc::EIO));
-        if let Err(error) = self.be_patient(number, offset, said) {
-            if let Some(at) = &mut self.at {
+        let patience = self.be_patient(number, offset, said);
+        let Some(at) = &mut self.at else { return Ok(None) };
+        if given_up || patience.is_err() {
+            if patience.is_err() {
                 at.scanner.restart(offset);
+                at.scanner.forget_refusals();
             }
-            return Err(error);
+            return patience.map(|()| found);
         }
+        // From now on what cannot be read is damage. So far not all that was needed was asked for: now it is.
         self.shared.keep(number);
-        Ok(found)
+        at.scanner.be_brief(false);
+        at.scanner.restart(offset);
+        Ok(at.scanner.step(only))
     }
 
     fn be_patient(&mut self, segment: u64, offset: u64, error: io::Error) -> io::Result<()> {
@@ -398,6 +407,7 @@ impl<D: Disk> LaneReader<D> {
         if at.scanner.unreadable != before && !frame.holds(&payload) {
             // It was whole a moment ago; what is held now is none of its bytes.
             at.scanner.restart(offset);
+            at.scanner.forget_refusals();
             return Err(at.scanner.said.take().unwrap_or_else(|| io::Error::from_raw_os_error(libc::EIO)));
         }
         self.expected = frame.last() + 1;

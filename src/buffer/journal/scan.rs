@@ -2,8 +2,11 @@
 //!
 //! In: an open file, the seed of its segment, from where and to where. Out: frames that are whole, and stretches that are not, with
 //! what can still be said about them. A block that cannot be read is damage of that block. It writes nothing; a crash loses nothing.
+//!
+//! A disk may take many seconds to refuse a block. So a block that was refused is not asked for again until the caller says so, what is
+//! only read ahead is never insisted upon, and a caller that would rather come again has no second block asked for in the same step.
 
-use std::io;
+use std::{collections::BTreeSet, io};
 
 use super::{
     disk::DiskFile,
@@ -65,12 +68,38 @@ pub struct Scanner<F> {
     pub unreadable: u64,
     /// What the disk said last instead of giving bytes.
     pub said: Option<io::Error>,
+    /// Numbers of the blocks that were refused: at most those of one segment.
+    refused: BTreeSet<u64>,
+    /// Whoever asks comes again: see [`Scanner::be_brief`].
+    brief: bool,
+    /// A block was refused in this step.
+    refused_now: bool,
 }
 
 impl<F: DiskFile> Scanner<F> {
     /// From `offset` to `end`.
     pub fn new(file: F, seed: u64, offset: u64, end: u64) -> Self {
-        Self { file, seed, offset, end, window: Vec::new(), base: 0, read_bytes: 0, unreadable: 0, said: None }
+        let (window, refused) = (Vec::new(), BTreeSet::new());
+        Self {
+            file,
+            seed,
+            offset,
+            end,
+            window,
+            base: 0,
+            read_bytes: 0,
+            unreadable: 0,
+            said: None,
+            refused,
+            brief: false,
+            refused_now: false,
+        }
+    }
+
+    /// Whether a step ends with the first block that is refused: what else it needs is not asked for, and stands there as if it could not be
+    /// read either. For whoever will not take it for damage yet.
+    pub fn be_brief(&mut self, brief: bool) {
+        self.brief = brief;
     }
 
     /// Where the next frame is expected.
@@ -87,6 +116,11 @@ impl<F: DiskFile> Scanner<F> {
     pub fn restart(&mut self, offset: u64) {
         self.window.clear();
         self.offset = offset;
+    }
+
+    /// What was refused may be there now: it is asked for again.
+    pub fn forget_refusals(&mut self) {
+        self.refused.clear();
     }
 
     /// More may be read now. What is held lies before the old end and stays true.
@@ -117,6 +151,7 @@ impl<F: DiskFile> Scanner<F> {
 
     /// The next thing, or `None` at the end. Where `only` names a lane, the payloads of the others are not looked into.
     pub fn step(&mut self, only: Option<u8>) -> Option<Found> {
+        self.refused_now = false;
         if self.offset + 2 * EDGE as u64 > self.end {
             return self.rest();
         }
@@ -234,7 +269,8 @@ impl<F: DiskFile> Scanner<F> {
 
     /// Holds at least `len` bytes from `offset` on, where the file has them.
     fn fill(&mut self, offset: u64, len: usize) {
-        let want = (self.end.saturating_sub(offset)).min(len.max(WINDOW) as u64) as usize;
+        let left = self.end.saturating_sub(offset);
+        let (need, want) = (left.min(len as u64) as usize, left.min(len.max(WINDOW) as u64) as usize);
         let held = offset.checked_sub(self.base).filter(|skip| *skip < self.window.len() as u64);
         let mut done = 0;
         if let Some(skip) = held {
@@ -249,22 +285,48 @@ impl<F: DiskFile> Scanner<F> {
             self.window.shrink_to(WINDOW);
         }
         while done < want {
-            match self.file.read_at(&mut self.window[done..], offset + done as u64) {
+            let block = (offset + done as u64) / UNREADABLE;
+            if self.refused.contains(&block) || self.brief && self.refused_now {
+                if done >= need {
+                    break;
+                }
+                done = self.stand_in(offset, done);
+                continue;
+            }
+            // Up to the next of which it is known that it is refused.
+            let next = self.refused.range(block..).next().map_or(want as u64, |next| next * UNREADABLE - offset);
+            let stop = want.min(next as usize);
+            match self.file.read_at(&mut self.window[done..stop], offset + done as u64) {
                 Ok(0) => break,
                 Ok(read) => {
                     done += read;
                     self.read_bytes += read as u64;
                 }
+                Err(_) if done >= need => break,
                 Err(_) => done = self.block_by_block(offset, done),
             }
         }
         self.window.truncate(done);
     }
 
+    /// Where the block ends that `done` lies in, as a place in the window.
+    fn end_of_block(&self, offset: u64, done: usize) -> usize {
+        let at = offset + done as u64;
+        ((at / UNREADABLE + 1) * UNREADABLE - offset).min(self.window.len() as u64) as usize
+    }
+
+    /// Filler up to the end of the block; returns how far that went.
+    fn stand_in(&mut self, offset: u64, done: usize) -> usize {
+        let stop = self.end_of_block(offset, done);
+        self.window[done..stop].fill(FILLER);
+        self.unreadable += 1;
+        stop
+    }
+
     /// The disk could not read all of it: what it can, and filler for the rest. Returns how far that went: one block.
     fn block_by_block(&mut self, offset: u64, done: usize) -> usize {
         let at = offset + done as u64;
-        let stop = ((at / UNREADABLE + 1) * UNREADABLE - offset).min(self.window.len() as u64) as usize;
+        let stop = self.end_of_block(offset, done);
         let block = &mut self.window[done..stop];
         // Once more, because a time-out of the disk is no damage.
         match self.file.read_at(block, at) {
@@ -275,9 +337,9 @@ impl<F: DiskFile> Scanner<F> {
             Ok(_) => stop,
             Err(error) => {
                 self.said = Some(error);
-                block.fill(FILLER);
-                self.unreadable += 1;
-                stop
+                self.refused.insert(at / UNREADABLE);
+                self.refused_now = true;
+                self.stand_in(offset, done)
             }
         }
     }

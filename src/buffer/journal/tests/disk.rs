@@ -47,6 +47,8 @@ pub(super) struct Faults {
     pub(super) sync_dir: u32,
     /// After so many changes the process is dead: nothing that it does has an effect any more.
     pub(super) dies_after: Option<u32>,
+    /// How long it takes to refuse a read.
+    pub(super) refusal_takes: Duration,
     /// Syncs of files do nothing and say that all is well (a mutant).
     pub(super) sync_is_a_lie: bool,
     /// Syncs of the directory do nothing and say that all is well (a mutant).
@@ -383,16 +385,19 @@ impl DiskFile for ModelFile {
                 _ => Ok(()),
             }
         })?;
-        self.content(|content| {
+        let given = self.content(|content| {
             let from = (offset as usize).min(content.now.len());
             let len = bytes.len().min(content.now.len() - from);
             let blocks = offset / 4096..(offset + len as u64).div_ceil(4096);
-            if content.unreadable.iter().any(|block| blocks.contains(block)) {
-                return Err(eio());
-            }
+            // As the kernel: what lies before the first that it does not get, or an error where that is first.
+            let bad = content.unreadable.iter().filter(|block| blocks.contains(block)).min();
+            let before = |bad: &u64| (bad * 4096).checked_sub(offset).filter(|len| *len > 0).ok_or_else(eio);
+            let len = bad.map_or(Ok(len as u64), before)? as usize;
             bytes[..len].copy_from_slice(&content.now[from..from + len]);
             Ok(len)
-        })
+        });
+        let takes = self.disk.inner().faults.refusal_takes;
+        given.inspect_err(|_| self.disk.wait(takes))
     }
 
     fn sync_data(&self) -> io::Result<()> {

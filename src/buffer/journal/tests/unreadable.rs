@@ -119,7 +119,7 @@ fn blocks_that_cannot_be_read_for_a_moment_are_read_later_and_are_no_damage() {
     filled(&disk);
     let (log, _) = opened(&disk);
     let name = disk.segments()[1].clone();
-    disk.inner().silent.insert(name, 300);
+    disk.inner().silent.insert(name, 40);
     let (items, failures) = drain_patiently(&disk, &log);
     assert!((1..30).contains(&failures), "{failures}");
     assert_eq!(items.len(), 300);
@@ -167,6 +167,42 @@ fn a_disk_that_takes_long_for_each_try_is_given_up_after_as_long_and_one_that_wa
     let (items, failures) = drain_every(Duration::from_secs(3_600), &disk, &log);
     assert_eq!((items.len(), failures), (300, 2), "refused twice, an hour apart");
     assert!(log.shared().take_damage().is_empty());
+}
+
+#[test]
+fn a_disk_that_takes_long_to_refuse_is_asked_for_little_until_it_is_given_up_and_for_each_block_once_then() {
+    let refusal = Duration::from_secs(8);
+    let disk = ModelDisk::new();
+    filled(&disk);
+    let (log, _) = opened(&disk);
+    let name = disk.segments()[1].clone();
+    // Two places with whole frames between them and behind.
+    let bad = [3, 4, 6];
+    bad.into_iter().for_each(|block| disk.spoil(&name, block));
+    disk.inner().faults.refusal_takes = refusal;
+    let began = disk.now();
+    let mut reader = LaneReader::new(log.shared(), 0);
+    let (mut items, mut failures) = (Vec::new(), 0);
+    loop {
+        let asked = disk.now();
+        match reader.next() {
+            Ok(Some(item)) => items.push(item),
+            Ok(None) => break,
+            Err(_) => {
+                failures += 1;
+                // Once while reading ahead, and twice when it is needed.
+                assert!(disk.now() - asked <= 3 * refusal, "{:?} for one try", disk.now() - asked);
+                disk.wait(Duration::from_secs(1));
+            }
+        }
+    }
+    let took = disk.now() - began;
+    assert!((2..=4).contains(&failures), "{failures}");
+    // As much for each try, and for each block once it is given up; of a try that long 15 s count.
+    assert!(took <= Duration::from_secs(30) + 3 * refusal * (failures + bad.len() as u32 + 1), "{took:?}");
+    let whole = items.iter().filter(|item| matches!(item, Item::Frame { .. })).count();
+    assert!((270..300).contains(&whole), "{whole} of 300 are left");
+    assert!(items.iter().any(|item| matches!(item, Item::Gap { kind: GapKind::Quarantined, .. })));
 }
 
 #[test]
