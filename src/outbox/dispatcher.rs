@@ -67,7 +67,8 @@ pub(super) struct Order {
     pub(super) now_us: i64,
     /// Claims of ours that nobody works on are freed, except these. Whether any of the others may have been sent: those of an earlier life.
     take_back: Option<(Vec<Held>, bool)>,
-    reclaim: bool,
+    /// Claims that have run out are freed, except these, which are being worked on.
+    reclaim: Option<Vec<Held>>,
     promote: bool,
     ends: Arc<Vec<Settlement>>,
     /// Sinks of which it is to be found out whether anything waits for them.
@@ -197,7 +198,7 @@ impl Outbox {
             lease: config.outbox.lease,
             now_us,
             take_back: (first || unsure).then(|| (side.held(Duration::ZERO), first)),
-            reclaim,
+            reclaim: reclaim.then(|| side.held(Duration::ZERO)),
             promote,
             ends: ends.clone(),
             doubted,
@@ -348,7 +349,7 @@ impl Outbox {
 fn carry_out(conn: &mut Conn, order: &Order) -> StoreResult<Round> {
     if conn.backend() == Backend::Sqlite {
         let writes = order.take_back.is_some() || order.promote || !order.ends.is_empty();
-        let reclaims = order.reclaim && deliveries::any_expired(conn)?;
+        let reclaims = order.reclaim.is_some() && deliveries::any_expired(conn)?;
         let ready = is_ready(conn, &order.wanted)?;
         let waiting = channel::waiting(conn, order)?;
         if !writes && !reclaims && !ready.contains(&true) && waiting.is_empty() {
@@ -387,8 +388,10 @@ fn free_and_promote(conn: &mut Conn, order: &Order) -> StoreResult<()> {
         let owner = if conn.backend() == Backend::Sqlite { Owner::Anyone } else { Owner::Worker(&order.worker) };
         conn.write(|conn| deliveries::take_back(conn, owner, keep, *may_be_sent, order.now_us))?;
     }
-    if order.reclaim && deliveries::any_expired(conn)? {
-        conn.write(|conn| deliveries::reclaim_expired(conn, order.now_us))?;
+    if let Some(keep) = &order.reclaim
+        && deliveries::any_expired(conn)?
+    {
+        conn.write(|conn| deliveries::reclaim_expired(conn, keep, order.now_us))?;
     }
     if order.promote {
         deliveries::promote_due(conn, order.now_us)?;

@@ -148,9 +148,9 @@ impl Site {
         self.instances[at].daemon.signal(libc::SIGSTOP);
         let one = &self.instances[at];
         quiet(&self.url, &one.application, false)?;
-        let (ids, notices) = (in_flight(&self.url, Some(&one.worker))?, notices_in_flight(&one.daemon)?);
+        // Of its own notices nobody else takes anything over: what it was sending it goes on with.
+        let ids = in_flight(&self.url, Some(&one.worker))?;
         self.flight.note(&ids, CONCURRENCY)?;
-        self.flight.note(&notices, CONCURRENCY)?;
         thread::sleep(length.saturating_sub(since.elapsed()));
         self.instances[at].daemon.signal(libc::SIGCONT);
         part.count("halted for longer than the lease", u64::from(length > LEASE));

@@ -122,7 +122,7 @@ fn a_claimed_delivery_returns_after_its_lease_ends_and_its_old_worker_is_fenced(
     enqueue_all(&store, &[NewDelivery { on_unknown: OnUnknown::Resend, ..new("a", "l", 0) }]);
     let old = claim_with(&store, 1, Duration::ZERO);
     std::thread::sleep(Duration::from_millis(1));
-    assert_eq!(store.with(|conn| conn.write(|conn| reclaim_expired(conn, 100))), Ok(1));
+    assert_eq!(store.with(|conn| conn.write(|conn| reclaim_expired(conn, &[], 100))), Ok(1));
     assert_eq!(state(&store, "a"), DeliveryState::Retry);
     store.with(|conn| promote_due(conn, 100)).expect("promotes");
     let fresh = claim(&store, 1);
@@ -140,7 +140,7 @@ fn an_expired_send_is_uncertain_or_goes_out_again_as_its_route_wants() {
     enqueue_all(&store, &[new("review", "a", 0), resend, last]);
     claim_with(&store, 10, Duration::ZERO);
     std::thread::sleep(Duration::from_millis(1));
-    assert_eq!(store.with(|conn| conn.write(|conn| reclaim_expired(conn, 300))), Ok(3));
+    assert_eq!(store.with(|conn| conn.write(|conn| reclaim_expired(conn, &[], 300))), Ok(3));
     assert_eq!(state(&store, "review"), DeliveryState::Uncertain);
     assert_eq!(state(&store, "last"), DeliveryState::Dead);
     let again = row(&store, "resend");

@@ -45,9 +45,12 @@ pub fn take_back(conn: &mut Conn, owner: Owner<'_>, keep: &[Held], may_be_sent: 
             on_backend!(conn, |c| diesel::sql_query(format!("{text} AND claimed_by = $1")).bind::<Text, _>(worker).load(c))?
         }
     };
+    free(conn, &without(rows, keep), Event::GiveBack, may_be_sent, now_us)
+}
+
+fn without(rows: Vec<DeliveryRow>, keep: &[Held]) -> Vec<DeliveryRow> {
     let keep: HashSet<(i64, i64)> = keep.iter().map(|held| (held.seq, held.epoch)).collect();
-    let lost: Vec<DeliveryRow> = rows.into_iter().filter(|row| !keep.contains(&(row.seq, row.epoch))).collect();
-    free(conn, &lost, Event::GiveBack, may_be_sent, now_us)
+    rows.into_iter().filter(|row| !keep.contains(&(row.seq, row.epoch))).collect()
 }
 
 /// Which leases have run out, as a condition that an index serves: the clock is read once.
@@ -66,16 +69,17 @@ pub fn any_expired(conn: &mut Conn) -> StoreResult<bool> {
     Ok(found.is_some())
 }
 
-/// Frees deliveries whose lease has run out. Returns how many. Call it in a writing transaction.
+/// Frees deliveries whose lease has run out, except those in `keep`, which the caller works on: a process that was halted finds its own
+/// expired, and it alone knows that they are not lost. Returns how many. Call it in a writing transaction.
 ///
 /// # Errors
 /// Those of the store.
-pub fn reclaim_expired(conn: &mut Conn, now_us: i64) -> StoreResult<usize> {
+pub fn reclaim_expired(conn: &mut Conn, keep: &[Held], now_us: i64) -> StoreResult<usize> {
     let is_pg = matches!(conn, Conn::Pg(_));
     let skip = if is_pg { "FOR UPDATE SKIP LOCKED" } else { "" };
     let text = format!("SELECT {COLUMNS} FROM deliveries WHERE {} LIMIT {RECLAIM_ROWS} {skip}", expired_sql(is_pg));
     let rows: Vec<DeliveryRow> = on_backend!(conn, |c| diesel::sql_query(text).load(c))?;
-    free(conn, &rows, Event::LeaseExpired, true, now_us)
+    free(conn, &without(rows, keep), Event::LeaseExpired, true, now_us)
 }
 
 /// `unsent` moves what was claimed only; what was being sent and may have arrived takes the way its route wants.

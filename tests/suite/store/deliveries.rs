@@ -120,14 +120,16 @@ fn a_lease_that_ran_out_frees_its_delivery_and_fences_its_worker(store: &TestSto
     let old = claim_as(store, "w1", 1, Duration::ZERO);
     std::thread::sleep(Duration::from_millis(5));
     assert_eq!(store.with(any_expired), Ok(true));
-    assert_eq!(store.with(|conn| conn.write(|conn| reclaim_expired(conn, 150))), Ok(1));
+    let working = [old[0].held()];
+    assert_eq!(store.with(|conn| conn.write(|conn| reclaim_expired(conn, &working, 150))), Ok(0), "whoever works on it keeps it");
+    assert_eq!(store.with(|conn| conn.write(|conn| reclaim_expired(conn, &[], 150))), Ok(1));
     assert_eq!((store.with(any_expired), store.with(|conn| promote_due(conn, 150))), (Ok(false), Ok(1)));
     let fresh = claim_as(store, "w2", 1, LEASE);
     assert_eq!((fresh[0].epoch, fresh[0].possible_repeat()), (2, true));
     assert_eq!(end(store, &old[0].held(), Outcome::Sent), [old[0].held()]);
     let held = held(&fresh);
     assert_eq!(store.with(|conn| renew(conn, &[old[0].held(), held[0].clone()], LEASE)), Ok(held.clone()));
-    assert_eq!(store.with(|conn| conn.write(|conn| reclaim_expired(conn, 150))), Ok(0), "renewed");
+    assert_eq!(store.with(|conn| conn.write(|conn| reclaim_expired(conn, &[], 150))), Ok(0), "renewed");
     assert_eq!(end(store, &held[0], Outcome::Sent), []);
     assert_eq!(store.with(|conn| renew(conn, &held, LEASE)), Ok(vec![]), "it has ended");
 }
