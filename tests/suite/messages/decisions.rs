@@ -1,6 +1,6 @@
 //! What people decide about deliveries that failed: filtered, grouped by cause, set right, sent again at a rate, marked as sent.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -181,13 +181,14 @@ fn many_go_out_again_at_their_rate_and_are_told_apart_by_cause() {
             assert_eq!((answer.status, super::fields(&answer)), (400, vec![field.to_owned()]), "{answer:?}");
         }
         bad.answer(200);
+        let begun = Instant::now();
         let done = redrive(&json!({"reason": "back", "sink": "bad", "perSecond": 4, "limit": 9}));
         assert_eq!((done.status, &done.json()["redriven"], &done.json()["failed"]), (200, &json!(9), &json!(0)), "{done:?}");
         assert!(done.json()["until"].is_string(), "{done:?}");
         daemon.wait_for("nine arrive", Duration::from_secs(60), |_| bad.messages().len() == 9);
-        let heard = bad.messages();
-        let took = heard[8].2.duration_since(heard[0].2);
-        assert!(took >= Duration::from_millis(1_700), "nine at four a second take two seconds: {took:?}");
+        // On a machine that is busy the first come late; none comes early.
+        let took = bad.messages()[8].2.duration_since(begun);
+        assert!(took >= Duration::from_millis(1_900), "nine at four a second take two seconds: {took:?}");
         assert_eq!((failures(&daemon, "&sink=bad").len(), super::show(&daemon, &other)["status"].clone()), (3, json!("dead")));
         let told = audited(&daemon, "delivery.retry");
         assert_eq!((told.len(), told.iter().all(|(_, outcome)| outcome == "ok")), (9, true), "{told:?}");
