@@ -63,12 +63,12 @@ fn summary(loaded: &Loaded) -> String {
     )
 }
 
-/// What texts of the user's own come out as, each under its name and where it is from. The built-in ones are no news.
+/// What texts come out as, each under its name and where it is from: those of the user's own, and of the built-in ones the subjects.
 fn samples(texts: &Templates) -> String {
     let mut said = String::new();
-    for sample in texts.samples().iter().filter(|sample| sample.source != BUILT_IN) {
+    for sample in texts.samples().iter().filter(|sample| sample.source != BUILT_IN || sample.name.ends_with(".subject")) {
         if said.is_empty() {
-            said.push_str("  texts of your own, on made-up content:\n");
+            said.push_str("  texts of your own and built-in subjects, on made-up content:\n");
         }
         let text = sample.text.lines().map(|line| format!("      {line}").trim_end().to_owned() + "\n");
         said.push_str(&format!("    {} ({})\n{}", sample.name, sample.source, text.collect::<String>()));
@@ -109,12 +109,13 @@ mod tests {
     use crate::config::parse;
 
     #[test]
-    fn only_texts_of_the_users_own_are_shown() {
+    fn of_the_built_in_texts_only_the_subjects_are_shown() {
         let mut templates = parse("").expect("no fault").templates;
-        assert_eq!(samples(&Templates::load(&templates).expect("whole")), "");
+        let said = samples(&Templates::load(&templates).expect("whole"));
+        assert!(said.contains("firing.subject (built in)") && !said.contains("firing.text"), "{said}");
         templates.files.insert("firing.subject.jinja".to_owned(), "mine: {{ name }}".to_owned());
         let said = samples(&Templates::load(&templates).expect("whole"));
-        assert_eq!(said.lines().count(), 3, "{said}");
+        assert!(!said.contains("firing.subject (built in)"), "{said}");
         assert!(said.contains("firing.subject (firing.subject.jinja)") && said.contains("mine: "), "{said}");
     }
 

@@ -232,7 +232,8 @@ impl Outbox {
         }
         let promote = self.forwarded(at, std::mem::take(&mut round.forwarded)) || promote;
         round.taken.resize(wanted.len(), None);
-        let more = self.begin(at, wanted, round.taken, since) || promote;
+        // What was wanted was reckoned before these ends were written; now there is room for more.
+        let more = self.begin(at, wanted, round.taken, since) || promote || !ends.is_empty();
         round.failed.map_or(Ok(more), Err)
     }
 
