@@ -266,7 +266,7 @@ impl Outbox {
     fn put_back(&self, at: usize, one: &Wanted, count: usize) {
         let other_waits = !one.is_orphan && lock(&self.sinks).get_mut(&one.sink).is_some_and(|way| way.put_back(at, count));
         if other_waits {
-            self.wake();
+            self.wake_other(at);
         }
     }
 

@@ -107,12 +107,16 @@ impl Outbox {
         }
         drop(in_flight);
         let mut ways = lock(&self.sinks);
+        let mut other_waits = false;
         for (sink, count) in counts {
             if let Some(way) = ways.get_mut(&sink) {
-                way.settled(at, count);
+                other_waits |= way.settled(at, count);
             }
         }
         drop(ways);
+        if other_waits {
+            self.wake_other(at);
+        }
         self.watch.touch();
         for held in fenced {
             log::warn!(target: "belayd::outbox", deliveryId = held.id.as_str(), epoch = held.epoch;

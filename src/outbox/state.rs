@@ -285,6 +285,11 @@ impl Outbox {
     pub fn wake(&self) {
         self.sides.iter().for_each(|side| side.wake.notify_one());
     }
+
+    /// As [`Self::wake`], for the store that waits for places which this one has freed. Not both: they would deny each other again.
+    pub(super) fn wake_other(&self, at: usize) {
+        self.sides.iter().enumerate().filter(|(other, _)| *other != at).for_each(|(_, side)| side.wake.notify_one());
+    }
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -64,7 +64,8 @@ pub(super) struct Way {
     spent: Option<Duration>,
     /// What waits for this channel is to be brought forward, by store.
     forward: [Forward; 2],
-    /// Stores that were not given the one attempt of a half-open circuit, because another had it.
+    /// Stores that were given nothing while another had places, a part of the rate, or the one attempt of a half-open circuit: it may
+    /// have asked for more than it needs.
     denied: [bool; 2],
 }
 
@@ -113,22 +114,21 @@ impl Way {
             free = 0; // Soon there is room for a claim that is worth it.
         }
         let allowed = self.breaker.allowed(now, free, self.claimed.iter().sum());
-        self.denied[side] |= allowed == 0 && free > 0 && self.is_half_open(now);
         free = if self.sink.is_ready() { allowed } else { 0 };
         if let Some(rate) = &mut self.rate {
             free = free.min(rate.available(now));
             rate.take(now, free);
         }
         self.claimed[side] += free;
+        self.denied[side] |= free == 0 && self.claimed[1 - side] > 0;
         (free, if self.sink.takes_batches() { (free / LANE_PART).max(1) } else { 1 })
     }
 
     /// What was reserved and not claimed. Returns whether another store waits to try the channel.
     pub(super) fn put_back(&mut self, side: usize, count: usize) -> bool {
-        self.settled(side, count);
         self.refund(count);
         self.denied[side] = false;
-        count > 0 && std::mem::take(&mut self.denied).contains(&true)
+        self.settled(side, count)
     }
 
     /// These were no sends after all: nothing got as far as the receiver.
@@ -161,9 +161,10 @@ impl Way {
         self.working
     }
 
-    /// Deliveries whose end is written.
-    pub(super) fn settled(&mut self, side: usize, count: usize) {
+    /// Deliveries whose end is written. Returns whether another store waits for their places.
+    pub(super) fn settled(&mut self, side: usize, count: usize) -> bool {
         self.claimed[side] = self.claimed[side].saturating_sub(count);
+        count > 0 && std::mem::take(&mut self.denied[1 - side])
     }
 
     /// An attempt has ended.
@@ -245,9 +246,9 @@ mod tests {
         way.took(Duration::from_micros(1));
         assert_eq!((way.reserve(1, now, 8), way.reserve(1, now, 8)), ((3, 1), (0, 1)));
         assert_eq!(way.reserve(CONTROL_AT, now, 8), (3, 1), "alerts find a place");
-        way.settled(1, 2);
+        assert!(!way.settled(1, 2), "alerts wait for nobody");
         assert_eq!(way.reserve(1, now, 8), (0, 1));
-        way.settled(CONTROL_AT, 3);
+        assert!(way.settled(CONTROL_AT, 3), "whoever waited for their places is woken");
         assert_eq!(way.reserve(1, now, 8), (2, 1));
     }
 
