@@ -2,6 +2,7 @@
 
 use std::{
     process::Command,
+    sync::atomic::Ordering,
     thread,
     time::{Duration, Instant},
 };
@@ -171,7 +172,9 @@ fn due(bench: &mut Bench, database: Database) -> Vec<Figure> {
     let place = bench.place(database);
     let running = place.start();
     place.schedule(DUE, Duration::from_secs(bench.options.seconds), running.wake());
-    quantiles(&running, DUE, AtMost(1_000.0))
+    let mut figures = quantiles(&running, DUE, AtMost(1_000.0));
+    figures.push(aimed("before their time", running.sink.early.load(Ordering::Relaxed) as f64, AtMost(0.0)));
+    figures
 }
 
 fn latency_other(bench: &mut Bench) -> Vec<Figure> {

@@ -1,7 +1,11 @@
 //! Stores, a sink that does nothing, and an outbox over them as the daemon runs it.
 
 use std::{
-    sync::{Arc, Mutex, mpsc},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -308,13 +312,15 @@ impl Drop for Running {
 /// Takes everything at once, and notes how long it was on its way.
 #[derive(Debug)]
 pub struct NoopSink {
-    /// Microseconds from before its transaction to the beginning of its send.
+    /// Microseconds from before its transaction, or from when it is due, to the beginning of its send.
     pub latency: Mutex<Histogram<u64>>,
+    /// How many began before that.
+    pub early: AtomicU64,
 }
 
 impl Default for NoopSink {
     fn default() -> Self {
-        Self { latency: Mutex::new(Histogram::new(3).expect("three digits")) }
+        Self { latency: Mutex::new(Histogram::new(3).expect("three digits")), early: AtomicU64::new(0) }
     }
 }
 
@@ -328,8 +334,10 @@ impl Sink for NoopSink {
     }
 
     fn send<'a>(&'a self, letter: &'a Letter) -> BoxFuture<'a, Result<Sent, SendError>> {
-        let at = letter.payload[6..].split(',').next().and_then(|text| text.parse::<u64>().ok());
-        let took_us = at.map_or(0, |at| monotonic_ns().saturating_sub(at) / 1_000);
+        let text = letter.payload[6..].split(',').next().expect("the payload begins with its time");
+        let (at, now): (u64, u64) = (text.parse().expect("a number"), monotonic_ns());
+        self.early.fetch_add(u64::from(now < at), Ordering::Relaxed);
+        let took_us = now.saturating_sub(at) / 1_000;
         self.latency.lock().expect("no panic").saturating_record(took_us);
         Box::pin(ready(Ok(Sent { answer: "200 OK".into() })))
     }

@@ -21,7 +21,7 @@ use crate::{
     event::ClaimFailed,
     sinks,
     store::{
-        Backend, Conn, StoreError, StoreResult,
+        Backend, Conn, StoreError, StoreResult, conn,
         deliveries::{self, Claim, Held, Owner, Settlement, Taken},
         relay,
     },
@@ -35,6 +35,8 @@ const PAUSE_MIN: Duration = Duration::from_millis(5);
 const RECLAIM_EVERY: Duration = Duration::from_secs(1);
 /// From one question when the next is due to another, where looks come thick and fast.
 const DUE_EVERY: Duration = Duration::from_millis(50);
+/// So many ends in one look are worth a larger page cache.
+const MANY: usize = 100;
 /// Deliveries of one vanished sink that are handed to a person in one look.
 const ORPHANS_MAX: usize = 64;
 
@@ -42,6 +44,8 @@ const ORPHANS_MAX: usize = 64;
 struct Beat {
     renewed: Instant,
     reclaimed: Option<Instant>,
+    /// When all claims were looked through last.
+    looked_through: Option<Instant>,
     asked_due: Option<Instant>,
     /// When the next scheduled or retried delivery is due, microseconds since the epoch.
     next_due_us: Option<i64>,
@@ -67,8 +71,9 @@ pub(super) struct Order {
     pub(super) now_us: i64,
     /// Claims of ours that nobody works on are freed, except these. Whether any of the others may have been sent: those of an earlier life.
     take_back: Option<(Vec<Held>, bool)>,
-    /// Claims that have run out are freed, except these, which are being worked on.
-    reclaim: Option<Vec<Held>>,
+    /// Claims that have run out are freed, except these, which are being worked on; and whether they are looked for where nothing says
+    /// that there are any.
+    reclaim: Option<(Vec<Held>, bool)>,
     promote: bool,
     ends: Arc<Vec<Settlement>>,
     /// Sinks of which it is to be found out whether anything waits for them.
@@ -101,7 +106,7 @@ impl Outbox {
             listen::start(self, at);
             let driver = Driver(self.clone(), at);
             actix::spawn(async move {
-                let mut beat = Beat { renewed: Instant::now(), reclaimed: None, asked_due: None, next_due_us: None };
+                let mut beat = Beat { renewed: Instant::now(), reclaimed: None, looked_through: None, asked_due: None, next_due_us: None };
                 let side = &driver.0.sides[at];
                 while !driver.0.stopping.load(Ordering::Acquire) {
                     let pause = driver.0.look(at, &mut beat).await;
@@ -183,6 +188,8 @@ impl Outbox {
             (!trouble.taken_back, trouble.unsure)
         };
         let reclaim = beat.reclaimed.is_none_or(|at| at.elapsed() >= RECLAIM_EVERY.min(config.outbox.lease / 3));
+        let look_through =
+            reclaim && beat.looked_through.is_none_or(|at| at.elapsed() >= deliveries::LOOK_THROUGH_EVERY.max(config.outbox.lease));
         let promote = first || beat.next_due_us.is_some_and(|due_us| due_us <= now_us);
         // What an earlier life has left tells which channels are doubtful: nothing is sent before that is known.
         let wanted = if first { Vec::new() } else { self.wanted(at) };
@@ -198,7 +205,7 @@ impl Outbox {
             lease: config.outbox.lease,
             now_us,
             take_back: (first || unsure).then(|| (side.held(Duration::ZERO), first)),
-            reclaim: reclaim.then(|| side.held(Duration::ZERO)),
+            reclaim: reclaim.then(|| (side.held(Duration::ZERO), look_through)),
             promote,
             ends: ends.clone(),
             doubted,
@@ -222,6 +229,9 @@ impl Outbox {
         *lock(&side.trouble) = Trouble { taken_back: true, unsure: round.failed.is_some(), ..Trouble::default() };
         if reclaim {
             beat.reclaimed = Some(Instant::now());
+            if look_through {
+                beat.looked_through = beat.reclaimed;
+            }
         }
         if promote {
             beat.next_due_us = None;
@@ -332,7 +342,8 @@ impl Outbox {
             return;
         }
         let (count, since) = (held.len(), Instant::now());
-        let kept = side.store.call(move |conn| conn.write(|conn| deliveries::renew(conn, &held, lease))).await;
+        let worker = self.worker.clone();
+        let kept = side.store.call(move |conn| conn.write(|conn| deliveries::renew(conn, &worker, &held, lease))).await;
         match kept {
             Ok(kept) => {
                 side.renewed(&kept, since + lease);
@@ -350,11 +361,14 @@ impl Outbox {
 fn carry_out(conn: &mut Conn, order: &Order) -> StoreResult<Round> {
     if conn.backend() == Backend::Sqlite {
         let writes = order.take_back.is_some() || order.promote || !order.ends.is_empty();
-        let reclaims = order.reclaim.is_some() && deliveries::any_expired(conn)?;
+        let reclaims = order.reclaim.is_some() && deliveries::any_expired(conn, false)?;
         let ready = is_ready(conn, &order.wanted)?;
         let waiting = channel::waiting(conn, order)?;
         if !writes && !reclaims && !ready.contains(&true) && waiting.is_empty() {
             return Ok(Round { taken: vec![None; order.wanted.len()], waiting, ..Round::default() });
+        }
+        if order.ends.len() >= MANY {
+            conn::enlarge_cache(conn)?;
         }
         return conn.write(|conn| {
             let fenced = deliveries::settle(conn, &order.ends, order.now_us)?;
@@ -389,8 +403,8 @@ fn free_and_promote(conn: &mut Conn, order: &Order) -> StoreResult<()> {
         let owner = if conn.backend() == Backend::Sqlite { Owner::Anyone } else { Owner::Worker(&order.worker) };
         conn.write(|conn| deliveries::take_back(conn, owner, keep, *may_be_sent, order.now_us))?;
     }
-    if let Some(keep) = &order.reclaim
-        && deliveries::any_expired(conn)?
+    if let Some((keep, look_through)) = &order.reclaim
+        && deliveries::any_expired(conn, *look_through)?
     {
         conn.write(|conn| deliveries::reclaim_expired(conn, keep, order.now_us))?;
     }

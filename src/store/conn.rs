@@ -225,6 +225,18 @@ pub fn durability(conn: &mut Conn) -> StoreResult<Vec<Lack>> {
     Ok(lacks)
 }
 
+/// Gives a connection to SQLite the page cache of one that writes much, until it is closed; with a small one, pages that a large
+/// transaction touches are written more than once. PostgreSQL has its own.
+///
+/// # Errors
+/// Those of the database.
+pub fn enlarge_cache(conn: &mut Conn) -> StoreResult<()> {
+    if let Conn::Sqlite(sqlite) = conn {
+        sqlite.batch_execute(&format!("PRAGMA cache_size = -{};", super::pool::WRITER_CACHE_KIB))?;
+    }
+    Ok(())
+}
+
 /// Refreshes SQLite's planner statistics where they are stale, gives free pages back where the file was made for it, and lets the
 /// write-ahead log start anew. PostgreSQL does its own (autovacuum).
 ///

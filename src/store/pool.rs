@@ -29,8 +29,8 @@ use crate::config::model::StoreConfig;
 
 /// Page cache of a connection for queries, KiB: few pages are looked at twice.
 const READER_CACHE_KIB: u32 = 512;
-/// Page cache of the connection that drains, KiB: the b-tree's inner pages and the leaves being filled.
-const WRITER_CACHE_KIB: u32 = 2_048;
+/// Page cache of a connection that writes much, KiB: the b-tree's inner pages and the leaves being filled.
+pub(super) const WRITER_CACHE_KIB: u32 = 2_048;
 /// Pages of 4 KiB in the store's write-ahead log before they are copied into the file: 16 MB, because each copy costs a sync.
 const STORE_WAL_PAGES: u32 = 4_000;
 /// The same for the control store, which is small and must not fill a small disk beside the journal: 1 MB.

@@ -9,11 +9,11 @@ use twox_hash::XxHash3_64;
 use crate::{
     config::OnUnknown,
     domain::delivery::DeliveryState,
-    store::{Conn, StoreResult, control_schema::deliveries, relay},
+    store::{Conn, StoreResult, conn::enlarge_cache, control_schema::deliveries, relay},
 };
 
-/// Fewer rows than this go quicker as a statement than by `COPY`, which takes three round trips.
-const COPY_ROWS: usize = 64;
+/// From here on it is bulk. Fewer rows go quicker as a statement than by `COPY`, which takes three round trips.
+const BULK_ROWS: usize = 64;
 /// Lanes share so many locks: one transaction may have deliveries for any number of lanes, but PostgreSQL's table of locks is bounded.
 const LANE_LOCKS: u64 = 1_024;
 /// The first half of the key of those locks.
@@ -70,6 +70,9 @@ pub fn enqueue(conn: &mut Conn, new: &[NewDelivery], now_us: i64) -> StoreResult
         return Ok(());
     }
     let rows: Vec<InsertRow<'_>> = new.iter().map(|delivery| insert_row(delivery, now_us)).collect();
+    if rows.len() >= BULK_ROWS {
+        enlarge_cache(conn)?;
+    }
     match conn {
         Conn::Sqlite(c) => {
             // One row a statement, which is prepared once; a list of rows would be prepared each time.
@@ -81,7 +84,7 @@ pub fn enqueue(conn: &mut Conn, new: &[NewDelivery], now_us: i64) -> StoreResult
             lock_lanes(c, new)?;
             match rows.as_slice() {
                 [row] => diesel::insert_into(deliveries::table).values(row).execute(c)?,
-                few if few.len() < COPY_ROWS => diesel::insert_into(deliveries::table).values(few).execute(c)?,
+                few if few.len() < BULK_ROWS => diesel::insert_into(deliveries::table).values(few).execute(c)?,
                 _ => diesel::copy_from(deliveries::table).from_insertable(rows).execute(c)?,
             };
         }

@@ -10,7 +10,8 @@ use diesel::{
 use super::{
     attempts::{self, Ended},
     claim::{Claimed, Held},
-    is_one_of, sources,
+    partial::is_one_of,
+    sources,
 };
 use crate::{
     domain::delivery::Event,

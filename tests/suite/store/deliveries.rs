@@ -6,7 +6,7 @@ use belayd::{
     config::OnUnknown,
     domain::delivery::{DeliveryState, Event},
     store::{
-        StoreErrorKind,
+        Backend, StoreErrorKind,
         deliveries::{
             ATTEMPTS_KEPT, Claim, DeliveryRow, Held, Made, NewDelivery, Outcome, Owner, Settlement, Taken, act, any_expired,
             attempts, claim_due, counts, enqueue, failures, get, next_due, promote_due, prune, ready_sinks, reclaim_expired, renew,
@@ -14,6 +14,7 @@ use belayd::{
         },
     },
 };
+use diesel::RunQueryDsl;
 
 use super::{TestStore, on_both};
 
@@ -23,6 +24,8 @@ on_both!(
     a_delivery_is_claimed_by_one_worker_sent_and_settled_once,
     order_holds_within_a_lane_and_a_hot_lane_holds_back_only_itself,
     a_lease_that_ran_out_frees_its_delivery_and_fences_its_worker,
+    a_claim_that_its_worker_has_not_noted_is_found_by_looking_through,
+    one_that_is_on_its_way_holds_up_what_follows_whatever_goes_before,
     a_send_that_vanished_goes_the_way_of_its_route,
     every_end_of_a_group_is_written_and_its_attempts_told,
     attempts_are_bounded_and_go_with_their_delivery,
@@ -35,7 +38,7 @@ on_both!(
     settled_ones_go_in_slices_that_claims_do_not_wait_for,
 );
 
-fn new(id: &str, lane: &str) -> NewDelivery {
+pub(super) fn new(id: &str, lane: &str) -> NewDelivery {
     NewDelivery {
         id: id.into(),
         sink: "hook".into(),
@@ -119,19 +122,46 @@ fn a_lease_that_ran_out_frees_its_delivery_and_fences_its_worker(store: &TestSto
     add(store, &[NewDelivery { on_unknown: OnUnknown::Resend, ..new("a", "l") }]);
     let old = claim_as(store, "w1", 1, Duration::ZERO);
     std::thread::sleep(Duration::from_millis(5));
-    assert_eq!(store.with(any_expired), Ok(true));
+    assert_eq!(store.with(|conn| any_expired(conn, false)), Ok(true));
     let working = [old[0].held()];
     assert_eq!(store.with(|conn| conn.write(|conn| reclaim_expired(conn, &working, 150))), Ok(0), "whoever works on it keeps it");
     assert_eq!(store.with(|conn| conn.write(|conn| reclaim_expired(conn, &[], 150))), Ok(1));
-    assert_eq!((store.with(any_expired), store.with(|conn| promote_due(conn, 150))), (Ok(false), Ok(1)));
+    assert_eq!((store.with(|conn| any_expired(conn, false)), store.with(|conn| promote_due(conn, 150))), (Ok(false), Ok(1)));
     let fresh = claim_as(store, "w2", 1, LEASE);
     assert_eq!((fresh[0].epoch, fresh[0].possible_repeat()), (2, true));
     assert_eq!(end(store, &old[0].held(), Outcome::Sent), [old[0].held()]);
     let held = held(&fresh);
-    assert_eq!(store.with(|conn| renew(conn, &[old[0].held(), held[0].clone()], LEASE)), Ok(held.clone()));
+    assert_eq!(store.with(|conn| renew(conn, "w2", &[old[0].held(), held[0].clone()], LEASE)), Ok(held.clone()));
     assert_eq!(store.with(|conn| conn.write(|conn| reclaim_expired(conn, &[], 150))), Ok(0), "renewed");
     assert_eq!(end(store, &held[0], Outcome::Sent), []);
-    assert_eq!(store.with(|conn| renew(conn, &held, LEASE)), Ok(vec![]), "it has ended");
+    assert_eq!(store.with(|conn| renew(conn, "w2", &held, LEASE)), Ok(vec![]), "it has ended");
+}
+
+/// PostgreSQL has no index of leases: workers note beside their claims when the last runs out. A claim without a note is found all the same.
+fn a_claim_that_its_worker_has_not_noted_is_found_by_looking_through(store: &TestStore) {
+    add(store, &[new("a", "l")]);
+    claim_as(store, "w1", 1, Duration::ZERO);
+    if store.backend() == Backend::Postgres {
+        let noted = "DELETE FROM leases WHERE name = 'outbox/w1' AND owner = 'w1'";
+        let gone = store.with(|conn| Ok(belayd::on_backend!(conn, |c| RunQueryDsl::execute(diesel::sql_query(noted), c))?));
+        assert_eq!(gone, Ok(1), "there was a note");
+        assert_eq!(store.with(|conn| any_expired(conn, false)), Ok(false), "nothing says so");
+    }
+    std::thread::sleep(Duration::from_millis(5));
+    assert_eq!(store.with(|conn| any_expired(conn, true)), Ok(true));
+    assert_eq!(store.with(|conn| conn.write(|conn| reclaim_expired(conn, &[], 150))), Ok(1));
+    assert_eq!(store.with(|conn| any_expired(conn, true)), Ok(false));
+}
+
+/// What a person sends again may come before what is on its way in its lane; it does not let the rest of the lane past.
+fn one_that_is_on_its_way_holds_up_what_follows_whatever_goes_before(store: &TestStore) {
+    add(store, &[new("a", "l"), new("b", "l"), new("c", "l")]);
+    let first = claim_as(store, "w1", 1, LEASE);
+    end(store, &first[0].held(), Outcome::Uncertain);
+    assert_eq!(ids(&claim_as(store, "w1", 1, LEASE)), ["b"]);
+    store.with(|conn| conn.write(|conn| act(conn, "a", Event::Redrive, 200))).expect("sent again");
+    let claim = Claim { sink: "hook", worker: "w2", limit: 8, per_lane: 8, after: None, lease: LEASE, now_us: 200 };
+    assert_eq!(ids(&look(store, claim).rows), ["a"], "not what stands behind b");
 }
 
 fn a_send_that_vanished_goes_the_way_of_its_route(store: &TestStore) {

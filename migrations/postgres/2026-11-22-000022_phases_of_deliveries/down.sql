@@ -1,0 +1,12 @@
+ALTER TABLE deliveries DROP COLUMN phase CASCADE, DROP COLUMN failed_at_us CASCADE;
+ALTER TABLE deliveries RESET (fillfactor);
+CREATE INDEX deliveries_ready ON deliveries (sink, lane, seq) WHERE state = 'ready';
+CREATE INDEX deliveries_taken ON deliveries (sink, lane, seq) WHERE state IN ('claimed', 'sending', 'retry');
+CREATE INDEX deliveries_due ON deliveries (due_at_us) WHERE state IN ('scheduled', 'retry');
+CREATE INDEX deliveries_lease ON deliveries (lease_until_us) WHERE state IN ('claimed', 'sending');
+CREATE INDEX deliveries_failed ON deliveries (seq) WHERE state IN ('uncertain', 'dead');
+CREATE INDEX deliveries_failed_sink ON deliveries (sink, seq) WHERE state IN ('uncertain', 'dead');
+CREATE INDEX deliveries_failed_state ON deliveries (state, seq) WHERE state IN ('uncertain', 'dead');
+CREATE INDEX deliveries_failed_cause ON deliveries (last_error_type, seq) WHERE state IN ('uncertain', 'dead');
+CREATE INDEX deliveries_failed_group ON deliveries (sink, last_error_type, state, updated_at_us, seq) WHERE state IN ('uncertain', 'dead');
+CREATE INDEX deliveries_settled ON deliveries (settled_at_us) WHERE state IN ('sent', 'discarded', 'cancelled');
