@@ -102,6 +102,9 @@ struct Owed {
 struct At<F> {
     view: SegmentView,
     scanner: Scanner<F>,
+    /// Position with which the next segment that has a header goes on. Positions are never used twice, so what stands here from there on was
+    /// given up, and the header that told where this segment ends is lost.
+    until: u64,
     /// Of the scanner's unreadable pieces those that have been taken note of.
     noted: u64,
 }
@@ -192,7 +195,8 @@ impl<D: Disk> LaneReader<D> {
             let found = self.step(Some(self.lane as u8))?;
             let Some(at) = &mut self.at else { return Ok(None) };
             match found {
-                Some(scan::Found::Frame { frame, .. }) if usize::from(frame.lane) != self.lane || frame.first < self.expected => {}
+                Some(scan::Found::Frame { frame, .. })
+                    if usize::from(frame.lane) != self.lane || frame.first < self.expected || frame.last() >= at.until => {}
                 Some(scan::Found::Frame { offset, frame, repaired }) => {
                     if repaired {
                         let what = "header or footer of a frame, which is whole otherwise";
@@ -261,7 +265,7 @@ impl<D: Disk> LaneReader<D> {
         // Where it cannot be opened now, the next call says so.
         if let Ok(file) = self.shared.disk.open_read(&view.name) {
             let scanner = Scanner::new(file, view.seed, view.end, view.end);
-            self.at = Some(At { view, scanner, noted: 0 });
+            self.at = Some(At { view, scanner, until: u64::MAX, noted: 0 });
         }
     }
 
@@ -342,11 +346,12 @@ impl<D: Disk> LaneReader<D> {
     /// Opens the next segment. What its header says that is missing before it is owed. `false` where there is none.
     fn enter(&mut self) -> io::Result<bool> {
         loop {
-            let view = {
+            let (view, until) = {
                 let state = self.shared.lock();
                 let place = state.segments.partition_point(|view| view.number <= self.finished);
-                let Some(view) = state.segments.get(place) else { return Ok(false) };
-                view.clone()
+                let Some((view, later)) = state.segments.get(place..).and_then(<[_]>::split_first) else { return Ok(false) };
+                let until = later.iter().find_map(|view| start_of(view, self.lane)).map_or(u64::MAX, |(next, _)| next);
+                (view.clone(), until)
             };
             match self.shared.disk.open_read(&view.name) {
                 Ok(file) => {
@@ -354,7 +359,7 @@ impl<D: Disk> LaneReader<D> {
                     let scanner = Scanner::new(file, view.seed, FRAMES_AT, end);
                     let owed = |(next, chain)| Owed { next, chain, voids: view.voids.clone() };
                     self.owed = start_of(&view, self.lane).map(owed);
-                    self.at = Some(At { view, scanner, noted: 0 });
+                    self.at = Some(At { view, scanner, until, noted: 0 });
                     return Ok(true);
                 }
                 // Dropped since, because everything in it is settled.

@@ -33,6 +33,8 @@ struct History {
     header_flips: u64,
     worse: bool,
     mutant: Mutant,
+    /// Each step is told, for a person who looks into one history.
+    tells: bool,
 }
 
 impl History {
@@ -61,6 +63,7 @@ impl History {
             header_flips: 0,
             worse: false,
             mutant,
+            tells: false,
         }
     }
 
@@ -75,6 +78,12 @@ impl History {
 
     fn step(&mut self) -> Verdict {
         let step = self.random.below(if self.damages { 26 } else { 23 });
+        if self.tells {
+            let lanes: Option<Vec<_>> = self.log.as_ref().map(|log| log.lanes().iter().map(|lane| (lane.base, lane.next)).collect());
+            let known: Vec<Vec<_>> =
+                self.known.iter().map(|all| all.iter().map(|(first, known)| (*first, known.rows, known.said)).collect()).collect();
+            eprintln!("step {step}: lanes {lanes:?}, known {known:?}, settled {:?}, flips {}", self.floor, self.flips);
+        }
         match step {
             0..=7 => self.append(),
             8..=11 => self.sync(),
@@ -290,6 +299,9 @@ impl History {
                     self.random.below(used)
                 };
                 self.header_flips += u64::from(at < 8192);
+                if self.tells {
+                    eprintln!("  a bit of {name} at {at}, {used} used");
+                }
                 self.disk.flip(name, at as usize, self.random.below(8) as u8);
             }
         }
@@ -322,6 +334,9 @@ impl History {
         let mut random = self.random.clone();
         let (shaky, opened) = reopen(&self.disk, &mut random, self.lanes);
         self.random = random;
+        if self.tells {
+            eprintln!("  opened, the proof fails: {shaky}, {:?}", opened.as_ref().map(|(_, recovered)| recovered));
+        }
         let (log, recovered) = opened.map_err(|error| format!("does not open: {error}"))?;
         self.log = Some(log);
         let harmed = self.flips > 0 || self.worse;
@@ -436,6 +451,11 @@ impl History {
         hold!(self.worse || lost_frames <= self.flips, "{} flipped bits cost {lost_frames} frames", self.flips);
         Ok(())
     }
+}
+
+/// One history, each step told.
+pub(super) fn tell(seed: u64) -> Verdict {
+    History { tells: true, ..History::new(seed, Mutant::None) }.run()
 }
 
 pub(super) fn run(seed: u64, mutant: Mutant) -> Verdict {
