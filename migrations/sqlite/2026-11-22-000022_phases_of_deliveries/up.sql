@@ -5,4 +5,4 @@ ALTER TABLE deliveries ADD COLUMN phase TEXT GENERATED ALWAYS AS (CASE
     WHEN state IN ('claimed', 'sending') THEN CASE WHEN sink = 'kafka' THEN 'run' ELSE 'turn' END
     WHEN state IN ('sent', 'discarded', 'cancelled') THEN 'over'
     ELSE state END) VIRTUAL;
-ALTER TABLE deliveries ADD COLUMN failed_at_us BIGINT GENERATED ALWAYS AS (CASE WHEN state IN ('uncertain', 'dead') THEN updated_at_us END) VIRTUAL;
+ALTER TABLE deliveries ADD COLUMN failed_at_us INTEGER GENERATED ALWAYS AS (CASE WHEN state IN ('uncertain', 'dead') THEN updated_at_us END) VIRTUAL;

@@ -1,6 +1,6 @@
-//! One random history, and the oracle that knows what must come of it. See [`super::model`].
+//! One random history, and what is known of it. What must come of it says [`super::oracle`]; see [`super::model`].
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
@@ -12,29 +12,29 @@ use super::{
     shaky::{is_healthy, reopen},
     uuid,
 };
-use crate::buffer::journal::{AppendError, GapKind, Item, LaneReader, Log, Recovered, disk::Disk, open};
+use crate::buffer::journal::{AppendError, Log, open};
 
-struct History {
-    random: Random,
-    disk: ModelDisk,
-    log: Option<Log<ModelDisk>>,
-    lanes: usize,
+pub(super) struct History {
+    pub(super) random: Random,
+    pub(super) disk: ModelDisk,
+    pub(super) log: Option<Log<ModelDisk>>,
+    pub(super) lanes: usize,
     /// By lane and position of the first reading.
-    known: Vec<BTreeMap<u64, Known>>,
+    pub(super) known: Vec<BTreeMap<u64, Known>>,
     /// Cut short once. A bit that flips in what is missing of it may make it look damaged instead, and what stands behind comes out.
-    dropped: BTreeMap<(usize, u64), Bytes>,
+    pub(super) dropped: BTreeMap<(usize, u64), Bytes>,
     /// Everything up to here is settled.
-    floor: Vec<u64>,
-    next_id: u64,
-    damages: bool,
+    pub(super) floor: Vec<u64>,
+    pub(super) next_id: u64,
+    pub(super) damages: bool,
     /// Bits flipped, and whether anything worse was done.
-    flips: u64,
+    pub(super) flips: u64,
     /// Those of them in the headers of segments.
-    header_flips: u64,
-    worse: bool,
-    mutant: Mutant,
+    pub(super) header_flips: u64,
+    pub(super) worse: bool,
+    pub(super) mutant: Mutant,
     /// Each step is told, for a person who looks into one history.
-    tells: bool,
+    pub(super) tells: bool,
 }
 
 impl History {
@@ -184,7 +184,7 @@ impl History {
     }
 
     /// Numbers of which nobody was told may be given out again, by another process than the first.
-    fn forget_unsaid(&mut self, lane: usize, from: u64) {
+    pub(super) fn forget_unsaid(&mut self, lane: usize, from: u64) {
         let said = |known: &Known| matches!(known.said, Said::Acknowledged | Said::GivenUp { recorded: true });
         let gone: Vec<u64> = self.known[lane].range(from..).filter(|(_, known)| !said(known)).map(|(first, _)| *first).collect();
         for first in gone {
@@ -350,106 +350,6 @@ impl History {
         }
         hold!(harmed || recovered.forked.is_empty(), "forked on a disk that is not damaged: {:?}", recovered.forked);
         self.check(Some(&recovered))
-    }
-
-    /// Reads everything that is durable and compares.
-    fn check(&mut self, recovered: Option<&Recovered>) -> Verdict {
-        let Some(shared) = self.log.as_ref().map(Log::shared) else { return Ok(()) };
-        let harmed = self.flips > 0 || self.worse;
-        let states = shared.lanes();
-        let mut lost_frames = 0;
-        for (lane, state) in states.into_iter().enumerate().take(self.lanes) {
-            let mut reader = LaneReader::new(shared.clone(), lane);
-            let mut at = None;
-            let (mut missing, mut there) = (Vec::new(), Vec::new());
-            let mut tries = 0;
-            let mut next = || loop {
-                match reader.next() {
-                    // Asked again until it counts as damage.
-                    Err(_) if self.worse && tries < 1_000 => self.disk.wait(Duration::from_secs(1)),
-                    other => return other,
-                }
-                tries += 1;
-            };
-            while let Some(item) = next().map_err(|error| format!("cannot be read: {error}"))? {
-                let (first, last) = match &item {
-                    Item::Frame { first_seq, rows, .. } => (state.base + first_seq, state.base + first_seq + u64::from(*rows) - 1),
-                    Item::Gap { first_seq, last_seq, .. } => (state.base + first_seq, state.base + last_seq),
-                };
-                hold!(at.is_none_or(|at| at + 1 == first), "lane {lane}: {first} comes after {at:?}");
-                if at.is_none() {
-                    // A first segment of which nothing is left is a gap that the database's cursor tells of.
-                    hold!(
-                        self.worse || first <= self.floor[lane] + 1,
-                        "lane {lane} begins with {first}, only {} is settled",
-                        self.floor[lane]
-                    );
-                }
-                at = Some(last);
-                match item {
-                    Item::Frame { rows, payload, .. } => match self.known[lane].get(&first) {
-                        None => {
-                            let unsaid = harmed && self.dropped.get(&(lane, first)) == Some(&payload);
-                            hold!(unsaid || last <= self.floor[lane], "lane {lane}: {first} was never appended");
-                            if unsaid {
-                                self.known[lane].insert(first, Known { rows, payload, said: Said::Acknowledged });
-                            }
-                        }
-                        Some(known) => {
-                            hold!(known.rows == rows && known.payload == payload, "lane {lane}: {first} is another one");
-                            hold!(
-                                known.said != (Said::GivenUp { recorded: true }),
-                                "lane {lane}: {first} was given up and comes out"
-                            );
-                            there.push(first);
-                        }
-                    },
-                    Item::Gap { kind, .. } => {
-                        for (first, known) in
-                            self.known[lane].range(first.max(self.floor[lane] + 1)..(last + 1).max(self.floor[lane] + 1).max(first))
-                        {
-                            let void = matches!(known.said, Said::GivenUp { .. });
-                            hold!(kind != GapKind::Void || void, "lane {lane}: {first} is void and was {:?}", known.said);
-                            if !void {
-                                missing.push(*first);
-                            }
-                            hold!(harmed || void, "lane {lane}: a gap at {first} ({:?}), and nothing was damaged", known.said);
-                        }
-                        hold!(
-                            harmed || kind == GapKind::Void || last <= self.floor[lane],
-                            "lane {lane}: quarantined, and nothing was damaged"
-                        );
-                    }
-                }
-            }
-            lost_frames += missing.len() as u64;
-            let end = at.map_or(state.next - 1, |at| at);
-            hold!(end + 1 == state.next, "lane {lane}: reading ends at {end}, the lane at {}", state.next - 1);
-            let beyond = self.known[lane].range(state.next..).find(|(first, known)| {
-                **first > self.floor[lane] && matches!(known.said, Said::Acknowledged | Said::GivenUp { recorded: true })
-            });
-            let forked = recovered.is_some_and(|recovered| recovered.forked.iter().any(|lost| lost.lane == lane));
-            hold!(
-                beyond.is_none() || forked,
-                "lane {lane}: {:?} is gone from the end ({})",
-                beyond.map(|known| known.0),
-                state.next
-            );
-            if recovered.is_some() {
-                // What nobody was told of is gone, or there to stay.
-                if forked {
-                    self.known[lane].split_off(&state.next);
-                }
-                self.forget_unsaid(lane, state.next);
-                for first in there {
-                    if let Some(known) = self.known[lane].get_mut(&first) {
-                        known.said = Said::Acknowledged;
-                    }
-                }
-            }
-        }
-        hold!(self.worse || lost_frames <= self.flips, "{} flipped bits cost {lost_frames} frames", self.flips);
-        Ok(())
     }
 }
 

@@ -6,6 +6,7 @@ mod exhaustive;
 mod forks;
 mod history;
 mod model;
+mod oracle;
 mod proof;
 mod random;
 mod room;

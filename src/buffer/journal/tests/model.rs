@@ -13,6 +13,7 @@
 //!   short as well does: of that frame nothing is left that could be trusted, and a new stream is the safe side;
 //! - a frame that was cut short and nobody was told of may come out after all: a flipped bit in what is missing of it makes it look
 //!   whole and damaged, and what stands behind it is kept;
+//! - what was given up comes out, where a cut took the whole header that said so, and with it the end of the log: the lane has a new stream;
 //! - the whole log gone: only where the headers themselves were hit twice, or a file was cut or cannot be read.
 //!
 //! `BELAYD_MODEL_HISTORIES=1000000 cargo test --release --lib journal::tests::model` is the long run;
@@ -26,8 +27,9 @@ use crate::buffer::journal::mutant;
 /// Histories in a plain `cargo test`.
 const SHORT: u64 = 4000;
 /// Histories that failed once. 389,500: a group that was carried over came out again under numbers that had been given up, after the
-/// segment that it was carried to had lost its end and its header.
-const FOUND: [u64; 1] = [389_500];
+/// segment that it was carried to had lost its end and its header. 1,073,582: the only header that said what was given up was cut off,
+/// which no log could know; the oracle allows that now.
+const FOUND: [u64; 2] = [389_500, 1_073_582];
 
 pub(super) type Verdict = Result<(), String>;
 
@@ -92,14 +94,16 @@ fn no_history_loses_repeats_or_invents_a_reading() {
         let runs: Vec<_> = (0..threads)
             .map(|thread| {
                 scope.spawn(move || {
-                    (0..histories).skip(thread as usize).step_by(threads as usize).find_map(|seed| run(seed, Mutant::None).err())
+                    // All of them run, whatever one finds.
+                    let seeds = (0..histories).skip(thread as usize).step_by(threads as usize);
+                    seeds.filter_map(|seed| run(seed, Mutant::None).err()).collect::<Vec<String>>()
                 })
             })
             .collect();
-        runs.into_iter().find_map(|run| run.join().expect("no panic"))
+        runs.into_iter().flat_map(|run| run.join().expect("no panic")).collect::<Vec<String>>()
     });
-    eprintln!("{histories} histories in {:?}", begun.elapsed());
-    assert_eq!(failed, None);
+    eprintln!("{histories} histories in {:?}, {} failed", begun.elapsed(), failed.len());
+    assert_eq!(failed, Vec::<String>::new());
 }
 
 #[test]
