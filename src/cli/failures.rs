@@ -76,7 +76,7 @@ fn json_object(text: &str) -> Result<Value, String> {
 /// What to do with failures.
 #[derive(Clone, Debug, Subcommand)]
 pub enum FailuresAction {
-    /// List them, newest first
+    /// List them, newest first within each store
     #[command(after_help = "Example:\n  belayd failures list --kind delivery --limit 20")]
     List {
         /// Readings or deliveries only

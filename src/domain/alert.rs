@@ -165,7 +165,7 @@ pub type Labels = BTreeMap<String, String>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AlertKind {
-    /// A threshold rule on readings; the subject is the engine.
+    /// A rule on readings, threshold or anomaly; the subject is the engine.
     Rule,
     /// The daemon or its host; the subject is the part (`database`, `disk`, an actor's name).
     System,

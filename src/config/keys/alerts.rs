@@ -20,7 +20,7 @@ pub(super) static ROUTES: Section = Section {
             "kinds",
             Words(&["rule", "system"]),
             Example(r#"["rule"]"#),
-            "Kinds that match: threshold rules on readings, or the daemon and its host.",
+            "Kinds that match: rules on readings, of kind threshold and anomaly alike, or the daemon and its host.",
         )
         .or("kind")
         .live(),
