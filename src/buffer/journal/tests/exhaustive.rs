@@ -1,10 +1,10 @@
-//! Every flipped bit, every other value of a byte and every length of a journal of 1 MB: it opens, what is whole comes out with its
-//! number, what is not is told, no number that may have been acknowledged is given out again, and it takes 20 fresh readings.
+//! Every flipped bit, one other value of each byte (drawn by chance) and every length of a journal of 1 MB: it opens, what is whole comes
+//! out with its number, what is not is told, no number that may have been acknowledged is given out again, and it takes 20 fresh readings.
 //!
 //! `BELAYD_EVERY_BIT=1 nice cargo test --release --lib journal::tests::exhaustive -- --nocapture --test-threads=1` tries all of them,
 //! on all cores; plain `cargo test` a sample, whose seed is printed and can be given again as `BELAYD_SAMPLE_SEED`.
 //!
-//! A case reads the damaged segment, from before its first frame to behind its last one; every 63rd reads all of them and opens the journal
+//! A case reads the damaged segment, and of each lane 3 frames before and 3 behind it; every 63rd reads all segments and opens the journal
 //! once more.
 
 use std::{
