@@ -335,7 +335,7 @@ pub const CATALOG: &[Entry] = &[
         names::INTEGRITY_RESTORED,
         Kind::Counter,
         &[],
-        "Readings that the ledger says are stored, that the database did not have, and that the integrity check has stored again from the journal; since the start.",
+        "Readings that the ledger says are stored, that the database did not have, and that the integrity check has stored again from the journal or, with tiers redis and triple, from Redis; since the start.",
     ),
     entry(
         names::INTEGRITY_PASS,

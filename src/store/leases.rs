@@ -1,6 +1,6 @@
 //! Leases: who may do a piece of work that several instances could do, until when, and under which epoch.
 //!
-//! In: names (`relay/<stream>`, `duty/<name>`, `redis/<stream>`) and who wants them. Out: a lease, or that another has it. A crash
+//! In: names (`relay/<stream>`, `duty/<name>`, `redis/<instance>`) and who wants them. Out: a lease, or that another has it. A crash
 //! loses nothing: a lease that nobody renews runs out. PostgreSQL's own clock decides, so that the hosts' clocks need not agree.
 //!
 //! A lease alone keeps nobody from writing late: a process that was paused wakes up believing that it holds one. So whatever is
