@@ -320,7 +320,9 @@ pub struct NoopSink {
 
 impl Default for NoopSink {
     fn default() -> Self {
-        Self { latency: Mutex::new(Histogram::new(3).expect("three digits")), early: AtomicU64::new(0) }
+        // With a bound: one that grows by itself takes what lies beyond its end for its smallest value when it saturates.
+        let latency = Histogram::new_with_max(60_000_000, 3).expect("three digits up to a minute are allowed");
+        Self { latency: Mutex::new(latency), early: AtomicU64::new(0) }
     }
 }
 

@@ -134,8 +134,8 @@ struct Ready {
     sink: String,
 }
 
-/// Which of these sinks have anything that is ready, be its lane held up or not. Writes nothing, so that a look which finds nothing costs
-/// next to nothing.
+/// Which of these sinks have anything that is ready, be its lane held up or not; on PostgreSQL also those of which anything is on its way.
+/// Writes nothing, so that a look which finds nothing costs next to nothing.
 ///
 /// # Errors
 /// Those of the store.
@@ -151,7 +151,7 @@ pub fn ready_sinks(conn: &mut Conn, sinks: &[String]) -> StoreResult<Vec<String>
 pub(super) fn ready_sql(is_pg: bool) -> String {
     let list = if is_pg { "unnest($1) AS s(sink)" } else { "(SELECT value AS sink FROM json_each($1)) AS s" };
     let turn = partial::turn(is_pg, "d.");
-    format!("SELECT s.sink FROM {list} WHERE EXISTS (SELECT 1 FROM deliveries AS d WHERE d.sink = s.sink AND {turn} AND d.state = 'ready')")
+    format!("SELECT s.sink FROM {list} WHERE EXISTS (SELECT 1 FROM deliveries AS d WHERE d.sink = s.sink AND {turn})")
 }
 
 /// Claims deliveries whose turn it is and notes that their attempts begin, counting them: `Claim` and `BeginSend` in one statement. It
