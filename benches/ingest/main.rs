@@ -21,6 +21,8 @@ mod memory;
 mod outages;
 mod overload;
 mod poison;
+#[path = "../../tests/support/needs.rs"]
+mod needs;
 #[path = "../../tests/support/ports.rs"]
 mod ports;
 #[path = "../../tests/support/postgres.rs"]

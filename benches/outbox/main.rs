@@ -12,6 +12,8 @@
 mod host;
 mod lists;
 mod mail;
+#[path = "../../tests/support/needs.rs"]
+mod needs;
 #[path = "../../tests/support/ports.rs"]
 mod ports;
 #[path = "../../tests/support/postgres.rs"]

@@ -10,6 +10,8 @@
 mod bulk;
 #[path = "../ingest/host.rs"]
 mod host;
+#[path = "../../tests/support/needs.rs"]
+mod needs;
 #[path = "../../tests/support/ports.rs"]
 mod ports;
 #[path = "../../tests/support/postgres.rs"]

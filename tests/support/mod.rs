@@ -4,6 +4,7 @@ pub mod client;
 pub mod daemon;
 pub mod kafka;
 pub mod mail;
+pub mod needs;
 pub mod ports;
 pub mod postgres;
 pub mod proxy;

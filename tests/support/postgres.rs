@@ -16,16 +16,17 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::ports;
+use super::{needs, ports};
 
 /// Name of the variable that holds the URL of a server on which tests may create databases.
 pub const URL_VARIABLE: &str = "BELAYD_TEST_POSTGRES";
 
-/// The URL of the shared server, where `tests/run` or the caller has started one. Says once what is left out without it.
+/// The URL of the shared server, where `tests/run` or the caller has started one. Says once what is left out without it; in CI that is a
+/// failure.
 pub fn shared_url() -> Option<String> {
     static NOTICE: std::sync::Once = std::sync::Once::new();
     let url = std::env::var(URL_VARIABLE).ok().filter(|url| !url.is_empty());
-    if url.is_none() {
+    if !needs::met(url.is_some(), &format!("{URL_VARIABLE} is not set: tests/run starts a PostgreSQL and sets it")) {
         NOTICE.call_once(|| {
             super::left_out(&format!("PostgreSQL, because {URL_VARIABLE} is not set (tests/run starts one)"));
         });
@@ -226,7 +227,8 @@ pub fn give(path: &Path) {
     }
 }
 
-/// Whether the binaries for a private server are there.
+/// Whether the binaries for a private server are there; in CI they must be.
 pub fn is_installed() -> bool {
-    find_bin().is_some_and(|bin| bin.join(OsStr::new("postgres")).exists())
+    let installed = find_bin().is_some_and(|bin| bin.join(OsStr::new("postgres")).exists());
+    needs::met(installed, "PostgreSQL's binaries are missing: install the package postgresql (tests/run does)")
 }

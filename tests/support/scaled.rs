@@ -19,7 +19,7 @@ use super::{daemon::Daemon, kafka, left_out, postgres, redis};
 /// Longest wait for all of it to be ready, on a slow machine.
 const READY: Duration = Duration::from_secs(240);
 
-/// Whether all its servers can be started here. What is missing is told; Redis and Kafka are never missing in CI.
+/// Whether all its servers can be started here. What is missing is told; in CI nothing is.
 pub fn is_possible() -> bool {
     let installed = postgres::is_installed();
     if !installed {

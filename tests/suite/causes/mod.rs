@@ -13,7 +13,7 @@ use diesel::{Connection, SqliteConnection, connection::SimpleConnection};
 
 use crate::support::{
     daemon::{Daemon, Setup},
-    left_out,
+    left_out, needs,
 };
 
 /// Generous: what is waited for comes within seconds on a quiet machine.
@@ -82,7 +82,9 @@ fn a_disk_that_will_be_full_soon_is_told_before_it_is_and_is_over_when_it_was_em
 fn failing_syncs(dir: &Path) -> Option<PathBuf> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/suite/causes/sync.c");
     let library = dir.join("sync.so");
-    let made = Command::new("cc").args(["-O1", "-shared", "-fPIC", "-o"]).arg(&library).arg(source).arg("-ldl").output().ok()?;
+    let made = Command::new("cc").args(["-O1", "-shared", "-fPIC", "-o"]).arg(&library).arg(source).arg("-ldl").output().ok();
+    needs::met(made.is_some(), "there is no C compiler (cc): install the package build-essential (tests/run does)");
+    let made = made?;
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     Some(library)
 }
