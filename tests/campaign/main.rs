@@ -51,7 +51,6 @@ use std::{
 };
 
 use part::{Campaign, Part};
-use serde_json::json;
 use world::Tier;
 
 /// A part: what it does, and how often and for how many seconds at most in the short and in the long campaign. A part without a short
@@ -173,7 +172,7 @@ static TIER: OnceLock<Tier> = OnceLock::new();
 
 /// The tier that is tried.
 fn tier() -> Tier {
-    *TIER.get_or_init(|| Tier::named(&json!("journal")))
+    *TIER.get_or_init(|| Tier::JOURNAL)
 }
 
 fn main() -> ExitCode {
@@ -190,7 +189,15 @@ fn main() -> ExitCode {
     });
     let scale: f64 = value("--scale").and_then(|scale| scale.parse().ok()).unwrap_or(1.0);
     let only = value("--only");
-    let _ = TIER.set(Tier::named(&json!(value("--tier").unwrap_or_else(|| "journal".into()))));
+    match value("--tier").map_or(Ok(Tier::JOURNAL), |name| Tier::named(&name)) {
+        Ok(tier) => {
+            let _ = TIER.set(tier);
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(2);
+        }
+    }
     let campaign = Campaign { seed, long };
     // SAFETY: the handler only stores into an atomic.
     unsafe { libc::signal(libc::SIGTERM, interrupted as *const () as libc::sighandler_t) };

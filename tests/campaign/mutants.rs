@@ -7,7 +7,7 @@ use super::{
     kill, messages,
     part::{Campaign, Part},
     power, relay,
-    world::{Plan, World},
+    world::{self, Plan, World},
 };
 use crate::support::postgres::{Postgres, is_installed};
 
@@ -17,9 +17,11 @@ const HUNT: Duration = Duration::from_secs(90);
 /// Most faults of a hunt by messages, in one history.
 const MESSAGES_FAULTS: u64 = 20;
 
-/// What a slow machine does to a relay or an outbox that is not broken: no mutant of these is caught by that.
-const SLOW: &[&str] =
-    &["fresh readings did not reach", "did not come up", "still wait after", "have no end within", "was not taken within"];
+/// What proves that a daemon is broken, in the first line of a finding: a comparison that does not hold (with the database, with Kafka,
+/// with what receivers heard), an account that does not, a process that ended by itself. Whatever else ends a hunt, a silence or a time
+/// limit, a slow machine does to a daemon that is whole, and no mutant is caught by it.
+const PROOFS: &[&str] =
+    &[" given up; ", " never committed, ", " are wrong: ", "conservation is violated", world::ENDED_ITSELF, world::HAS_ENDED];
 
 /// How a mutant is hunted.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -166,6 +168,7 @@ fn hunt(
 ) {
     let most = if matches!(mutant.hunt, Hunt::Messages(_)) { MESSAGES_FAULTS } else { 1_000 };
     let mut trial = part.trial(most, HUNT);
+    let mut nothing_proved = Vec::new();
     for history in 0.. {
         if !trial.goes_on() || !trial.failures.is_empty() {
             break;
@@ -180,16 +183,22 @@ fn hunt(
             (Hunt::Messages(harm), ..) => messages::history(trial, &mut dice, 1, Some(harm)),
             _ => kill::cycles(&mut World::start(dice.next(), &plan), 10, trial, &mut dice),
         });
-        if mutant.hunt.is_long() {
-            trial.failures.retain(|how| !SLOW.iter().any(|slow| how.contains(slow)));
-        }
+        let (proofs, others) = std::mem::take(&mut trial.failures).into_iter().partition(|how| proves(how));
+        trial.failures = proofs;
+        let others: Vec<String> = others;
+        nothing_proved.extend(others.iter().map(|how| without_name(mutant, how)));
+    }
+    if let Some(how) = nothing_proved.first() {
+        let text = format!("{}: {} histories ended otherwise, which proves nothing: {how}", mutant.name, nothing_proved.len());
+        println!("{text}");
+        part.notes.push(text);
     }
     match trial.failures.first() {
         // A layer that does not see all that is done finds fault with everybody.
         Some(how) if how.contains(power::BLIND) => part.failed(format!("{}: nothing is proved, {}", mutant.name, short(how)), None),
         Some(how) => {
             part.fault("mutants caught");
-            let how = short(how.strip_prefix(mutant.name).unwrap_or(how).trim_start_matches(": "));
+            let how = without_name(mutant, how);
             part.notes.push(format!("{}: caught after {} faults: {how}", mutant.name, trial.done));
         }
         None if super::INTERRUPTED.load(std::sync::atomic::Ordering::Relaxed) => {
@@ -197,6 +206,17 @@ fn hunt(
         }
         None => part.failed(format!("{}: NOT caught by {} faults", mutant.name, trial.done), None),
     }
+}
+
+/// See [`PROOFS`]. A layer that does not see all proves that nothing can be proved with it: that ends the hunt as well.
+fn proves(how: &str) -> bool {
+    let first = how.lines().next().unwrap_or_default();
+    first.contains(power::BLIND) || PROOFS.iter().any(|proof| first.contains(proof))
+}
+
+/// A finding in short, without the name that the trial gave it.
+fn without_name(mutant: &Mutant, how: &str) -> String {
+    short(how.strip_prefix(mutant.name).unwrap_or(how).trim_start_matches(": "))
 }
 
 /// Enough of a finding to see what it is.

@@ -5,8 +5,6 @@
 
 use std::{thread, time::Duration};
 
-use serde_json::json;
-
 use super::{
     broker::Broker,
     database::Database,
@@ -41,7 +39,7 @@ pub fn run(campaign: &Campaign, part: &mut Part) {
         let mut redis = Redis::start(&["--appendfsync always"]);
         let proxy = Proxy::start(&format!("127.0.0.1:{}", redis.port()));
         let plan = Plan {
-            tier: Some(Tier::named(&json!("redis"))),
+            tier: Some(Tier::REDIS),
             more: format!("[redis]\nurl = \"redis://{}\"\ntimeout = \"500ms\"\n", proxy.address),
             pause: relay::PAUSE,
             ..Plan::default()

@@ -7,8 +7,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::Value;
-
 use super::{
     compare::{Numbers, Verdict, compare},
     database::Database,
@@ -21,6 +19,11 @@ use crate::support::daemon::{Daemon, Setup};
 pub const FRESH: Duration = Duration::from_secs(30);
 /// The same where they must reach Kafka, behind all that waited meanwhile.
 const RELAYED: Duration = Duration::from_secs(120);
+
+/// What a finding says of a process that nobody killed and that is gone.
+pub const ENDED_ITSELF: &str = "the daemon ended by itself";
+/// The same, where it was found while fresh readings were waited for.
+pub const HAS_ENDED: &str = "the daemon has ended";
 
 /// How a daemon is set up for the campaign.
 #[derive(Clone, Debug)]
@@ -116,8 +119,8 @@ impl World {
     pub fn fresh(&mut self) -> Result<Duration, String> {
         let limit = if self.fresh == "relay" { RELAYED } else { FRESH };
         fresh(&self.oracle, &self.target, self.fresh, limit).map_err(|error| {
-            let state = if self.daemon.is_running() { "runs" } else { "has ended" };
-            format!("{error}; the daemon {state}; its log:\n{}", tail(&self.daemon.log()))
+            let state = if self.daemon.is_running() { "the daemon runs" } else { HAS_ENDED };
+            format!("{error}; {state}; its log:\n{}", tail(&self.daemon.log()))
         })
     }
 
@@ -189,8 +192,11 @@ impl World {
     pub fn answers(&mut self) -> Result<(), String> {
         let until = Instant::now() + FRESH;
         while self.daemon.get("/healthz").status == 0 {
-            if !self.daemon.is_running() || Instant::now() > until {
-                return Err(format!("the daemon does not answer; its log:\n{}", tail(&self.daemon.log())));
+            if !self.daemon.is_running() {
+                return Err(format!("{ENDED_ITSELF} before it answered; its log:\n{}", tail(&self.daemon.log())));
+            }
+            if Instant::now() > until {
+                return Err(format!("the daemon does not answer within {FRESH:?}; its log:\n{}", tail(&self.daemon.log())));
             }
             thread::sleep(Duration::from_millis(3));
         }
@@ -241,13 +247,19 @@ pub struct Tier {
 }
 
 impl Tier {
+    /// The tier that the campaign is about where nobody names one.
+    pub const JOURNAL: Self = Self { name: "journal", level: "journal" };
+    /// While Redis is away readings are acknowledged by the journal.
+    pub const REDIS: Self = Self { name: "redis", level: "journal" };
+    const MEMORY: Self = Self { name: "memory", level: "store" };
+
     /// The tier by its name.
-    pub fn named(name: &Value) -> Self {
-        match name.as_str() {
-            Some("memory") => Self { name: "memory", level: "store" },
-            // While Redis is away readings are acknowledged by the journal.
-            Some("redis") => Self { name: "redis", level: "journal" },
-            _ => Self { name: "journal", level: "journal" },
-        }
+    ///
+    /// # Errors
+    /// There is none of this name; with those that there are.
+    pub fn named(name: &str) -> Result<Self, String> {
+        let all = [Self::JOURNAL, Self::MEMORY, Self::REDIS];
+        let names = all.map(|tier| tier.name).join(", ");
+        all.into_iter().find(|tier| tier.name == name).ok_or_else(|| format!("--tier {name}: there is none; known are {names}"))
     }
 }

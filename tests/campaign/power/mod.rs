@@ -20,7 +20,7 @@ use super::{
     database::Database,
     dice::Dice,
     part::{Campaign, Part},
-    world::{Plan, World, tail},
+    world::{ENDED_ITSELF, Plan, World, tail},
 };
 use crate::support::postgres::{Postgres, is_installed};
 
@@ -136,7 +136,7 @@ fn life(world: &mut World, part: &mut Part, dice: &mut Dice) -> Result<bool, Str
     }
     let status = world.daemon.wait(Duration::from_secs(10));
     if status.signal() != Some(libc::SIGKILL) {
-        return Err(format!("the daemon ended by itself with {status}; its log:\n{}", tail(&world.daemon.log())));
+        return Err(format!("{ENDED_ITSELF} with {status}; its log:\n{}", tail(&world.daemon.log())));
     }
     Ok(ended_itself)
 }
