@@ -18,11 +18,11 @@ mod host;
 mod kafka;
 mod load;
 mod memory;
+#[path = "../../tests/support/needs.rs"]
+mod needs;
 mod outages;
 mod overload;
 mod poison;
-#[path = "../../tests/support/needs.rs"]
-mod needs;
 #[path = "../../tests/support/ports.rs"]
 mod ports;
 #[path = "../../tests/support/postgres.rs"]

@@ -29,7 +29,8 @@ pub const JARS_VARIABLE: &str = "BELAYD_TEST_KAFKA";
 pub fn jars() -> Option<PathBuf> {
     static NOTICE: std::sync::Once = std::sync::Once::new();
     let found = find_jars().filter(|_| has_java());
-    let missing = format!("no Kafka to test with: {JARS_VARIABLE} names no folder of jars, or java is missing (tests/run gets both)");
+    let missing =
+        format!("no Kafka to test with: {JARS_VARIABLE} names no folder of jars, or java is missing (tests/run gets both)");
     if !needs::met(found.is_some(), &missing) {
         NOTICE.call_once(|| super::left_out("the relay to Kafka, because there is no broker to start (tests/run gets one)"));
     }

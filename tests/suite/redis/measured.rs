@@ -104,7 +104,8 @@ fn shim(dir: &std::path::Path) -> Option<PathBuf> {
     let mut compile = std::process::Command::new("cc");
     compile.args(["-shared", "-fPIC", "-O1", "-o"]).arg(&made).arg("tests/suite/redis/synced.c").arg("-ldl");
     let built = compile.current_dir(env!("CARGO_MANIFEST_DIR")).status().is_ok_and(|status| status.success());
-    crate::support::needs::met(built, "there is no C compiler (cc): install the package build-essential (tests/run does)").then_some(made)
+    crate::support::needs::met(built, "there is no C compiler (cc): install the package build-essential (tests/run does)")
+        .then_some(made)
 }
 
 /// The file that Redis appends to, and how much of it a power cut leaves for sure.
