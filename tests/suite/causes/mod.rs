@@ -4,6 +4,7 @@
 use std::{
     fs,
     io::Write,
+    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -78,6 +79,69 @@ fn a_disk_that_will_be_full_soon_is_told_before_it_is_and_is_over_when_it_was_em
     drop(small);
 }
 
+/// What is left on the file system of `place`, bytes.
+fn room(place: &Path) -> u64 {
+    let path = std::ffi::CString::new(place.as_os_str().as_bytes()).expect("a plain path");
+    // SAFETY: numbers, which zeroes are; filled in by the call, with a path that ends.
+    let mut found: libc::statvfs = unsafe { std::mem::zeroed() };
+    assert_eq!(unsafe { libc::statvfs(path.as_ptr(), &raw mut found) }, 0, "it can be asked");
+    found.f_bavail * found.f_frsize
+}
+
+#[test]
+fn a_journal_without_room_on_its_disk_is_told_and_refuses_with_507_until_there_is_room() {
+    // SAFETY: a plain question.
+    if unsafe { libc::geteuid() } != 0 {
+        return left_out("507 of a full disk, because only root may mount a small file system");
+    }
+    // A segment is of 1 MB; what is left is too little for another, and enough for the alert's row.
+    const LEFT: u64 = 800_000;
+    let more = "[buffer]\ntier = \"journal\"\njournal_bytes = \"8MB\"\nflush_interval = \"100ms\"\n";
+    let mut daemon = Setup::with(more).bare();
+    let data = daemon.dir().join("data");
+    fs::create_dir(&data).expect("a directory");
+    let Some(small) = Small::over(&data, 64) else {
+        return left_out("507 of a full disk, because no small file system can be mounted here");
+    };
+    daemon.token = daemon.create_token("test", "admin");
+    daemon.start_again();
+    let (mut pushed, mut acknowledged) = (0, 0);
+    let mut push = |daemon: &Daemon, ack: &str| {
+        let reading = |n: u64| format!(r#"{{"engineId":"e{}","timestamp":{},"rpm":{n}}}"#, n % 7, 1_700_000_000_000 + n);
+        let body = format!("[{}]", (pushed..pushed + 1_000).map(reading).collect::<Vec<_>>().join(","));
+        let answer = daemon.post(&format!("/api/readings?ack={ack}"), &body);
+        pushed += 1_000;
+        acknowledged += if answer.status == 202 { 1_000 } else { 0 };
+        answer
+    };
+    assert_eq!(push(&daemon, "store").status, 202);
+    // What is acknowledged from now on stays in the journal.
+    let path = daemon.dir().join("belayd.db");
+    let mut held = SqliteConnection::establish(path.to_str().expect("a plain path")).expect("opens");
+    held.batch_execute("PRAGMA busy_timeout = 10000; BEGIN IMMEDIATE").expect("held");
+    let ballast = data.join("ballast");
+    fs::write(&ballast, vec![1; usize::try_from(room(&data).saturating_sub(LEFT)).expect("small")]).expect("there is room");
+    let mut refused = None;
+    daemon.wait_for("refused", LONG, |daemon| {
+        let answer = push(daemon, "journal");
+        assert!(matches!(answer.status, 202 | 507), "{answer:?}");
+        refused = (answer.status == 507).then_some(answer);
+        refused.is_some()
+    });
+    let refused = refused.expect("just seen");
+    assert_eq!(refused.code(), "disk_full", "{refused:?}");
+    daemon.wait_for("told", LONG, |daemon| state_of(daemon, "journal-disk-full").as_deref() == Some("firing"));
+    assert_eq!(push(&daemon, "journal").status, 507, "still");
+    fs::remove_file(&ballast).expect("removed");
+    daemon.wait_for("taking readings again", LONG, |daemon| push(daemon, "journal").status == 202);
+    daemon.wait_for("told that it is over", LONG, |daemon| state_of(daemon, "journal-disk-full").as_deref() == Some("resolved"));
+    drop(held);
+    assert_eq!(daemon.drained(), acknowledged, "what was acknowledged, and nothing of what was refused");
+    assert_eq!(daemon.metric("belayd_conservation_violation"), 0.0);
+    daemon.kill();
+    drop(small);
+}
+
 /// Makes the library that lets syncs of the journal fail while a file exists.
 fn failing_syncs(dir: &Path) -> Option<PathBuf> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/suite/causes/sync.c");
@@ -107,7 +171,8 @@ fn what_was_acknowledged_in_memory_and_not_taken_by_the_disk_is_counted_as_void(
     let now = 1_700_000_000_000;
     assert_eq!(push("journal", now).status, 202);
     fs::write(&fails, b"").expect("written");
-    assert_eq!(push("memory", now + 1).status, 202, "answered before the sync");
+    let answered = push("memory", now + 1);
+    assert_eq!(answered.status, 202, "answered before the sync");
     daemon.wait_for("told that a sync failed", LONG, |daemon| state_of(daemon, "journal-sync-failed").as_deref() == Some("firing"));
     assert!(push("journal", now + 2).status >= 500, "whoever waits for the sync is told");
     fs::remove_file(&fails).expect("removed");
@@ -115,6 +180,9 @@ fn what_was_acknowledged_in_memory_and_not_taken_by_the_disk_is_counted_as_void(
     let void = "belayd_readings_lost_total{reason=\"void\"}";
     daemon.wait_for("counted", LONG, |daemon| daemon.metric(void) > 0.0);
     assert_eq!(daemon.metric(void), 2.0, "the refused ones were never acknowledged");
+    let receipt = answered.json()["receipt"].clone();
+    let asked = format!("/api/receipts/{}/{}", receipt["stream"].as_str().unwrap_or_default(), receipt["firstSeq"]);
+    assert_eq!(daemon.get(&asked).json()["state"], "void", "{receipt}");
     assert_eq!(daemon.metric("belayd_conservation_violation"), 0.0);
     daemon.wait_for("told that readings are lost", LONG, |daemon| state_of(daemon, "readings-lost").as_deref() == Some("firing"));
 }
