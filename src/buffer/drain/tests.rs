@@ -122,6 +122,32 @@ fn everything_that_waits_is_written_in_few_large_batches() {
 }
 
 #[test]
+fn once_a_backlog_is_drained_in_large_batches_small_ones_follow_again_by_themselves() {
+    let script = Arc::new(Mutex::new(Script::default()));
+    let buffer = Arc::new(MemoryBuffer::new(100_000, 10_000_000));
+    let backlog: Vec<_> = (0..50).map(|_| submit(buffer.as_ref(), 700)).collect();
+    let settings = DrainSettings { batch_rows: 100, breaker: crate::domain::breaker::BreakerSettings::STORE };
+    let observer = Arc::new(Seen::default());
+    let (handle, thread) =
+        DrainHandle::start(buffer.clone(), |_| Box::new(Scripted(script.clone())), observer, settings).expect("a thread");
+    for waiter in backlog {
+        assert_eq!(waiter.blocking_recv(), Ok(AckLevel::Store));
+    }
+    let large = script.lock().expect("no panic").batches.clone();
+    assert_eq!(large.iter().sum::<u64>(), 35_000);
+    assert!(large.iter().any(|rows| *rows >= 5_000), "catching up: {large:?}");
+    // As the buffer's actor does it: a full batch is an order. Nobody says that the catching up is over.
+    for _ in 0..3 {
+        let waiter = submit(buffer.as_ref(), 100);
+        handle.flush();
+        assert_eq!(waiter.blocking_recv(), Ok(AckLevel::Store));
+    }
+    handle.stop();
+    thread.into_iter().for_each(|thread| thread.join().expect("the thread ends"));
+    assert_eq!(script.lock().expect("no panic").batches[large.len()..], [100, 100, 100], "each as it came");
+}
+
+#[test]
 fn a_failing_database_is_tried_again_and_told_of_once() {
     let (_, seen, buffer) = run(Script { failures: 1, ..Script::default() });
     assert_eq!(*seen.0.lock().expect("no panic"), [false, true]);
