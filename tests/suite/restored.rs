@@ -162,7 +162,8 @@ fn an_older_database_beside_a_newer_journal_gets_what_the_journal_has_and_the_re
 fn a_damaged_frame_is_found_by_verify_and_by_the_daemon_counted_alarmed_and_set_aside() {
     let mut daemon = Setup::with(&format!("{SLOW}{SMALL}")).start();
     settle(&daemon);
-    push(&daemon, 0, 20_000);
+    push(&daemon, 0, 19_000);
+    let receipt_of_the_last = daemon.post("/api/readings?ack=journal", &batch(19_000, 1_000)).json()["receipt"].clone();
     assert_eq!(daemon.metric("belayd_readings_buffered"), 20_000.0);
     assert!(done(&daemon, &["journal", "verify"]).contains("whole"));
     daemon.kill();
@@ -175,6 +176,8 @@ fn a_damaged_frame_is_found_by_verify_and_by_the_daemon_counted_alarmed_and_set_
     let report: Value = serde_json::from_slice(&verified.stdout).expect("JSON");
     assert_eq!((report["whole"].as_bool(), report["damage"].as_array().map(Vec::len)), (Some(false), Some(1)));
     assert!(!daemon.dir().join("data/journal/quarantine").exists_with_files(), "verify changes nothing");
+    // Nothing was passed over before: the journal's positions are the numbers of the only stream.
+    let damaged = report["damage"][0]["readings"]["firstPosition"].as_u64().expect("a header tells");
 
     daemon.start_again();
     let asked = Client::new(&daemon.address, &daemon.token);
@@ -187,6 +190,10 @@ fn a_damaged_frame_is_found_by_verify_and_by_the_daemon_counted_alarmed_and_set_
     assert!((1.0..=4_096.0).contains(&quarantined), "{quarantined}");
     assert_eq!(daemon.metric("belayd_readings_stored_total"), 20_002.0 - quarantined);
     assert_eq!(daemon.metric("belayd_conservation_violation"), 0.0);
+    let stream = receipt_of_the_last["stream"].as_str().expect("a stream");
+    let state = |seq: u64| daemon.get(&format!("/api/receipts/{stream}/{seq}")).json()["state"].clone();
+    assert_eq!((state(damaged), state(damaged - 1)), ("quarantined".into(), "stored".into()));
+    assert_eq!(receipt(&daemon, &receipt_of_the_last, 999), "stored");
     assert!(daemon.dir().join("data/journal/quarantine").exists_with_files());
 }
 
