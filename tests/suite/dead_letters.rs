@@ -32,7 +32,7 @@ fn patch(daemon: &Daemon, id: &str, reason: &str) -> Value {
     answer.json()
 }
 
-fn decide_on_all(daemon: &Daemon, allow: Sql<'_>) {
+fn decide_on_all(daemon: &Daemon, code: &str, allow: Sql<'_>) {
     let items: Vec<_> = (0..20)
         .map(|n| format!(r#"{{"engineId":"d{n}","timestamp":{},"rpm":{}}}"#, 1_700_000_000_000_i64, if n < 5 { 666 } else { 1 }))
         .collect();
@@ -50,7 +50,11 @@ fn decide_on_all(daemon: &Daemon, allow: Sql<'_>) {
     assert!(ids.iter().all(|id| table.contains(id)), "{table}");
     let shown = daemon.get(&format!("/admin/failures/{}", ids[0]));
     assert_eq!((shown.status, shown.json()["id"].as_str()), (200, Some(ids[0])));
+    assert_eq!(shown.json()["errorCode"], code, "the database's own word for it: {shown:?}");
+    assert!(listed.iter().all(|one| one["errorCode"] == code), "{listed:?}");
     assert!(command(daemon, &["failures", "show", ids[0]]).contains(ids[0]));
+    let shown: Value = serde_json::from_str(&command(daemon, &["failures", "show", ids[0], "--json"])).expect("JSON");
+    assert_eq!((&shown["id"], &shown["errorCode"]), (&ids[0].into(), &code.into()), "{shown}");
     assert_eq!(daemon.get("/admin/failures/nothing").status, 404);
     assert!(!daemon.command(&["failures", "show", "nothing"]).status.success());
 
@@ -110,7 +114,7 @@ fn dead_letters_are_decided_over_http_and_the_command_line_on_sqlite() {
     run(
         "CREATE TRIGGER no_devils BEFORE INSERT ON readings WHEN new.rpm = 666 BEGIN SELECT RAISE(ABORT, 'rpm 666 is not wanted here'); END",
     );
-    decide_on_all(&daemon, &|_| run("DROP TRIGGER no_devils"));
+    decide_on_all(&daemon, "SQLITE_CONSTRAINT_TRIGGER", &|_| run("DROP TRIGGER no_devils"));
 }
 
 #[test]
@@ -127,5 +131,5 @@ fn dead_letters_are_decided_over_http_and_the_command_line_on_postgresql() {
     };
     daemon.wait_for("migrated", Duration::from_secs(20), |daemon| daemon.get("/readyz").json()["state"] == "ready");
     run("ALTER TABLE readings ADD CONSTRAINT no_devils CHECK (rpm <> 666)");
-    decide_on_all(&daemon, &|_| run("ALTER TABLE readings DROP CONSTRAINT no_devils"));
+    decide_on_all(&daemon, "23514", &|_| run("ALTER TABLE readings DROP CONSTRAINT no_devils"));
 }
