@@ -118,10 +118,13 @@ async fn after_an_hour_away_all_that_waited_goes_out_once_and_in_order_without_t
         assert_ne!(row(store, &new.id).state(), Ok(DeliveryState::Dead), "{}: an outage uses up no attempts", new.id);
     }
     // From here on only the return itself can bring anything forward: what is due by the clock is due already.
+    let back_at_us = clock.now_us();
     sink.down.store(false, Ordering::SeqCst);
     until("all are sent", || outbox.sent_total() == 24).await;
     for (store, new) in each {
         until_state(store, &new.id, DeliveryState::Sent).await;
+        let took_us = row(store, &new.id).settled_at_us.expect("it is settled") - back_at_us;
+        assert!((0..=2_000_000).contains(&took_us), "{}: {took_us} us after the return", new.id);
     }
     let took = sink.took();
     assert_eq!(took.iter().collect::<HashSet<_>>().len(), took.len(), "each once: {took:?}");

@@ -1,13 +1,28 @@
 //! kill -9 between the commit of an alert and its send, and a receiver that comes back.
 
-use std::collections::BTreeMap;
-use std::time::Instant;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use super::{LIMIT, Receiver, push, to_hook};
 use crate::support::daemon::Setup;
 
+/// Of these the median is told.
+const TRIALS: usize = 3;
+/// Promised are 2 s from the restart on; a machine that does much else is let have more before the test fails.
+const SENT_WITHIN: Duration = Duration::from_secs(10);
+
 #[test]
-fn what_was_committed_and_not_sent_when_the_process_died_is_sent_by_the_next_once() {
+fn what_was_committed_and_not_sent_when_the_process_died_is_sent_by_the_next_once_and_soon() {
+    let mut times: Vec<Duration> = (0..TRIALS).map(|_| killed_before_the_send()).collect();
+    times.sort_unstable();
+    eprintln!("sent after the new process answered: median {:?} of {TRIALS}, {times:?}", times[TRIALS / 2]);
+    assert!(times.iter().all(|time| *time < SENT_WITHIN), "{times:?}");
+}
+
+/// Returns how long after the first answer of the new process the last one was sent; zero where it was sent before.
+fn killed_before_the_send() -> Duration {
     let receiver = Receiver::start(0);
     let more = format!("[outbox]\nconcurrency = 1\n{}", to_hook(&receiver, ""));
     let mut daemon = Setup::with(&more).start();
@@ -19,12 +34,12 @@ fn what_was_committed_and_not_sent_when_the_process_died_is_sent_by_the_next_onc
     assert_eq!(daemon.get("/api/alerts?kind=rule").json()["items"].as_array().map(Vec::len), Some(3));
     daemon.kill();
     receiver.says(204);
-    let restarted = Instant::now();
-    daemon.start_again();
-    let ready = Instant::now();
+    daemon.spawn();
+    daemon.wait_for("answering", LIMIT, |daemon| daemon.get("/healthz").status == 200);
+    let answers = Instant::now();
     daemon.wait_for("sent", LIMIT, |_| ["held", "e1", "e2"].iter().all(|name| receiver.count(&format!("firing {name}")) >= 1));
     daemon.wait_for("sent again", LIMIT, |_| receiver.count("firing held") == 2);
-    let (mut times, mut last) = (BTreeMap::<String, usize>::new(), restarted);
+    let (mut times, mut last) = (BTreeMap::<String, usize>::new(), answers);
     for one in receiver.all() {
         *times.entry(one.delivery_id.clone()).or_default() += 1;
         let unsent = one.body["subject"] != "held";
@@ -36,5 +51,5 @@ fn what_was_committed_and_not_sent_when_the_process_died_is_sent_by_the_next_onc
     let mut counts: Vec<usize> = times.into_values().collect();
     counts.sort_unstable();
     assert_eq!(counts, [1, 1, 2], "only the one whose outcome nobody knows went out again");
-    eprintln!("sent {:?} after ready, {:?} after the start", last.saturating_duration_since(ready), last - restarted);
+    last - answers
 }
