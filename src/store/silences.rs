@@ -119,14 +119,15 @@ pub fn create(conn: &mut Conn, new: &NewSilence, now_us: i64) -> StoreResult<Sil
     Ok(silence)
 }
 
-/// Ends one before its time; a silence that is over stays as it is. Call it in the transaction of its audit row.
+/// Ends one before its time. Call it in the transaction of its audit row.
 ///
 /// # Errors
-/// `NotFound`; those of the control store.
+/// `NotFound`; `Conflict` where it is over already, which stays as it is; those of the control store.
 pub fn expire(conn: &mut Conn, id: &str, by: &str, now_us: i64) -> StoreResult<Silence> {
     let silence = get(conn, id)?;
     if silence.state(now_us) == "expired" {
-        return Ok(silence);
+        let since_us = silence.expired_at_us.unwrap_or(silence.ends_at_us);
+        return Err(StoreError::conflict(format!("the silence is over since {}", time::rfc3339_us(since_us))));
     }
     diesel::update(silences::table.find(id))
         .set((silences::expired_at_us.eq(now_us), silences::expired_by.eq(by)))
@@ -186,7 +187,7 @@ pub fn prune(conn: &mut Conn, before_us: i64, limit: u32) -> StoreResult<usize> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::control::tests::scratch;
+    use crate::store::{StoreErrorKind, control::tests::scratch};
 
     fn new(name: &str, starts_at_us: i64, ends_at_us: i64) -> NewSilence {
         let matchers = Matchers { name: Some(name.into()), ..Matchers::default() };
@@ -208,7 +209,12 @@ mod tests {
                 assert_eq!((a.state(9), a.state(10), a.state(20)), ("pending", "active", "expired"));
                 let ended = expire(conn, &b.id, "lee", 15)?;
                 assert_eq!((ended.state(16), ended.expired_by.as_deref()), ("expired", Some("lee")));
-                assert_eq!(expire(conn, &b.id, "kim", 17)?.expired_by.as_deref(), Some("lee"), "ended once");
+                for (id, since) in [(&b.id, 15), (&a.id, 20)] {
+                    let again = expire(conn, id, "kim", 21).expect_err("it is over");
+                    assert_eq!(again.kind, StoreErrorKind::Conflict);
+                    assert!(again.message.contains(&time::rfc3339_us(since)), "{again}");
+                }
+                assert_eq!(get(conn, &b.id)?.expired_by.as_deref(), Some("lee"), "ended once");
                 assert_eq!(names(active(conn, 16)?), ["a"]);
                 assert_eq!(names(list(conn, 1, None)?), ["b"]);
                 assert_eq!(names(list(conn, 9, Some((6, b.id.clone())))?), ["a"]);

@@ -189,7 +189,7 @@ pub async fn create(who: Operator, body: Json<SilenceBody>, state: Data<WebState
 /// `DELETE /api/silences/{id}`: ends it now; what still fires is told. It stays in the list.
 ///
 /// # Errors
-/// 404 for an id that is unknown; 503 where it cannot be kept now.
+/// 404 for an id that is unknown; 409 where it is over already; 503 where it cannot be kept now.
 #[utoipa::path(delete, path = "/api/silences/{id}", tag = "alerts", params(("id" = String, Path, description = "As listed")), request_body = ExpireBody,
     responses((status = 200, description = "The silence, over", body = super::openapi::SilenceItem), Failure))]
 pub async fn expire(

@@ -53,6 +53,8 @@ fn a_silence_is_previewed_made_seen_and_ended_and_what_still_fires_is_told_then(
 
     let ended = daemon.request("DELETE", &format!("/api/silences/{id}"), &[], "");
     assert_eq!((ended.status, &ended.json()["state"]), (200, &"expired".into()), "{ended:?}");
+    let again = daemon.request("DELETE", &format!("/api/silences/{id}"), &[], "");
+    assert_eq!((again.status, again.code().as_str()), (409, "conflict"), "{again:?}");
     daemon.wait_for("told now", LIMIT, |_| receiver.count("firing e1") == 1);
     assert_eq!(reasons(&alert(&daemon, "overheat", "e1")), ["firing silenced", "firing route"]);
     let listed = daemon.get("/api/silences").json();
@@ -62,7 +64,8 @@ fn a_silence_is_previewed_made_seen_and_ended_and_what_still_fires_is_told_then(
     let actions: Vec<_> = audit["items"].as_array().into_iter().flatten().filter(|row| row["subject"] == id.as_str()).collect();
     assert_eq!(
         actions.iter().map(|row| row["action"].as_str()).collect::<Vec<_>>(),
-        [Some("silence.expire"), Some("silence.create")]
+        [Some("silence.expire"), Some("silence.create")],
+        "what changed nothing has no row"
     );
 }
 
