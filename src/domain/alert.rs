@@ -114,6 +114,16 @@ pub enum Event {
 impl Event {
     /// Every event.
     pub const ALL: [Event; 4] = [Self::Repeat, Self::Escalate, Self::Acknowledge, Self::Resolve];
+
+    /// What it does to an alert, for people: an alert is …
+    fn done(self) -> &'static str {
+        match self {
+            Self::Repeat => "raised again",
+            Self::Escalate => "raised to a higher level",
+            Self::Acknowledge => "acknowledged",
+            Self::Resolve => "resolved",
+        }
+    }
 }
 
 /// The life of an alert: state, event, the state it leads to. Whatever is not listed is illegal. A higher level does not take an alert
@@ -143,7 +153,7 @@ pub struct Illegal {
 
 impl fmt::Display for Illegal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "an alert that is {} cannot take {:?}", self.state, self.event)
+        write!(f, "an alert that is {} cannot be {}", self.state, self.event.done())
     }
 }
 

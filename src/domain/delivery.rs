@@ -157,6 +157,28 @@ impl Event {
         Self::Discard,
     ];
 
+    /// What it does to a delivery, for people: a delivery is …
+    fn done(self) -> &'static str {
+        match self {
+            Self::Due => "made ready",
+            Self::Claim => "claimed",
+            Self::GiveBack => "given back",
+            Self::LeaseExpired => "taken from its worker",
+            Self::BeginSend => "put on its way",
+            Self::SentOk => "confirmed",
+            Self::Retry => "put off for another attempt",
+            Self::Reject => "refused by its receiver",
+            Self::ExhaustedAttempts => "out of attempts",
+            Self::OutcomeUnknown => "left to a person",
+            Self::Repeat => "repeated",
+            Self::Cancel => "called off",
+            Self::Redrive => "sent again",
+            Self::RedriveLater => "sent again later",
+            Self::MarkSent => "marked as sent",
+            Self::Discard => "given up",
+        }
+    }
+
     /// The states that this event moves.
     pub fn sources(self) -> &'static [DeliveryState] {
         self.entry().1
@@ -207,7 +229,7 @@ pub struct Illegal {
 
 impl fmt::Display for Illegal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a delivery that is {} cannot take {:?}", self.state, self.event)
+        write!(f, "a delivery that is {} cannot be {}", self.state, self.event.done())
     }
 }
 

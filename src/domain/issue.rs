@@ -84,6 +84,16 @@ impl IssueEvent {
             Self::Reopen => "reopen",
         }
     }
+
+    /// What it does to an issue, for people: an issue is …
+    fn done(self) -> &'static str {
+        match self {
+            Self::Start => "started",
+            Self::Resolve => "resolved",
+            Self::Close => "closed",
+            Self::Reopen => "reopened",
+        }
+    }
 }
 
 impl FromStr for IssueEvent {
@@ -119,7 +129,7 @@ pub struct Illegal {
 
 impl fmt::Display for Illegal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "an issue that is {} cannot take {:?}", self.state, self.event)
+        write!(f, "an issue that is {} cannot be {}", self.state, self.event.done())
     }
 }
 
