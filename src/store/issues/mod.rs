@@ -226,7 +226,11 @@ pub fn act(conn: &mut Conn, id: &str, event: IssueEvent, by: &str, reason: &str,
         let moved = (
             issues::state.eq(to.as_str()),
             issues::updated_at_us.eq(now_us),
-            issues::resolved_at_us.eq(if to == IssueState::Resolved { Some(now_us) } else { found.resolved_at_us }),
+            issues::resolved_at_us.eq(match to {
+                IssueState::Resolved => Some(now_us),
+                IssueState::Closed => found.resolved_at_us,
+                IssueState::Open | IssueState::InProgress => None,
+            }),
             issues::closed_at_us.eq((to == IssueState::Closed).then_some(now_us)),
         );
         // The state it was found in is the guard: two people who decide at once do not both win.

@@ -101,16 +101,18 @@ fn people_move_an_issue_as_the_table_says_and_no_other_way(store: &TestStore) {
     let refused = |event| {
         let error = act(store, &id, event).expect_err("no such move");
         assert_eq!(error.kind, StoreErrorKind::Conflict, "{error}");
+        error.message
     };
-    refused(IssueEvent::Reopen);
+    assert_eq!(refused(IssueEvent::Reopen), "an issue that is OPEN cannot be reopened");
     let issue = act(store, &id, IssueEvent::Start).expect("moves");
     assert_eq!((issue.state, issue.resolved_at_us, issue.closed_at_us), (IssueState::InProgress, None, None));
     refused(IssueEvent::Start);
     assert_eq!(act(store, &id, IssueEvent::Resolve).expect("moves").resolved_at_us, Some(50));
-    assert_eq!(act(store, &id, IssueEvent::Close).expect("moves").closed_at_us, Some(50));
+    let issue = act(store, &id, IssueEvent::Close).expect("moves");
+    assert_eq!((issue.resolved_at_us, issue.closed_at_us), (Some(50), Some(50)));
     refused(IssueEvent::Resolve);
     let issue = act(store, &id, IssueEvent::Reopen).expect("moves");
-    assert_eq!((issue.state, issue.closed_at_us), (IssueState::Open, None));
+    assert_eq!((issue.state, issue.resolved_at_us, issue.closed_at_us), (IssueState::Open, None, None));
     let issue = store.with(|conn| issues::comment(conn, &id, "lee", "세 번째 펌프\n'; DROP TABLE issues; --", 60)).expect("said");
     assert_eq!((issue.comment_count, issue.updated_at_us), (1, 60));
     let events = store.with(|conn| issues::events(conn, &id)).expect("events");
