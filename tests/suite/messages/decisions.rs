@@ -160,6 +160,13 @@ fn many_go_out_again_at_their_rate_and_are_told_apart_by_cause() {
         for wrong in ["kind=reading&sink=bad", "state=sent", "since=x", "sink=", "errorType=%00"] {
             assert_eq!(daemon.get(&format!("/admin/failures?{wrong}")).status, 400, "{wrong}");
         }
+        for answer in
+            [daemon.get("/admin/failures?sink=badd"), daemon.post("/admin/failures/redrive", r#"{"reason":"x","sink":"badd"}"#)]
+        {
+            assert_eq!(answer.status, 400, "a slip of the pen is no empty list: {answer:?}");
+            let told = answer.json()["error"]["message"].as_str().unwrap_or_default().to_owned();
+            assert!(told.starts_with("sink: ") && told.ends_with("log, bad, worse"), "{told}");
+        }
         let causes = daemon.get("/admin/failures/causes").json()["items"].clone();
         let groups: Vec<_> =
             causes.as_array().into_iter().flatten().map(|cause| (cause["sink"].clone(), cause["count"].clone())).collect();

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::json;
 use utoipa::ToSchema;
 
-use super::{Kind, Shelf, Wanted, decide::action_word, decide::retry_reading};
+use super::{Kind, Shelf, Wanted, check_sink, decide::action_word, decide::retry_reading};
 use crate::{
     domain::{
         delivery::{DeliveryState, Event},
@@ -112,6 +112,7 @@ pub async fn redrive(who: Operator, body: Json<RedriveBody>, state: Data<WebStat
     };
     let wrong = |name: &str, reason: String| ApiError::field(name, reason);
     let mut wanted = Wanted::new(kind, (sink, error_type), stands.as_deref(), since.as_deref(), wrong)?;
+    check_sink(&state, &wanted, wrong).await?;
     wanted.deliveries.state.get_or_insert(DeliveryState::Dead);
     let pace = Pace { now_us: state.clock.now_us(), step_us };
     let mut tally = Tally::default();

@@ -23,6 +23,7 @@ use crate::{
         Store, StoreErrorKind,
         deliveries::{self, Cause, DeliveryRow, FailureFilter},
         failures::{self, FailureFilter as ReadingFilter, FailureState, ReadingFailure},
+        relay,
     },
     web::{
         auth::Operator,
@@ -111,6 +112,29 @@ impl Wanted {
     }
 }
 
+/// A sink that nobody knows is a slip of the pen and no empty list. Known are those of the configuration, and what is not there any more
+/// as long as something that failed at it waits; `wrong` makes the failure of a name and a reason.
+async fn check_sink(state: &WebState, wanted: &Wanted, wrong: impl Fn(&str, String) -> ApiError) -> Result<(), ApiError> {
+    let Some(sink) = &wanted.deliveries.sink else { return Ok(()) };
+    let known = {
+        let config = state.config.load();
+        let relay = config.kafka.as_ref().map(|_| relay::SINK.to_owned());
+        config.sinks().into_iter().map(|sink| sink.name.to_owned()).chain(relay).collect::<Vec<_>>()
+    };
+    if known.contains(sink) {
+        return Ok(());
+    }
+    for shelf in Shelf::of(Some(Kind::Delivery)) {
+        let filter = FailureFilter { sink: Some(sink.clone()), ..FailureFilter::default() };
+        match shelf.store(state).call(move |conn| deliveries::failures_where(conn, &filter, 1, None)).await {
+            Ok(rows) if rows.is_empty() => {}
+            // Something waits, or a store is away and cannot say: whoever asks it next tells that.
+            _ => return Ok(()),
+        }
+    }
+    Err(wrong("sink", format!("no sink has this name; there are {}", known.join(", "))))
+}
+
 /// The list runs through three places, one after the other; the cursor names the place and where in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Shelf {
@@ -172,7 +196,7 @@ fn bad_cursor() -> ApiError {
 /// `GET /admin/failures`: newest first within each place.
 ///
 /// # Errors
-/// 400 for parameters that mean nothing; 503 where a place does not answer.
+/// 400 for parameters that mean nothing, with the sinks that there are for one that is none; 503 where a place does not answer.
 #[utoipa::path(get, path = "/admin/failures", tag = "failures", params(FailuresQuery),
     responses((status = 200, description = "Readings and deliveries that wait for a person", body = Failures), Failure))]
 pub async fn list(_who: Operator, query: Query<FailuresQuery>, state: Data<WebState>) -> Result<HttpResponse, ApiError> {
@@ -180,6 +204,7 @@ pub async fn list(_who: Operator, query: Query<FailuresQuery>, state: Data<WebSt
     let limit = page_size(limit)?;
     let wrong = |name: &str, reason: String| ApiError::query(name, reason);
     let wanted = Wanted::new(kind, (sink, error_type), stands.as_deref(), since.as_deref(), wrong)?;
+    check_sink(&state, &wanted, wrong).await?;
     let shelves = Shelf::of(wanted.kind);
     let (first, mut cursor) = match &cursor {
         None => (0, None),
