@@ -136,17 +136,17 @@ impl Outbox {
             Some(before) => (before.clone(), before),
             None => (BTreeSet::new(), self.circuits().into_iter().map(|(name, _)| name).chain([relay::SINK.to_owned()]).collect()),
         };
-        let begun = failed.difference(&known).map(|sink| self.failed_transition(sink, true, counts));
-        let over = before.difference(&failed).map(|sink| self.failed_transition(sink, false, counts));
+        let begun = failed.difference(&known).map(|sink| self.failed_transition(sink, true));
+        let over = before.difference(&failed).map(|sink| self.failed_transition(sink, false));
         let transitions: Vec<Transition> = begun.chain(over).collect();
         *raised = Some(failed);
         drop(raised);
         self.raise(transitions);
     }
 
-    fn failed_transition(&self, sink: &str, firing: bool, counts: &OutboxCounts) -> Transition {
+    /// Without a number: it is told once, with the first that failed, and read when there are more.
+    fn failed_transition(&self, sink: &str, firing: bool) -> Transition {
         let now_us = self.clock.now_us();
-        let waiting = counts.by_sink.get(sink).map_or(0, |sink| sink.failed);
         Transition {
             kind: AlertKind::System,
             name: sinks::DELIVERY_FAILED.to_owned(),
@@ -155,11 +155,10 @@ impl Outbox {
             firing,
             observed_at_us: now_us,
             arrived_at_us: now_us,
-            value: Some(waiting as f64),
+            value: None,
             threshold: None,
             text: if firing {
-                let (what, wait) = if waiting == 1 { ("delivery", "waits") } else { ("deliveries", "wait") };
-                format!("{waiting} {what} to sink {sink} could not be made and {wait} for a decision (belayd failures list)")
+                format!("deliveries to sink {sink} could not be made and wait for a decision (how many: belayd failures causes)")
             } else {
                 format!("no delivery to sink {sink} waits for a decision any more")
             },
