@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::*;
 use crate::{
-    clock::{ManualClock, SystemClock},
+    clock::{Clock, ManualClock, SystemClock},
     config::{Config, OnUnknown, OutboxConfig},
     domain::{alert::Transition, breaker::CircuitState, delivery::DeliveryState},
     event::Metrics,
@@ -61,10 +61,20 @@ fn bench_over(
     sinks: Vec<Arc<dyn Sink>>,
     store: Option<(Store, Box<dyn Fn() -> bool + Send + Sync>)>,
 ) -> Bench {
+    bench_with(config(), dir, control, sinks, store)
+}
+
+fn bench_with(
+    config: Config,
+    dir: tempfile::TempDir,
+    control: Store,
+    sinks: Vec<Arc<dyn Sink>>,
+    store: Option<(Store, Box<dyn Fn() -> bool + Send + Sync>)>,
+) -> Bench {
     let outbox = Outbox::new(OutboxParts {
         control: control.clone(),
         store,
-        config: Arc::new(ArcSwap::from_pointee(config())),
+        config: Arc::new(ArcSwap::from_pointee(config)),
         own_sinks: Vec::new(),
         sinks,
         clock: Arc::new(SystemClock),
@@ -167,6 +177,22 @@ async fn a_lost_wake_up_costs_one_poll_interval() {
 }
 
 #[actix::test]
+async fn what_is_due_at_a_time_goes_out_then_without_a_look_in_between() {
+    let (dir, control) = scratch();
+    let sink = NoopSink::named("hook");
+    let hour = Duration::from_secs(3_600);
+    // No look by the way would find it: what fires is the timer.
+    let rare = Config { outbox: OutboxConfig { poll_interval: hour, lease: hour * 4, ..config().outbox }, ..Config::default() };
+    let bench = bench_with(rare, dir, control, vec![sink.clone()], None);
+    let _actor = OutboxActor::new(bench.outbox.clone()).start();
+    let due_at_us = SystemClock.now_us() + 300_000;
+    enqueue(&bench.store, &[NewDelivery { due_at_us, ..new("later", "hook", "l") }]);
+    bench.outbox.wake();
+    until_state(&bench.store, "later", DeliveryState::Sent).await;
+    assert!(SystemClock.now_us() >= due_at_us, "and not before");
+}
+
+#[actix::test]
 async fn retries_come_again_and_the_last_attempt_makes_it_dead_and_told() {
     let sink = FailingSink::named("hook", vec![failure(ErrorClass::Retry { after: None })]);
     let bench = bench(vec![sink.clone(), NoopSink::named("log")]);
@@ -179,6 +205,10 @@ async fn retries_come_again_and_the_last_attempt_makes_it_dead_and_told() {
     let told =
         || bench.raised.lock().expect("no panic").iter().any(|t| t.name == "delivery-failed" && t.firing && t.subject == "hook");
     until("the failure is told", told).await;
+    // It is told once and read for as long as it lasts, when there are more.
+    let first = bench.raised.lock().expect("no panic").iter().find(|t| t.name == "delivery-failed" && t.firing).cloned();
+    let first = first.expect("just told");
+    assert!(first.value.is_none() && !first.text.contains(|c: char| c.is_ascii_digit()), "{first:?}");
     bench
         .store
         .with(|conn| conn.write(|conn| deliveries::act(conn, "a", crate::domain::delivery::Event::Discard, 9)))

@@ -248,7 +248,7 @@ pub(super) static OUTBOX: Section = Section {
     keys: &[
         key(
             "poll_interval",
-            Duration("10ms", "5m"),
+            Duration("10ms", "5s"),
             Is(r#""1s""#),
             "Longest time between looks for due deliveries; a new one wakes the outbox at once.",
         ),
