@@ -106,7 +106,8 @@ impl Outbox {
             listen::start(self, at);
             let driver = Driver(self.clone(), at);
             actix::spawn(async move {
-                let mut beat = Beat { renewed: Instant::now(), reclaimed: None, looked_through: None, asked_due: None, next_due_us: None };
+                let mut beat =
+                    Beat { renewed: Instant::now(), reclaimed: None, looked_through: None, asked_due: None, next_due_us: None };
                 let side = &driver.0.sides[at];
                 while !driver.0.stopping.load(Ordering::Acquire) {
                     let pause = driver.0.look(at, &mut beat).await;

@@ -8,12 +8,10 @@ use diesel::{
     sql_types::{BigInt, Text},
 };
 
-use crate::{
-    store::{
-        Conn, StoreResult,
-        control_schema::delivery_fallbacks,
-        deliveries::{self, DeliveryRow},
-    },
+use crate::store::{
+    Conn, StoreResult,
+    control_schema::delivery_fallbacks,
+    deliveries::{self, DeliveryRow},
 };
 
 /// What died or waited before is history: whoever names a fallback today is not told of last month.

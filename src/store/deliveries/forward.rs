@@ -70,7 +70,8 @@ pub fn forward(conn: &mut Conn, sink: &str, now_us: i64) -> StoreResult<usize> {
 pub(super) fn forward_sql(is_pg: bool) -> String {
     // What another instance is moving just now, it brings forward itself.
     let skip = if is_pg { "FOR UPDATE SKIP LOCKED" } else { "" };
-    let rows = format!("SELECT seq FROM deliveries WHERE sink = $3 AND {} ORDER BY lane, seq LIMIT {FORWARD_ROWS} {skip}", waits(is_pg));
+    let rows =
+        format!("SELECT seq FROM deliveries WHERE sink = $3 AND {} ORDER BY lane, seq LIMIT {FORWARD_ROWS} {skip}", waits(is_pg));
     format!("{} WHERE seq IN ({rows})", update())
 }
 

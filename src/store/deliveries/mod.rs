@@ -22,10 +22,6 @@ mod tests;
 mod vanished;
 
 pub(super) use self::claim::PG_CLOCK_US;
-pub(in crate::store) use self::{
-    fold::select,
-    partial::{held, literals, open},
-};
 #[cfg(feature = "fault-injection")]
 pub use self::plans::plans;
 pub use self::{
@@ -40,6 +36,10 @@ pub use self::{
     row::DeliveryRow,
     settle::{Made, Outcome, Settlement, settle},
     vanished::{Owner, any_expired, reclaim_expired, take_back},
+};
+pub(in crate::store) use self::{
+    fold::select,
+    partial::{held, literals, open},
 };
 use crate::domain::delivery::Event;
 

@@ -63,7 +63,9 @@ pub(super) fn counts_sql(is_pg: bool) -> [String; 4] {
     let [turn, held] = partial::open(is_pg, "");
     let scheduled = format!("{} AND state = '{}'", partial::later(is_pg), DeliveryState::Scheduled);
     [turn, held, scheduled, partial::failed(is_pg, None)].map(|counted| {
-        format!("SELECT sink, state, COUNT(*) AS number, MIN(due_at_us) AS oldest FROM deliveries WHERE {counted} GROUP BY sink, state")
+        format!(
+            "SELECT sink, state, COUNT(*) AS number, MIN(due_at_us) AS oldest FROM deliveries WHERE {counted} GROUP BY sink, state"
+        )
     })
 }
 

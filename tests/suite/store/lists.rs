@@ -224,9 +224,7 @@ fn every_list_of_messages_failures_and_issues_uses_an_index(store: &TestStore) {
     uses(store, "counts", &[ready, taken, "deliveries_due", "deliveries_failed"], |conn| deliveries::counts(conn).map(drop));
     uses(store, "leases that ran out", &[lease], |conn| deliveries::any_expired(conn, true).map(drop));
     let nobody = Owner::Worker("nobody");
-    uses(store, "claims of a worker", &[lease], |conn| {
-        deliveries::take_back(conn, nobody, &[], true, 1).map(drop)
-    });
+    uses(store, "claims of a worker", &[lease], |conn| deliveries::take_back(conn, nobody, &[], true, 1).map(drop));
     uses(store, "untouched", &[ready, taken], |conn| deliveries::untouched(conn, "hook", 5_000).map(drop));
 
     let issues = [

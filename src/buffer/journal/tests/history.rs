@@ -79,7 +79,8 @@ impl History {
     fn step(&mut self) -> Verdict {
         let step = self.random.below(if self.damages { 26 } else { 23 });
         if self.tells {
-            let lanes: Option<Vec<_>> = self.log.as_ref().map(|log| log.lanes().iter().map(|lane| (lane.base, lane.next)).collect());
+            let lanes: Option<Vec<_>> =
+                self.log.as_ref().map(|log| log.lanes().iter().map(|lane| (lane.base, lane.next)).collect());
             let known: Vec<Vec<_>> =
                 self.known.iter().map(|all| all.iter().map(|(first, known)| (*first, known.rows, known.said)).collect()).collect();
             eprintln!("step {step}: lanes {lanes:?}, known {known:?}, settled {:?}, flips {}", self.floor, self.flips);
