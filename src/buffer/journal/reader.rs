@@ -350,7 +350,8 @@ impl<D: Disk> LaneReader<D> {
                 let state = self.shared.lock();
                 let place = state.segments.partition_point(|view| view.number <= self.finished);
                 let Some((view, later)) = state.segments.get(place..).and_then(<[_]>::split_first) else { return Ok(false) };
-                let until = later.iter().find_map(|view| start_of(view, self.lane)).map_or(u64::MAX, |(next, _)| next);
+                let goes_on = |view: &SegmentView| view.start.as_ref()?.get(self.lane).map(|start| start.next);
+                let until = later.iter().find_map(goes_on).unwrap_or(u64::MAX);
                 (view.clone(), until)
             };
             match self.shared.disk.open_read(&view.name) {
