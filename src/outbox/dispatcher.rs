@@ -44,8 +44,6 @@ const ORPHANS_MAX: usize = 64;
 struct Beat {
     renewed: Instant,
     reclaimed: Option<Instant>,
-    /// When all claims were looked through last.
-    looked_through: Option<Instant>,
     asked_due: Option<Instant>,
     /// When the next scheduled or retried delivery is due, microseconds since the epoch.
     next_due_us: Option<i64>,
@@ -71,9 +69,8 @@ pub(super) struct Order {
     pub(super) now_us: i64,
     /// Claims of ours that nobody works on are freed, except these. Whether any of the others may have been sent: those of an earlier life.
     take_back: Option<(Vec<Held>, bool)>,
-    /// Claims that have run out are freed, except these, which are being worked on; and whether they are looked for where nothing says
-    /// that there are any.
-    reclaim: Option<(Vec<Held>, bool)>,
+    /// Claims that have run out are freed, except these, which are being worked on.
+    reclaim: Option<Vec<Held>>,
     promote: bool,
     ends: Arc<Vec<Settlement>>,
     /// Sinks of which it is to be found out whether anything waits for them.
@@ -106,8 +103,7 @@ impl Outbox {
             listen::start(self, at);
             let driver = Driver(self.clone(), at);
             actix::spawn(async move {
-                let mut beat =
-                    Beat { renewed: Instant::now(), reclaimed: None, looked_through: None, asked_due: None, next_due_us: None };
+                let mut beat = Beat { renewed: Instant::now(), reclaimed: None, asked_due: None, next_due_us: None };
                 let side = &driver.0.sides[at];
                 while !driver.0.stopping.load(Ordering::Acquire) {
                     let pause = driver.0.look(at, &mut beat).await;
@@ -189,8 +185,6 @@ impl Outbox {
             (!trouble.taken_back, trouble.unsure)
         };
         let reclaim = beat.reclaimed.is_none_or(|at| at.elapsed() >= RECLAIM_EVERY.min(config.outbox.lease / 3));
-        let look_through =
-            reclaim && beat.looked_through.is_none_or(|at| at.elapsed() >= deliveries::LOOK_THROUGH_EVERY.max(config.outbox.lease));
         let promote = first || beat.next_due_us.is_some_and(|due_us| due_us <= now_us);
         // What an earlier life has left tells which channels are doubtful: nothing is sent before that is known.
         let wanted = if first { Vec::new() } else { self.wanted(at) };
@@ -206,7 +200,7 @@ impl Outbox {
             lease: config.outbox.lease,
             now_us,
             take_back: (first || unsure).then(|| (side.held(Duration::ZERO), first)),
-            reclaim: reclaim.then(|| (side.held(Duration::ZERO), look_through)),
+            reclaim: reclaim.then(|| side.held(Duration::ZERO)),
             promote,
             ends: ends.clone(),
             doubted,
@@ -230,9 +224,6 @@ impl Outbox {
         *lock(&side.trouble) = Trouble { taken_back: true, unsure: round.failed.is_some(), ..Trouble::default() };
         if reclaim {
             beat.reclaimed = Some(Instant::now());
-            if look_through {
-                beat.looked_through = beat.reclaimed;
-            }
         }
         if promote {
             beat.next_due_us = None;
@@ -343,8 +334,7 @@ impl Outbox {
             return;
         }
         let (count, since) = (held.len(), Instant::now());
-        let worker = self.worker.clone();
-        let kept = side.store.call(move |conn| conn.write(|conn| deliveries::renew(conn, &worker, &held, lease))).await;
+        let kept = side.store.call(move |conn| conn.write(|conn| deliveries::renew(conn, &held, lease))).await;
         match kept {
             Ok(kept) => {
                 side.renewed(&kept, since + lease);
@@ -362,7 +352,7 @@ impl Outbox {
 fn carry_out(conn: &mut Conn, order: &Order) -> StoreResult<Round> {
     if conn.backend() == Backend::Sqlite {
         let writes = order.take_back.is_some() || order.promote || !order.ends.is_empty();
-        let reclaims = order.reclaim.is_some() && deliveries::any_expired(conn, false)?;
+        let reclaims = order.reclaim.is_some() && deliveries::any_expired(conn)?;
         let ready = is_ready(conn, &order.wanted)?;
         let waiting = channel::waiting(conn, order)?;
         if !writes && !reclaims && !ready.contains(&true) && waiting.is_empty() {
@@ -404,8 +394,8 @@ fn free_and_promote(conn: &mut Conn, order: &Order) -> StoreResult<()> {
         let owner = if conn.backend() == Backend::Sqlite { Owner::Anyone } else { Owner::Worker(&order.worker) };
         conn.write(|conn| deliveries::take_back(conn, owner, keep, *may_be_sent, order.now_us))?;
     }
-    if let Some((keep, look_through)) = &order.reclaim
-        && deliveries::any_expired(conn, *look_through)?
+    if let Some(keep) = &order.reclaim
+        && deliveries::any_expired(conn)?
     {
         conn.write(|conn| deliveries::reclaim_expired(conn, keep, order.now_us))?;
     }

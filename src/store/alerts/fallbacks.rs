@@ -8,10 +8,13 @@ use diesel::{
     sql_types::{BigInt, Text},
 };
 
-use crate::store::{
-    Conn, StoreResult,
-    control_schema::delivery_fallbacks,
-    deliveries::{self, DeliveryRow},
+use crate::{
+    domain::delivery::DeliveryState,
+    store::{
+        Conn, StoreResult,
+        control_schema::delivery_fallbacks,
+        deliveries::{self, DeliveryRow},
+    },
 };
 
 /// What died or waited before is history: whoever names a fallback today is not told of last month.
@@ -26,13 +29,12 @@ pub fn due(conn: &mut Conn, sink: &str, waiting_since_us: i64, now_us: i64, limi
     let not_copied =
         "NOT EXISTS (SELECT 1 FROM delivery_fallbacks AS f WHERE f.delivery_id = deliveries.id OR f.copy_id = deliveries.id)";
     // One statement for each partial index.
-    let waiting = deliveries::open(matches!(conn, Conn::Pg(_)), "")
-        .map(|open| format!("{open} AND sink = $1 AND created_at_us <= $2 AND {not_copied}"));
+    let waiting = |states: &[DeliveryState]| {
+        format!("{} AND sink = $1 AND created_at_us <= $2 AND {not_copied}", deliveries::is_one_of("state", states))
+    };
     let dead = format!("state IN ('uncertain', 'dead') AND state = 'dead' AND sink = $1 AND updated_at_us > $2 AND {not_copied}");
-    let mut rows = Vec::new();
-    for waiting in &waiting {
-        rows.extend(deliveries::select(conn, waiting, sink, waiting_since_us, limit)?);
-    }
+    let mut rows = deliveries::select(conn, &waiting(&[DeliveryState::Ready]), sink, waiting_since_us, limit)?;
+    rows.extend(deliveries::select(conn, &waiting(&DeliveryState::TAKEN), sink, waiting_since_us, limit)?);
     rows.sort_unstable_by_key(|row| row.seq);
     rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
     rows.extend(deliveries::select(conn, &dead, sink, now_us.saturating_sub(LOOK_BACK_US), limit)?);

@@ -1,6 +1,6 @@
 //! Taking deliveries under a lease: whose turn it is, in batches that keep the order of each lane.
 //!
-//! A look reads a bounded piece of the index of what is ready (on PostgreSQL also of what is on its way), by lane: it takes the first of each lane, up to so many of one, and the next
+//! A look reads a bounded piece of the index of what is ready, by lane: it takes the first of each lane, up to so many of one, and the next
 //! look goes on behind the last lane. So the cost of a look does not depend on how long a lane is, a lane that is held up or hot
 //! costs one piece a round, and every other lane has its turn within the round.
 
@@ -17,9 +17,9 @@ use diesel::{
 };
 
 use super::{
-    holders::hold,
-    literals, partial,
+    is_one_of, literals,
     row::{COLUMNS, DeliveryRow, Place, Scanned},
+    sources,
 };
 use crate::{
     domain::delivery::{DeliveryState, Event},
@@ -101,9 +101,9 @@ pub fn promote_due(conn: &mut Conn, now_us: i64) -> StoreResult<usize> {
 pub(super) fn promote_sql(is_pg: bool) -> String {
     format!(
         "UPDATE deliveries SET state = '{}', updated_at_us = $1 WHERE seq IN (SELECT seq FROM deliveries \
-         WHERE {} AND due_at_us <= $2 ORDER BY due_at_us LIMIT {PROMOTE_ROWS} {})",
+         WHERE state IN ({}) AND due_at_us <= $2 ORDER BY due_at_us LIMIT {PROMOTE_ROWS} {})",
         Event::Due.target(),
-        partial::later(is_pg),
+        sources(Event::Due),
         if is_pg { "FOR UPDATE SKIP LOCKED" } else { "" },
     )
 }
@@ -113,13 +113,12 @@ pub(super) fn promote_sql(is_pg: bool) -> String {
 /// # Errors
 /// Those of the store.
 pub fn next_due(conn: &mut Conn) -> StoreResult<Option<i64>> {
-    let text = next_due_sql(matches!(conn, Conn::Pg(_)));
-    let row: NextDue = on_backend!(conn, |c| diesel::sql_query(text).get_result(c))?;
+    let row: NextDue = on_backend!(conn, |c| diesel::sql_query(next_due_sql()).get_result(c))?;
     Ok(row.due_at_us)
 }
 
-pub(super) fn next_due_sql(is_pg: bool) -> String {
-    format!("SELECT MIN(due_at_us) AS due_at_us FROM deliveries WHERE {}", partial::later(is_pg))
+pub(super) fn next_due_sql() -> String {
+    format!("SELECT MIN(due_at_us) AS due_at_us FROM deliveries WHERE state IN ({})", sources(Event::Due))
 }
 
 #[derive(QueryableByName)]
@@ -134,8 +133,8 @@ struct Ready {
     sink: String,
 }
 
-/// Which of these sinks have anything that is ready, be its lane held up or not; on PostgreSQL also those of which anything is on its way.
-/// Writes nothing, so that a look which finds nothing costs next to nothing.
+/// Which of these sinks have anything that is ready, be its lane held up or not. Writes nothing, so that a look which finds nothing costs
+/// next to nothing.
 ///
 /// # Errors
 /// Those of the store.
@@ -150,8 +149,7 @@ pub fn ready_sinks(conn: &mut Conn, sinks: &[String]) -> StoreResult<Vec<String>
 
 pub(super) fn ready_sql(is_pg: bool) -> String {
     let list = if is_pg { "unnest($1) AS s(sink)" } else { "(SELECT value AS sink FROM json_each($1)) AS s" };
-    let turn = partial::turn(is_pg, "d.");
-    format!("SELECT s.sink FROM {list} WHERE EXISTS (SELECT 1 FROM deliveries AS d WHERE d.sink = s.sink AND {turn})")
+    format!("SELECT s.sink FROM {list} WHERE EXISTS (SELECT 1 FROM deliveries AS d WHERE d.sink = s.sink AND d.state = 'ready')")
 }
 
 /// Claims deliveries whose turn it is and notes that their attempts begin, counting them: `Claim` and `BeginSend` in one statement. It
@@ -173,19 +171,18 @@ fn window(claim: &Claim<'_>) -> i64 {
 }
 
 /// The piece of the index that a look reads: `$1` the sink, `$2` the lane behind which it begins.
-fn window_sql(is_pg: bool, columns: &str, claim: &Claim<'_>) -> String {
+fn window_sql(columns: &str, claim: &Claim<'_>) -> String {
     format!(
-        "SELECT {columns} FROM deliveries AS d WHERE d.sink = $1 AND {} AND d.lane {} $2 ORDER BY d.lane, d.seq",
-        partial::turn(is_pg, "d."),
+        "SELECT {columns} FROM deliveries AS d WHERE d.sink = $1 AND d.state = 'ready' AND d.lane {} $2 ORDER BY d.lane, d.seq",
         if claim.after.is_some() { ">" } else { ">=" },
     )
 }
 
-/// Whether something before `row` in its lane has to come again or, on SQLite, is on its way; on PostgreSQL the piece itself shows that.
-fn held_up_sql(is_pg: bool, row: &str) -> String {
+/// Whether something before `d` in its lane is on its way or has to come again.
+fn held_up_sql(row: &str) -> String {
     format!(
         "EXISTS (SELECT 1 FROM deliveries AS b WHERE b.sink = $1 AND b.lane = {row}.lane AND b.seq < {row}.seq AND {})",
-        partial::held(is_pg, "b.")
+        is_one_of("b.state", &DeliveryState::TAKEN)
     )
 }
 
@@ -197,7 +194,7 @@ struct Lane {
 
 /// A look on SQLite: `$1` the sink, `$2` the lane behind which it begins, `$3` how many rows at most.
 pub(super) fn places_sql(claim: &Claim<'_>) -> String {
-    format!("{} LIMIT $3", window_sql(false, &format!("{COLUMNS}, {} AS held_up", held_up_sql(false, "d")), claim))
+    format!("{} LIMIT $3", window_sql(&format!("{COLUMNS}, {} AS held_up", held_up_sql("d")), claim))
 }
 
 /// What a claim on SQLite has picked so far.
@@ -301,9 +298,8 @@ fn claim_sqlite(c: &mut SqliteConnection, claim: &Claim<'_>) -> StoreResult<Take
 
 /// The statement of a claim on PostgreSQL: `$1` sink, `$2` lane behind which it begins, `$3` worker, `$4` lease in microseconds, `$5` now.
 ///
-/// What stands behind one that is on its way is held up. Of the others the first of each lane is locked, or passed over where another worker has it: whoever has
-/// the first has the lane. What another worker has moved between this statement's snapshot and the lock is looked at again by PostgreSQL
-/// (`state = 'ready'`), and is not taken. No column that an index mentions is written ([`partial`]).
+/// What is held up takes nothing of the bytes that a claim may have. Of each lane the first is locked, or passed over where another worker has it: whoever has the first has the lane. What another
+/// worker has moved between this statement's snapshot and the lock is looked at again by PostgreSQL (`state = 'ready'`), and is not taken.
 ///
 /// Lists of numbers are arrays, and membership is kept from becoming a join (`IS TRUE`): PostgreSQL cannot know how many there are, and
 /// what it takes for one row would be a loop over loops for a thousand.
@@ -311,24 +307,22 @@ pub(super) fn claim_sql(claim: &Claim<'_>) -> String {
     let columns = COLUMNS.split(", ").map(|column| format!("t.{column}")).collect::<Vec<_>>().join(", ");
     format!(
         "WITH found AS MATERIALIZED ({} LIMIT {}), \
-         placed AS (SELECT seq, lane, row_number() OVER in_lane AS place, first_value(seq) OVER in_lane AS head, \
-         bool_and(state = 'ready') OVER in_lane AS is_free, sum(bytes) FILTER (WHERE state = 'ready') OVER (ORDER BY lane, seq) - bytes AS before \
+         placed AS (SELECT seq, lane, bytes, row_number() OVER in_lane AS place, first_value(seq) OVER in_lane AS head \
          FROM found WINDOW in_lane AS (PARTITION BY lane ORDER BY seq)), \
-         turns AS MATERIALIZED (SELECT p.seq, p.head FROM placed AS p WHERE p.place <= {} AND p.is_free \
-         AND p.before < {CLAIM_BYTES} AND NOT {} LIMIT {}), \
+         free AS (SELECT p.seq, p.head, sum(p.bytes) OVER (ORDER BY p.lane, p.seq) - p.bytes AS before FROM placed AS p \
+         WHERE p.place <= {} AND NOT {} ORDER BY p.lane, p.seq LIMIT {}), \
+         turns AS MATERIALIZED (SELECT seq, head FROM free WHERE before < {CLAIM_BYTES}), \
          heads AS MATERIALIZED (SELECT d.seq FROM deliveries AS d WHERE d.seq = ANY(ARRAY(SELECT head FROM turns WHERE seq = head)) \
-         AND d.state = 'ready' FOR UPDATE SKIP LOCKED), \
-         holder AS ({}) \
+         AND d.state = 'ready' FOR UPDATE SKIP LOCKED) \
          UPDATE deliveries AS t SET state = '{}', epoch = t.epoch + 1, attempt = t.attempt + 1, claimed_by = $3, \
          lease_until_us = {PG_CLOCK_US} + $4, updated_at_us = $5 WHERE t.seq = ANY(ARRAY(SELECT turns.seq FROM turns \
          WHERE (turns.head IN (SELECT heads.seq FROM heads)) IS TRUE)) AND t.state = 'ready' \
          RETURNING {columns}, (SELECT count(*) FROM found)",
-        window_sql(true, "d.seq, d.lane, d.state, octet_length(d.payload) AS bytes", claim),
+        window_sql("d.seq, d.lane, octet_length(d.payload) AS bytes", claim),
         window(claim),
         claim.per_lane.max(1),
-        held_up_sql(true, "p"),
+        held_up_sql("p"),
         claim.limit,
-        hold("$3", "$4", "EXISTS (SELECT 1 FROM turns)"),
         Event::BeginSend.target(),
     )
 }
@@ -356,7 +350,7 @@ fn claim_pg(c: &mut PgConnection, claim: &Claim<'_>) -> StoreResult<Taken> {
 
 /// The lane in which the piece ends; `None` where it holds the last.
 fn end_of_window(c: &mut PgConnection, claim: &Claim<'_>) -> StoreResult<Option<String>> {
-    let text = format!("{} LIMIT 1 OFFSET {}", window_sql(true, "d.lane", claim), window(claim) - 1);
+    let text = format!("{} LIMIT 1 OFFSET {}", window_sql("d.lane", claim), window(claim) - 1);
     let end: Option<Lane> = diesel::sql_query(text)
         .bind::<Text, _>(claim.sink)
         .bind::<Text, _>(claim.after.unwrap_or_default())
@@ -365,11 +359,11 @@ fn end_of_window(c: &mut PgConnection, claim: &Claim<'_>) -> StoreResult<Option<
     Ok(end.map(|end| end.lane))
 }
 
-/// Prolongs leases of `worker`'s. Returns the claims that still hold; the workers of the others must stop.
+/// Prolongs leases. Returns the claims that still hold; the workers of the others must stop.
 ///
 /// # Errors
 /// Those of the store.
-pub fn renew(conn: &mut Conn, worker: &str, held: &[Held], lease: Duration) -> StoreResult<Vec<Held>> {
+pub fn renew(conn: &mut Conn, held: &[Held], lease: Duration) -> StoreResult<Vec<Held>> {
     let states = literals(&[DeliveryState::Claimed, DeliveryState::Sending]);
     match conn {
         Conn::Sqlite(c) => {
@@ -387,18 +381,12 @@ pub fn renew(conn: &mut Conn, worker: &str, held: &[Held], lease: Duration) -> S
         Conn::Pg(c) => {
             let (seqs, epochs): (Vec<i64>, Vec<i64>) = held.iter().map(|one| (one.seq, one.epoch)).unzip();
             let text = format!(
-                "WITH holder AS ({}), \
-                 kept AS (UPDATE deliveries AS d SET lease_until_us = {PG_CLOCK_US} + $2 FROM unnest($3, $4) AS u(seq, epoch) \
-                 WHERE d.seq = u.seq AND d.epoch = u.epoch AND d.state IN ({states}) RETURNING d.seq, d.epoch) \
-                 SELECT seq, epoch FROM kept",
-                hold("$1", "$2", "true")
+                "UPDATE deliveries AS d SET lease_until_us = {PG_CLOCK_US} + {} FROM unnest($1, $2) AS u(seq, epoch) \
+                 WHERE d.seq = u.seq AND d.epoch = u.epoch AND d.state IN ({states}) RETURNING d.seq, d.epoch",
+                lease_us(lease)
             );
-            let kept: Vec<Claimed> = diesel::sql_query(text)
-                .bind::<Text, _>(worker)
-                .bind::<BigInt, _>(lease_us(lease))
-                .bind::<Array<BigInt>, _>(seqs)
-                .bind::<Array<BigInt>, _>(epochs)
-                .load(c)?;
+            let kept: Vec<Claimed> =
+                diesel::sql_query(text).bind::<Array<BigInt>, _>(seqs).bind::<Array<BigInt>, _>(epochs).load(c)?;
             Ok(Claimed::among(&kept, held).0)
         }
     }

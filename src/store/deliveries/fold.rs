@@ -8,7 +8,7 @@ use diesel::{
     sql_types::{BigInt, Text},
 };
 
-use super::{DeliveryRow, get, partial, row::COLUMNS, settle};
+use super::{DeliveryRow, get, is_one_of, row::COLUMNS, settle};
 use crate::{
     domain::delivery::{DeliveryState, Event},
     on_backend,
@@ -78,20 +78,22 @@ pub fn untouched(conn: &mut Conn, sink: &str, before_us: i64) -> StoreResult<u64
         #[diesel(sql_type = BigInt)]
         number: i64,
     }
-    let is_pg = matches!(conn, Conn::Pg(_));
-    let late =
-        format!("SELECT COUNT(*) AS number FROM deliveries WHERE {} AND sink = $1 AND due_at_us < $2", partial::later(is_pg));
-    // What is on its way in a lane stands in two partial indexes.
-    let [turn, held] = partial::open(is_pg, "b.").map(|open| {
-        format!("NOT EXISTS (SELECT 1 FROM deliveries AS b WHERE b.sink = d.sink AND b.lane = d.lane AND b.seq < d.seq AND {open})")
-    });
+    let late = "SELECT COUNT(*) AS number FROM deliveries WHERE state IN ('scheduled', 'retry') AND sink = $1 AND due_at_us < $2";
+    // The lane has one partial index for what is ready and one for what was taken up.
+    let before = |states: &[DeliveryState]| {
+        format!(
+            "NOT EXISTS (SELECT 1 FROM deliveries AS b WHERE b.sink = d.sink AND b.lane = d.lane AND b.seq < d.seq AND {})",
+            is_one_of("b.state", states)
+        )
+    };
     let text = format!(
-        "SELECT COUNT(*) AS number FROM deliveries AS d WHERE d.sink = $1 AND {} AND d.state = 'ready' AND d.due_at_us < $2 \
-         AND d.updated_at_us < $2 AND {turn} AND {held}",
-        partial::turn(is_pg, "d.")
+        "SELECT COUNT(*) AS number FROM deliveries AS d WHERE d.sink = $1 AND d.state = 'ready' AND d.due_at_us < $2 \
+         AND d.updated_at_us < $2 AND {} AND {}",
+        before(&[DeliveryState::Ready]),
+        before(&DeliveryState::TAKEN)
     );
     let mut sum = 0;
-    for text in [text, late] {
+    for text in [text.as_str(), late] {
         let row: Row =
             on_backend!(conn, |c| diesel::sql_query(text).bind::<Text, _>(sink).bind::<BigInt, _>(before_us).get_result(c))?;
         sum += row.number.unsigned_abs();

@@ -9,7 +9,7 @@ use diesel::{
     sql_types::{Array, BigInt, Text},
 };
 
-use super::partial;
+use super::is_one_of;
 use crate::{
     domain::{
         channel,
@@ -35,10 +35,10 @@ fn words(words: &[&str]) -> String {
     words.join(", ")
 }
 
-/// What waits for its channel. The first part is a partial index's own condition.
-fn waits(is_pg: bool) -> String {
-    let (held, retry) = (partial::held(is_pg, ""), DeliveryState::Retry);
-    format!("{held} AND state = '{retry}' AND last_error_type IN ({})", words(&channel::FAULTS))
+/// What waits for its channel. The first part is the partial index's own condition, so that SQLite uses it.
+fn waits() -> String {
+    let (taken, retry) = (is_one_of("state", &DeliveryState::TAKEN), DeliveryState::Retry);
+    format!("{taken} AND state = '{retry}' AND last_error_type IN ({})", words(&channel::FAULTS))
 }
 
 /// Which of these sinks have any that wait for their channel. Writes nothing.
@@ -56,7 +56,7 @@ pub fn waiting_sinks(conn: &mut Conn, sinks: &[String]) -> StoreResult<Vec<Strin
 
 pub(super) fn waiting_sql(is_pg: bool) -> String {
     let list = if is_pg { "unnest($1) AS s(sink)" } else { "(SELECT value AS sink FROM json_each($1)) AS s" };
-    format!("SELECT s.sink FROM {list} WHERE EXISTS (SELECT 1 FROM deliveries AS d WHERE d.sink = s.sink AND {})", waits(is_pg))
+    format!("SELECT s.sink FROM {list} WHERE EXISTS (SELECT 1 FROM deliveries AS d WHERE d.sink = s.sink AND {})", waits())
 }
 
 /// The channel is back: what waits for it is ready now, at most [`FORWARD_ROWS`]. Returns how many.
@@ -70,8 +70,7 @@ pub fn forward(conn: &mut Conn, sink: &str, now_us: i64) -> StoreResult<usize> {
 pub(super) fn forward_sql(is_pg: bool) -> String {
     // What another instance is moving just now, it brings forward itself.
     let skip = if is_pg { "FOR UPDATE SKIP LOCKED" } else { "" };
-    let rows =
-        format!("SELECT seq FROM deliveries WHERE sink = $3 AND {} ORDER BY lane, seq LIMIT {FORWARD_ROWS} {skip}", waits(is_pg));
+    let rows = format!("SELECT seq FROM deliveries WHERE sink = $3 AND {} ORDER BY lane, seq LIMIT {FORWARD_ROWS} {skip}", waits());
     format!("{} WHERE seq IN ({rows})", update())
 }
 
@@ -81,16 +80,15 @@ pub(super) fn forward_sql(is_pg: bool) -> String {
 /// # Errors
 /// Those of the store.
 pub fn forward_one(conn: &mut Conn, sink: &str, now_us: i64) -> StoreResult<bool> {
-    let text = forward_one_sql(matches!(conn, Conn::Pg(_)));
-    Ok(make_ready(conn, text, sink, now_us)? > 0)
+    Ok(make_ready(conn, forward_one_sql(), sink, now_us)? > 0)
 }
 
-pub(super) fn forward_one_sql(is_pg: bool) -> String {
+pub(super) fn forward_one_sql() -> String {
     let unheard = words(&channel::UNHEARD);
     let some = format!(
         "SELECT seq, epoch FROM deliveries WHERE sink = $3 AND {} AND (possible_repeat = 0 OR last_error_type NOT IN ({unheard})) \
          ORDER BY lane, seq LIMIT {TAKE_TURNS}",
-        waits(is_pg)
+        waits()
     );
     // Another instance may have moved it since this statement looked.
     format!(

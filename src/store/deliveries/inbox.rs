@@ -6,7 +6,7 @@ use diesel::{
 };
 
 use super::{
-    partial,
+    literals,
     row::{COLUMNS, DeliveryRow},
 };
 use crate::{
@@ -28,6 +28,14 @@ pub struct FailureFilter {
     pub since_us: Option<i64>,
 }
 
+impl FailureFilter {
+    /// The states as a condition: the first part is the partial index's own, so that SQLite uses it.
+    fn states(&self) -> String {
+        let all = format!("state IN ({})", literals(&DeliveryState::FAILED));
+        self.state.map_or(all.clone(), |one| format!("{all} AND state = '{one}'"))
+    }
+}
+
 /// What waits for a person (dead, uncertain) and matches, newest first; with `before`, those with a smaller `seq`.
 ///
 /// # Errors
@@ -39,7 +47,7 @@ pub fn failures_where(conn: &mut Conn, filter: &FailureFilter, limit: u32, befor
     };
     let text = format!(
         "SELECT {COLUMNS} FROM deliveries WHERE {} AND seq < $1 AND updated_at_us >= $2 AND {} AND {} ORDER BY seq DESC LIMIT $5",
-        partial::failed(matches!(conn, Conn::Pg(_)), filter.state),
+        filter.states(),
         equal("sink", "$3", filter.sink.is_some()),
         equal("last_error_type", "$4", filter.error_type.is_some()),
     );
@@ -94,13 +102,10 @@ struct CauseRow {
 /// # Errors
 /// Those of the store.
 pub fn causes(conn: &mut Conn, limit: u32) -> StoreResult<Vec<Cause>> {
-    // Columns that the index of groups has.
-    let is_pg = matches!(conn, Conn::Pg(_));
-    let (state, at) = if is_pg { ("phase", "failed_at_us") } else { ("state", "updated_at_us") };
     let text = format!(
-        "SELECT sink, last_error_type, {state} AS state, COUNT(*) AS number, MIN({at}) AS oldest, MAX({at}) AS newest, \
-         MAX(seq) AS last_seq FROM deliveries WHERE {} GROUP BY sink, last_error_type, {state} ORDER BY 4 DESC, 1, 2 LIMIT $1",
-        partial::failed(is_pg, None)
+        "SELECT sink, last_error_type, state, COUNT(*) AS number, MIN(updated_at_us) AS oldest, MAX(updated_at_us) AS newest, \
+         MAX(seq) AS last_seq FROM deliveries WHERE {} GROUP BY sink, last_error_type, state ORDER BY 4 DESC, 1, 2 LIMIT $1",
+        FailureFilter::default().states()
     );
     let rows: Vec<CauseRow> = on_backend!(conn, |c| diesel::sql_query(text).bind::<BigInt, _>(i64::from(limit)).load(c))?;
     let mut causes = Vec::with_capacity(rows.len());

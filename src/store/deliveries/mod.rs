@@ -9,9 +9,7 @@ mod claim;
 mod enqueue;
 mod fold;
 mod forward;
-mod holders;
 mod inbox;
-mod partial;
 mod people;
 #[cfg(feature = "fault-injection")]
 mod plans;
@@ -22,6 +20,7 @@ mod tests;
 mod vanished;
 
 pub(super) use self::claim::PG_CLOCK_US;
+pub(in crate::store) use self::fold::select;
 #[cfg(feature = "fault-injection")]
 pub use self::plans::plans;
 pub use self::{
@@ -30,20 +29,35 @@ pub use self::{
     enqueue::{CHANNEL, NewDelivery, enqueue},
     fold::{call_off, hasten, refill, untouched},
     forward::{FORWARD_ROWS, forward, forward_one, waiting_sinks},
-    holders::LOOK_THROUGH_EVERY,
     inbox::{Cause, Edit, FailureFilter, causes, edit, failures_where},
     people::{Count, act, act_at, counts, failures, get, prune},
     row::DeliveryRow,
     settle::{Made, Outcome, Settlement, settle},
     vanished::{Owner, any_expired, reclaim_expired, take_back},
 };
-pub(in crate::store) use self::{
-    fold::select,
-    partial::{held, literals, open},
-};
-use crate::domain::delivery::Event;
+use crate::domain::delivery::{DeliveryState, Event};
 
 /// The states that `event` moves, as SQL literals: SQLite uses a partial index only for literals that equal its condition.
 fn sources(event: Event) -> String {
     literals(event.sources())
+}
+
+/// Whether a column holds one of these states. SQLite uses a partial index only for a condition that is its own, word by word; and for
+/// a list of three and more it builds a table whenever it looks, which is once for each row that it writes. Those are spelled out, in
+/// the migrations as well.
+pub(in crate::store) fn is_one_of(column: &str, states: &[DeliveryState]) -> String {
+    match states {
+        [one] => format!("{column} = '{one}'"),
+        [_, _] => format!("{column} IN ({})", literals(states)),
+        many => {
+            let each: Vec<String> = many.iter().map(|state| format!("{column} = '{state}'")).collect();
+            format!("({})", each.join(" OR "))
+        }
+    }
+}
+
+/// States as SQL literals.
+pub(in crate::store) fn literals(states: &[DeliveryState]) -> String {
+    let words: Vec<String> = states.iter().map(|state| format!("'{state}'")).collect();
+    words.join(", ")
 }

@@ -6,7 +6,7 @@ use diesel::{
 };
 
 use super::{
-    partial,
+    is_one_of, literals,
     row::{COLUMNS, DeliveryRow},
     settle,
 };
@@ -41,6 +41,14 @@ struct CountRow {
     oldest: Option<i64>,
 }
 
+/// The states of a partial index, and which of them are counted by it.
+const COUNTED: [(&[DeliveryState], &[DeliveryState]); 4] = [
+    (&[DeliveryState::Ready], &[DeliveryState::Ready]),
+    (&DeliveryState::TAKEN, &DeliveryState::TAKEN),
+    (&[DeliveryState::Scheduled, DeliveryState::Retry], &[DeliveryState::Scheduled]),
+    (&DeliveryState::FAILED, &DeliveryState::FAILED),
+];
+
 /// Everything that is not settled, by sink and state. It takes as long as there is to count.
 ///
 /// # Errors
@@ -48,7 +56,7 @@ struct CountRow {
 pub fn counts(conn: &mut Conn) -> StoreResult<Vec<Count>> {
     let mut all = Vec::new();
     // One statement for each partial index; what is in two of them is counted once.
-    for text in counts_sql(matches!(conn, Conn::Pg(_))) {
+    for text in counts_sql() {
         let rows: Vec<CountRow> = on_backend!(conn, |c| diesel::sql_query(text).load(c))?;
         for row in rows {
             let state = row.state.parse().map_err(|_| crate::store::control::corrupt("deliveries.state", &row.state))?;
@@ -59,12 +67,13 @@ pub fn counts(conn: &mut Conn) -> StoreResult<Vec<Count>> {
     Ok(all)
 }
 
-pub(super) fn counts_sql(is_pg: bool) -> [String; 4] {
-    let [turn, held] = partial::open(is_pg, "");
-    let scheduled = format!("{} AND state = '{}'", partial::later(is_pg), DeliveryState::Scheduled);
-    [turn, held, scheduled, partial::failed(is_pg, None)].map(|counted| {
+pub(super) fn counts_sql() -> [String; 4] {
+    COUNTED.map(|(within, counted)| {
         format!(
-            "SELECT sink, state, COUNT(*) AS number, MIN(due_at_us) AS oldest FROM deliveries WHERE {counted} GROUP BY sink, state"
+            "SELECT sink, state, COUNT(*) AS number, MIN(due_at_us) AS oldest FROM deliveries \
+             WHERE {} AND {} GROUP BY sink, state",
+            is_one_of("state", within),
+            is_one_of("state", counted)
         )
     })
 }
@@ -83,14 +92,16 @@ pub fn get(conn: &mut Conn, id: &str) -> StoreResult<Option<DeliveryRow>> {
 /// # Errors
 /// Those of the store.
 pub fn failures(conn: &mut Conn, limit: u32, before: Option<i64>) -> StoreResult<Vec<DeliveryRow>> {
-    let text = failures_sql(matches!(conn, Conn::Pg(_)));
+    let text = failures_sql();
     let before = before.unwrap_or(i64::MAX);
     Ok(on_backend!(conn, |c| diesel::sql_query(text).bind::<BigInt, _>(before).bind::<BigInt, _>(i64::from(limit)).load(c))?)
 }
 
-pub(super) fn failures_sql(is_pg: bool) -> String {
-    let failed = partial::failed(is_pg, None);
-    format!("SELECT {COLUMNS} FROM deliveries WHERE {failed} AND seq < $1 ORDER BY seq DESC LIMIT $2")
+pub(super) fn failures_sql() -> String {
+    format!(
+        "SELECT {COLUMNS} FROM deliveries WHERE state IN ({}) AND seq < $1 ORDER BY seq DESC LIMIT $2",
+        literals(&DeliveryState::FAILED)
+    )
 }
 
 /// What a person does to one delivery: `Cancel`, `Redrive`, `MarkSent` or `Discard`. A redriven one has all its attempts again.
@@ -127,7 +138,7 @@ pub fn act_at(conn: &mut Conn, id: &str, event: Event, due_at_us: i64, now_us: i
 /// # Errors
 /// Those of the store.
 pub fn prune(conn: &mut Conn, before_us: i64, limit: u32) -> StoreResult<usize> {
-    let old = prunable_sql(matches!(conn, Conn::Pg(_)));
+    let old = prunable_sql();
     let limit = i64::from(limit);
     match conn {
         Conn::Sqlite(_) => conn.write(|conn| {
@@ -148,7 +159,9 @@ pub fn prune(conn: &mut Conn, before_us: i64, limit: u32) -> StoreResult<usize> 
 }
 
 /// The slice that goes next, the same for both statements of one transaction.
-pub(super) fn prunable_sql(is_pg: bool) -> String {
-    let over = partial::over(is_pg);
-    format!("SELECT seq, id FROM deliveries WHERE {over} AND settled_at_us < $1 ORDER BY settled_at_us, seq LIMIT $2")
+pub(super) fn prunable_sql() -> String {
+    format!(
+        "SELECT seq, id FROM deliveries WHERE {} AND settled_at_us < $1 ORDER BY settled_at_us, seq LIMIT $2",
+        is_one_of("state", &[DeliveryState::Sent, DeliveryState::Discarded, DeliveryState::Cancelled])
+    )
 }

@@ -36,7 +36,7 @@ pub fn plans(conn: &mut Conn) -> StoreResult<Vec<(&'static str, String)>> {
     let claim =
         |limit, per_lane, after| Claim { sink: "hook", worker: "w", limit, per_lane, after, lease: Duration::ZERO, now_us: 1 };
     let of_claim = |claim: &Claim<'_>| if is_pg { claim::claim_sql(claim) } else { claim::places_sql(claim) };
-    let [ready, taken, scheduled, failed] = people::counts_sql(is_pg);
+    let [ready, taken, scheduled, failed] = people::counts_sql();
     let row = |condition: &str| format!("SELECT {COLUMNS} FROM deliveries WHERE {condition}");
     let bound = |text: String, values: &[&str]| {
         let numbered = values.iter().enumerate().rev();
@@ -49,9 +49,9 @@ pub fn plans(conn: &mut Conn) -> StoreResult<Vec<(&'static str, String)>> {
         ("claim behind a lane", bound(of_claim(&claim(4, 1, Some("lane5"))), &claimed)),
         ("ready sinks", bound(claim::ready_sql(is_pg), &[list])),
         ("promote", bound(claim::promote_sql(is_pg), &["500", "500"])),
-        ("next due", claim::next_due_sql(is_pg)),
+        ("next due", claim::next_due_sql()),
         ("reclaim", row(&vanished::expired_sql(is_pg))),
-        ("failures", bound(people::failures_sql(is_pg), &["1000000000", "100"])),
+        ("failures", bound(people::failures_sql(), &["1000000000", "100"])),
         ("one", row("id = 'd1'")),
         ("count ready", ready),
         ("count taken", taken),
@@ -59,8 +59,8 @@ pub fn plans(conn: &mut Conn) -> StoreResult<Vec<(&'static str, String)>> {
         ("count failed", failed),
         ("waiting sinks", bound(forward::waiting_sql(is_pg), &[list])),
         ("bring forward", bound(forward::forward_sql(is_pg), &["500", "500", "'hook'"])),
-        ("bring one forward", bound(forward::forward_one_sql(is_pg), &["500", "500", "'hook'"])),
-        ("prune", bound(people::prunable_sql(is_pg), &["500", "2000"])),
+        ("bring one forward", bound(forward::forward_one_sql(), &["500", "500", "'hook'"])),
+        ("prune", bound(people::prunable_sql(), &["500", "2000"])),
     ];
     if is_pg {
         let arrays = ["1", "ARRAY[1, 2, 3]::bigint[]", "ARRAY[1, 1, 1]::bigint[]", "ARRAY['a', 'b', NULL]::text[]"];

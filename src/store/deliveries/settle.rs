@@ -10,8 +10,7 @@ use diesel::{
 use super::{
     attempts::{self, Ended},
     claim::{Claimed, Held},
-    partial::is_one_of,
-    sources,
+    is_one_of, sources,
 };
 use crate::{
     domain::delivery::Event,

@@ -5,7 +5,6 @@ use std::time::Duration;
 use super::*;
 use crate::{
     config::OnUnknown,
-    domain::delivery::DeliveryState,
     store::{Store, StoreErrorKind, control::tests::scratch},
 };
 
@@ -130,7 +129,7 @@ fn a_claimed_delivery_returns_after_its_lease_ends_and_its_old_worker_is_fenced(
     assert_eq!(fresh[0].epoch, old[0].epoch + 1);
     assert_eq!(finish(&store, &old[0].held(), Outcome::Sent), [old[0].held()]);
     assert_eq!(state(&store, "a"), DeliveryState::Sending);
-    assert_eq!(store.with(|conn| renew(conn, "w", &[old[0].held(), fresh[0].held()], LEASE)), Ok(vec![fresh[0].held()]));
+    assert_eq!(store.with(|conn| renew(conn, &[old[0].held(), fresh[0].held()], LEASE)), Ok(vec![fresh[0].held()]));
 }
 
 #[test]

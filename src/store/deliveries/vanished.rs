@@ -7,7 +7,7 @@ use diesel::{prelude::*, sql_types::Text};
 use super::{
     attempts::{self, Ended},
     claim::{self, Held, Seq},
-    holders, partial,
+    literals,
     row::{COLUMNS, DeliveryRow},
     settle::{Made, Move, carry_out},
 };
@@ -36,9 +36,9 @@ pub enum Owner<'a> {
 /// # Errors
 /// Those of the store.
 pub fn take_back(conn: &mut Conn, owner: Owner<'_>, keep: &[Held], may_be_sent: bool, now_us: i64) -> StoreResult<usize> {
-    let in_hand = partial::in_hand(matches!(conn, Conn::Pg(_)));
+    let states = literals(&[DeliveryState::Claimed, DeliveryState::Sending]);
     // A relay's runs have no lease of their own: whoever holds the lane's finds out what Kafka made of them.
-    let text = format!("SELECT {COLUMNS} FROM deliveries WHERE {in_hand} AND sink <> '{}'", relay::SINK);
+    let text = format!("SELECT {COLUMNS} FROM deliveries WHERE state IN ({states}) AND sink <> '{}'", relay::SINK);
     let rows: Vec<DeliveryRow> = match owner {
         Owner::Anyone => on_backend!(conn, |c| diesel::sql_query(text).load(c))?,
         Owner::Worker(worker) => {
@@ -53,31 +53,20 @@ fn without(rows: Vec<DeliveryRow>, keep: &[Held]) -> Vec<DeliveryRow> {
     rows.into_iter().filter(|row| !keep.contains(&(row.seq, row.epoch))).collect()
 }
 
-/// Which leases have run out, as a condition. The clock is read once. SQLite has an index of leases; on PostgreSQL the piece of an index that is
-/// looked through is that of everything on its way.
+/// Which leases have run out, as a condition that an index serves: the clock is read once.
 pub(super) fn expired_sql(is_pg: bool) -> String {
     let clock = if is_pg { format!("(SELECT {})", claim::PG_CLOCK_US) } else { claim::monotonic_us().to_string() };
-    format!("{} AND lease_until_us < {clock}", partial::in_hand(is_pg))
+    format!("state IN ({}) AND lease_until_us < {clock}", literals(&[DeliveryState::Claimed, DeliveryState::Sending]))
 }
 
-/// Whether any lease may have run out; takes no lock. On PostgreSQL the notes of who holds claims are asked, and the claims themselves only
-/// where `look_through` says so ([`LOOK_THROUGH_EVERY`](super::LOOK_THROUGH_EVERY)).
+/// Whether any lease has run out; takes no lock.
 ///
 /// # Errors
 /// Those of the store.
-pub fn any_expired(conn: &mut Conn, look_through: bool) -> StoreResult<bool> {
-    let is_pg = matches!(conn, Conn::Pg(_));
-    let mut any = |text: String| -> StoreResult<bool> {
-        let found: Option<Seq> = on_backend!(conn, |c| diesel::sql_query(text).get_result(c).optional())?;
-        Ok(found.is_some())
-    };
-    if is_pg {
-        let is_due = any(holders::any_due())?;
-        if is_due || !look_through {
-            return Ok(is_due);
-        }
-    }
-    any(format!("SELECT seq FROM deliveries WHERE {} LIMIT 1", expired_sql(is_pg)))
+pub fn any_expired(conn: &mut Conn) -> StoreResult<bool> {
+    let text = format!("SELECT seq FROM deliveries WHERE {} LIMIT 1", expired_sql(matches!(conn, Conn::Pg(_))));
+    let found: Option<Seq> = on_backend!(conn, |c| diesel::sql_query(text).get_result(c).optional())?;
+    Ok(found.is_some())
 }
 
 /// Frees deliveries whose lease has run out, except those in `keep`, which the caller works on: a process that was halted finds its own
@@ -90,11 +79,7 @@ pub fn reclaim_expired(conn: &mut Conn, keep: &[Held], now_us: i64) -> StoreResu
     let skip = if is_pg { "FOR UPDATE SKIP LOCKED" } else { "" };
     let text = format!("SELECT {COLUMNS} FROM deliveries WHERE {} LIMIT {RECLAIM_ROWS} {skip}", expired_sql(is_pg));
     let rows: Vec<DeliveryRow> = on_backend!(conn, |c| diesel::sql_query(text).load(c))?;
-    let freed = free(conn, &without(rows, keep), Event::LeaseExpired, true, now_us)?;
-    if let Conn::Pg(c) = conn {
-        diesel::sql_query(holders::forget()).execute(c)?;
-    }
-    Ok(freed)
+    free(conn, &without(rows, keep), Event::LeaseExpired, true, now_us)
 }
 
 /// `unsent` moves what was claimed only; what was being sent and may have arrived takes the way its route wants.

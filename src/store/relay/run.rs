@@ -11,7 +11,7 @@ use crate::{
     on_backend,
     store::{
         Conn, StoreResult,
-        deliveries::{self, literals},
+        deliveries::{is_one_of, literals},
         schema::delivery_bodies,
     },
 };
@@ -91,7 +91,7 @@ pub fn lanes(conn: &mut Conn, limit: usize) -> StoreResult<Vec<String>> {
     // One step of each index for each lane, however many deliveries wait in it.
     let first =
         |condition: &str| format!("SELECT MIN(lane) AS lane FROM deliveries WHERE sink = '{SINK}' AND lane > $1 AND {condition}");
-    let texts = deliveries::open(matches!(conn, Conn::Pg(_)), "").map(|open| first(&open));
+    let texts = [first("state = 'ready'"), first(&is_one_of("state", &DeliveryState::TAKEN))];
     let mut found: Vec<String> = Vec::new();
     while found.len() < limit {
         let after = found.last().cloned().unwrap_or_default();
@@ -116,7 +116,6 @@ pub fn lanes(conn: &mut Conn, limit: usize) -> StoreResult<Vec<String>> {
 /// Those of the store.
 pub fn claim_run(conn: &mut Conn, lane: &str, mark: &str, max_readings: u64, now_us: i64) -> StoreResult<Option<Run>> {
     // The first of each of the two indexes that share the lane.
-    let [turn, held] = deliveries::open(matches!(conn, Conn::Pg(_)), "");
     let piece = |condition: &str| {
         format!(
             "SELECT * FROM (SELECT seq, id, state, attempt, created_at_us FROM deliveries \
@@ -126,8 +125,8 @@ pub fn claim_run(conn: &mut Conn, lane: &str, mark: &str, max_readings: u64, now
     let text = format!(
         "SELECT d.seq, d.id, d.state, d.attempt, d.created_at_us, b.readings, b.last_seq FROM ({} UNION ALL {} ORDER BY seq LIMIT {LOOK_ROWS}) \
          AS d LEFT JOIN delivery_bodies AS b ON b.delivery_id = d.id ORDER BY d.seq",
-        piece(&turn),
-        piece(&held)
+        piece("state = 'ready'"),
+        piece(&is_one_of("state", &DeliveryState::TAKEN))
     );
     let candidates: Vec<Candidate> = on_backend!(conn, |c| diesel::sql_query(text).bind::<Text, _>(lane).load(c))?;
     let waits = |state: &str| state == DeliveryState::Ready.as_str() || state == DeliveryState::Retry.as_str();
@@ -183,14 +182,14 @@ pub fn body(conn: &mut Conn, id: &str) -> StoreResult<Option<Result<Body, BodyDa
 /// # Errors
 /// Those of the store.
 pub fn settle_run(conn: &mut Conn, lane: &str, mark: &str, now_us: i64) -> StoreResult<usize> {
-    let ours = format!("sink = '{SINK}' AND lane = $1 AND claimed_by = $2 AND {}", sending(conn));
+    let ours = format!("sink = '{SINK}' AND lane = $1 AND claimed_by = $2 AND {}", sending());
     let text = format!("DELETE FROM delivery_bodies WHERE delivery_id IN (SELECT id FROM deliveries WHERE {ours})");
     on_backend!(conn, |c| diesel::sql_query(text).bind::<Text, _>(lane).bind::<Text, _>(mark).execute(c))?;
     let text = format!(
         "UPDATE deliveries SET state = '{}', settled_at_us = $1, updated_at_us = $2, claimed_by = NULL, last_error = NULL, \
          last_error_type = NULL WHERE sink = '{SINK}' AND lane = $3 AND claimed_by = $4 AND {}",
         Event::SentOk.target(),
-        sending(conn)
+        sending()
     );
     Ok(on_backend!(conn, |c| diesel::sql_query(text)
         .bind::<BigInt, _>(now_us)
@@ -221,7 +220,6 @@ pub fn reject(conn: &mut Conn, id: &str, (word, message): (&str, &str), now_us: 
 }
 
 /// What a run under way is in, as a condition: the index of lanes by the words that it is made with, then the state.
-pub(super) fn sending(conn: &Conn) -> String {
-    let held = deliveries::held(matches!(conn, Conn::Pg(_)), "");
-    format!("{held} AND state IN ({})", literals(Event::SentOk.sources()))
+pub(super) fn sending() -> String {
+    format!("{} AND {}", is_one_of("state", &DeliveryState::TAKEN), is_one_of("state", Event::SentOk.sources()))
 }

@@ -35,7 +35,7 @@ pub struct Resolved {
 /// # Errors
 /// Those of the store.
 pub fn unresolved(conn: &mut Conn, lane: &str) -> StoreResult<u64> {
-    let text = format!("SELECT COUNT(*) AS number FROM deliveries WHERE sink = '{SINK}' AND lane = $1 AND {}", sending(conn));
+    let text = format!("SELECT COUNT(*) AS number FROM deliveries WHERE sink = '{SINK}' AND lane = $1 AND {}", sending());
     let count: Number = on_backend!(conn, |c| diesel::sql_query(text).bind::<Text, _>(lane).get_result(c))?;
     Ok(count.number.unsigned_abs())
 }
@@ -63,7 +63,7 @@ fn free(conn: &mut Conn, lane: &str, event: Event, (word, message): (&str, &str)
         "UPDATE deliveries SET state = '{}', updated_at_us = $1, claimed_by = NULL, last_error_type = $2, last_error = $3 \
          WHERE sink = '{SINK}' AND lane = $4 AND {}",
         event.target(),
-        sending(conn)
+        sending()
     );
     Ok(on_backend!(conn, |c| diesel::sql_query(text)
         .bind::<BigInt, _>(now_us)

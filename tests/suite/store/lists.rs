@@ -216,16 +216,16 @@ fn every_list_of_messages_failures_and_issues_uses_an_index(store: &TestStore) {
         uses(store, name, &["deliveries_failed"], |conn| deliveries::failures_where(conn, &filter, 100, Some(800_000)).map(drop));
     }
     uses(store, "causes", &["deliveries_failed"], |conn| deliveries::causes(conn, 200).map(drop));
-    // PostgreSQL's indexes know phases; of leases it has none, and looks through what is on its way.
-    let (ready, taken, lease) = match store.backend() {
-        Backend::Sqlite => ("deliveries_ready", "deliveries_taken", "deliveries_lease|deliveries_taken"),
-        Backend::Postgres => ("deliveries_turn", "deliveries_held", "deliveries_turn"),
-    };
-    uses(store, "counts", &[ready, taken, "deliveries_due", "deliveries_failed"], |conn| deliveries::counts(conn).map(drop));
-    uses(store, "leases that ran out", &[lease], |conn| deliveries::any_expired(conn, true).map(drop));
+    let counted = ["deliveries_ready", "deliveries_taken", "deliveries_due", "deliveries_failed"];
+    uses(store, "counts", &counted, |conn| deliveries::counts(conn).map(drop));
+    uses(store, "leases that ran out", &["deliveries_lease"], |conn| deliveries::any_expired(conn).map(drop));
     let nobody = Owner::Worker("nobody");
-    uses(store, "claims of a worker", &[lease], |conn| deliveries::take_back(conn, nobody, &[], true, 1).map(drop));
-    uses(store, "untouched", &[ready, taken], |conn| deliveries::untouched(conn, "hook", 5_000).map(drop));
+    uses(store, "claims of a worker", &["deliveries_lease|deliveries_taken"], |conn| {
+        deliveries::take_back(conn, nobody, &[], true, 1).map(drop)
+    });
+    uses(store, "untouched", &["deliveries_ready", "deliveries_taken"], |conn| {
+        deliveries::untouched(conn, "hook", 5_000).map(drop)
+    });
 
     let issues = [
         ("issues", "issues_pkey|sqlite_autoindex_issues_1", None),

@@ -110,7 +110,7 @@ fn columns(store: &Store) -> BTreeMap<String, Vec<String>> {
         .with(|conn| {
             Ok(match conn {
                 Conn::Sqlite(conn) => diesel::sql_query(
-                    "SELECT t.name AS table_name, c.name AS column_name FROM sqlite_schema t JOIN pragma_table_xinfo(t.name) c \
+                    "SELECT t.name AS table_name, c.name AS column_name FROM sqlite_schema t JOIN pragma_table_info(t.name) c \
                      WHERE t.type = 'table' AND t.name NOT LIKE 'sqlite_%' ORDER BY 1, c.cid",
                 )
                 .load(conn)?,

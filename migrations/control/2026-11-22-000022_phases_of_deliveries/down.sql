@@ -1,2 +1,0 @@
-ALTER TABLE deliveries DROP COLUMN failed_at_us;
-ALTER TABLE deliveries DROP COLUMN phase;
