@@ -80,8 +80,10 @@ pub fn classify(doing: &str, error: &KafkaError, heard: Option<(Code, String)>) 
     if let Some((cause, said)) = heard
         && ["timeout", "connect"].contains(&verdict.error_type)
     {
-        // The broker's refusal of a certificate comes after the handshake, and is told as a connection that broke.
-        let refused = cause == Code::BrokerTransportFailure && said.contains("SSL routines") && said.contains(" alert ");
+        // The broker's refusal of a certificate comes after the handshake, and is told as a connection that broke; now and then our own
+        // refusal of the broker's is as well.
+        let is_refusal = said.contains(" alert ") || said.contains("certificate verify failed");
+        let refused = cause == Code::BrokerTransportFailure && said.contains("SSL routines") && is_refusal;
         let message = format!("{}; {said}", verdict.message);
         verdict = of_code(if refused { Code::SSL } else { cause }, message);
     }
@@ -134,6 +136,10 @@ mod tests {
         }
         for (said, error_type) in [
             ("Receive failed: error:0A00045C:SSL routines::tlsv13 alert certificate required", "tls"),
+            (
+                "ssl://127.0.0.1:19683/bootstrap: error:0A000086:SSL routines::certificate verify failed (after 3ms in state SSL_HANDSHAKE)",
+                "tls",
+            ),
             ("Receive failed: error:0A000126:SSL routines::unexpected eof while reading", "connect"),
         ] {
             let heard = Some((Code::BrokerTransportFailure, said.to_owned()));
