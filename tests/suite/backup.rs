@@ -224,7 +224,7 @@ fn a_backup_that_was_damaged_or_cut_is_refused_before_anything_is_changed() {
             harmless += 1;
         }
     }
-    // Between 40 and 54 were seen, by how much of the archive is a journal's zeros. What is refused for certain follows.
+    // 54 were seen: much of the archive is a journal's zeros. What is refused for certain follows.
     assert!(harmless < 58, "{harmless} of 60 damaged backups were accepted");
     let middle = whole.len() / 2;
     let mut damaged = whole.clone();
