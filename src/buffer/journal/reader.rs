@@ -102,8 +102,8 @@ struct Owed {
 struct At<F> {
     view: SegmentView,
     scanner: Scanner<F>,
-    /// Position with which the next segment that has a header goes on. Positions are never used twice, so what stands here from there on was
-    /// given up, and the header that told where this segment ends is lost.
+    /// Position with which the next segment that has a header goes on. What stands here from there on was given up, and the header that
+    /// told where this segment ends is lost. What was given up before that position is not told from what counts.
     until: u64,
     /// Of the scanner's unreadable pieces those that have been taken note of.
     noted: u64,

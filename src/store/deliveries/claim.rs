@@ -298,8 +298,9 @@ fn claim_sqlite(c: &mut SqliteConnection, claim: &Claim<'_>) -> StoreResult<Take
 
 /// The statement of a claim on PostgreSQL: `$1` sink, `$2` lane behind which it begins, `$3` worker, `$4` lease in microseconds, `$5` now.
 ///
-/// What is held up takes nothing of the bytes that a claim may have. Of each lane the first is locked, or passed over where another worker has it: whoever has the first has the lane. What another
-/// worker has moved between this statement's snapshot and the lock is looked at again by PostgreSQL (`state = 'ready'`), and is not taken.
+/// What is held up takes nothing of the bytes that a claim may have. Of each lane the first is locked, or passed over where another
+/// worker has it: whoever has the first has the lane. What another worker has moved between this statement's snapshot and the lock is
+/// looked at again by PostgreSQL (`state = 'ready'`), and is not taken.
 ///
 /// Lists of numbers are arrays, and membership is kept from becoming a join (`IS TRUE`): PostgreSQL cannot know how many there are, and
 /// what it takes for one row would be a loop over loops for a thousand.
