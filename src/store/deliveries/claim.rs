@@ -298,28 +298,32 @@ fn claim_sqlite(c: &mut SqliteConnection, claim: &Claim<'_>) -> StoreResult<Take
 
 /// The statement of a claim on PostgreSQL: `$1` sink, `$2` lane behind which it begins, `$3` worker, `$4` lease in microseconds, `$5` now.
 ///
-/// What is held up takes nothing of the bytes that a claim may have. Of each lane the first is locked, or passed over where another
-/// worker has it: whoever has the first has the lane. What another worker has moved between this statement's snapshot and the lock is
-/// looked at again by PostgreSQL (`state = 'ready'`), and is not taken.
+/// What is held up takes nothing of the bytes that a claim may have. All that is to be taken is locked, or passed over where another
+/// worker has it; and of a lane nothing is taken behind what could not be locked. Two workers may see different firsts of one lane, since
+/// an earlier row becomes ready between their looks: who holds the first would otherwise jump over what the other has. What another worker
+/// has moved between this statement's snapshot and the lock is looked at again by PostgreSQL (`state = 'ready'`); a row that was moved and
+/// came back has another place in the table and counts as not locked.
 ///
-/// Lists of numbers are arrays, and membership is kept from becoming a join (`IS TRUE`): PostgreSQL cannot know how many there are, and
-/// what it takes for one row would be a loop over loops for a thousand.
+/// Rows are locked and written at the places where they were found (`ctid`, which holds for as long as this statement's snapshot), so that
+/// no row is looked up in an index a second time. Lists are arrays, and membership is kept from becoming a join (`IS TRUE`): PostgreSQL
+/// cannot know how many there are, and what it takes for one row would be a loop over loops for a thousand.
 pub(super) fn claim_sql(claim: &Claim<'_>) -> String {
     let columns = COLUMNS.split(", ").map(|column| format!("t.{column}")).collect::<Vec<_>>().join(", ");
     format!(
         "WITH found AS MATERIALIZED ({} LIMIT {}), \
-         placed AS (SELECT seq, lane, bytes, row_number() OVER in_lane AS place, first_value(seq) OVER in_lane AS head \
+         placed AS (SELECT seq, lane, spot, bytes, row_number() OVER in_lane AS place, first_value(seq) OVER in_lane AS head \
          FROM found WINDOW in_lane AS (PARTITION BY lane ORDER BY seq)), \
-         free AS (SELECT p.seq, p.head, sum(p.bytes) OVER (ORDER BY p.lane, p.seq) - p.bytes AS before FROM placed AS p \
+         free AS (SELECT p.seq, p.head, p.spot, sum(p.bytes) OVER (ORDER BY p.lane, p.seq) - p.bytes AS before FROM placed AS p \
          WHERE p.place <= {} AND NOT {} ORDER BY p.lane, p.seq LIMIT {}), \
-         turns AS MATERIALIZED (SELECT seq, head FROM free WHERE before < {CLAIM_BYTES}), \
-         heads AS MATERIALIZED (SELECT d.seq FROM deliveries AS d WHERE d.seq = ANY(ARRAY(SELECT head FROM turns WHERE seq = head)) \
-         AND d.state = 'ready' FOR UPDATE SKIP LOCKED) \
+         turns AS MATERIALIZED (SELECT seq, head, spot FROM free WHERE before < {CLAIM_BYTES}), \
+         locked AS MATERIALIZED (SELECT d.ctid AS spot FROM deliveries AS d WHERE d.ctid = ANY(ARRAY(SELECT spot FROM turns)) \
+         AND d.state = 'ready' FOR UPDATE SKIP LOCKED), \
+         mine AS (SELECT spot, bool_and((spot IN (SELECT locked.spot FROM locked)) IS TRUE) OVER (PARTITION BY head ORDER BY seq) AS whole \
+         FROM turns) \
          UPDATE deliveries AS t SET state = '{}', epoch = t.epoch + 1, attempt = t.attempt + 1, claimed_by = $3, \
-         lease_until_us = {PG_CLOCK_US} + $4, updated_at_us = $5 WHERE t.seq = ANY(ARRAY(SELECT turns.seq FROM turns \
-         WHERE (turns.head IN (SELECT heads.seq FROM heads)) IS TRUE)) AND t.state = 'ready' \
-         RETURNING {columns}, (SELECT count(*) FROM found)",
-        window_sql("d.seq, d.lane, octet_length(d.payload) AS bytes", claim),
+         lease_until_us = {PG_CLOCK_US} + $4, updated_at_us = $5 WHERE t.ctid = ANY(ARRAY(SELECT mine.spot FROM mine WHERE mine.whole)) \
+         AND t.state = 'ready' RETURNING {columns}, (SELECT count(*) FROM found)",
+        window_sql("d.seq, d.lane, d.ctid AS spot, octet_length(d.payload) AS bytes", claim),
         window(claim),
         claim.per_lane.max(1),
         held_up_sql("p"),

@@ -9,6 +9,7 @@ mod handle;
 mod instances;
 mod integrity;
 mod issues;
+mod lanes;
 mod leases;
 mod ledger;
 mod lists;
