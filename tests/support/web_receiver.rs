@@ -57,7 +57,12 @@ pub struct Receiver {
 impl Receiver {
     /// Starts one; `reply` gets the number of requests that came to this path before, and the path.
     pub fn start(reply: impl Fn(usize, &str) -> Reply + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        Self::start_at("127.0.0.1:0", reply)
+    }
+
+    /// Starts one at an address that is free.
+    pub fn start_at(address: &str, reply: impl Fn(usize, &str) -> Reply + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind(address).expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("bound"));
         let (came, reply) = (Arc::new(Mutex::new(Vec::new())), Arc::new(reply));
         let seen = came.clone();

@@ -7,7 +7,11 @@ use serde_json::{Value, json};
 use tokio::sync::MutexGuard;
 
 use super::{CONTRAST, SOON, TURN, browser::Browser, press};
-use crate::support::daemon::{Daemon, Setup, free_address};
+use crate::support::{
+    daemon::{Daemon, Setup, free_address},
+    rows,
+    web_receiver::{Receiver, Reply},
+};
 
 /// What must stay text everywhere.
 const HOSTILE: &str = "<img src=x onerror=window.broken=1>\"'</script><b>bold";
@@ -16,6 +20,8 @@ const HOSTILE: &str = "<img src=x onerror=window.broken=1>\"'</script><b>bold";
 struct Desk {
     browser: Browser,
     daemon: Daemon,
+    /// Where the receiver would be.
+    nobody: String,
     _turn: MutexGuard<'static, ()>,
 }
 
@@ -30,7 +36,7 @@ impl Desk {
              [[routes]]\nsinks = [\"log\"]\n"
         ))
         .start();
-        let desk = Self { browser, daemon, _turn: turn };
+        let desk = Self { browser, daemon, nobody, _turn: turn };
         desk.sign_in(&desk.daemon.token).await;
         Some(desk)
     }
@@ -98,6 +104,16 @@ impl Desk {
             daemon.get(&format!("/admin/failures/{id}")).json()["state"] == "dead"
         });
         id
+    }
+
+    /// Whether a delivery is as the condition says, and how often a decision was written down for this reason: asked past the daemon.
+    fn kept(&self, id: &str, condition: &str, (action, reason): (&str, &str)) -> (i64, i64) {
+        let delivery = format!("SELECT COUNT(*) AS n FROM deliveries WHERE id = '{id}' AND {condition}");
+        let audit = format!(
+            "SELECT COUNT(*) AS n FROM audit WHERE action = '{action}' AND subject = '{id}' AND reason = '{reason}' AND outcome = 'ok'"
+        );
+        let dir = self.daemon.dir();
+        (rows::number(&dir.join("belayd.db"), &delivery), rows::number(&dir.join("data/control.db"), &audit))
     }
 
     /// An alert of the rule on `engine`, waited for.
@@ -170,6 +186,38 @@ async fn a_delivery_is_set_right_and_a_whole_cause_goes_out_again_at_a_rate() {
     assert_eq!(desk.browser.js("return document.getElementById('ask').open").await, json!(true), "0 is no number of deliveries");
     desk.answer(&[("limit", "10"), ("perSecond", "5"), ("reason", "the receiver is back")]).await;
     assert!(desk.result().await.starts_with("1 tried again"), "{}", desk.text("#done-text").await);
+    desk.clear(&[]).await;
+}
+
+#[tokio::test]
+async fn retry_sends_a_failure_again_and_mark_as_sent_settles_an_uncertain_one_without_sending_it() {
+    let Some(desk) = Desk::set().await else { return };
+    let dead = desk.dead_delivery();
+    // The receiver comes back, takes what is sent again, and then hangs up on whatever comes.
+    let receiver =
+        Receiver::start_at(&desk.nobody, |before, _| if before == 0 { Reply::Say("200 OK", "", "") } else { Reply::Cut });
+    desk.open(&format!("/failures#{dead}")).await;
+    desk.push("#entry", "Retry").await;
+    desk.answer(&[("reason", "the receiver is back")]).await;
+    assert!(desk.result().await.contains("tried again"), "{}", desk.text("#done-text").await);
+    let sent = "state = 'sent' AND attempt = 1 AND settled_at_us IS NOT NULL AND answer LIKE '%200%'";
+    let asked = ("delivery.retry", "the receiver is back");
+    desk.daemon.wait_for("it is sent", Duration::from_secs(30), |_| desk.kept(&dead, sent, asked) == (1, 1));
+    assert_eq!(receiver.came("/").iter().map(|one| one.header("belayd-delivery-id")).collect::<Vec<_>>(), [dead.as_str()]);
+
+    let made = desk.daemon.post("/api/messages", &json!({"via": "hook", "subject": HOSTILE, "body": HOSTILE}).to_string());
+    let unknown = made.json()["deliveries"][0]["id"].as_str().expect("a delivery").to_owned();
+    let asked = ("delivery.mark-sent", "they called back");
+    let uncertain = "state = 'uncertain' AND settled_at_us IS NULL";
+    desk.daemon.wait_for("nobody knows", Duration::from_secs(30), |_| desk.kept(&unknown, uncertain, asked) == (1, 0));
+    desk.open(&format!("/failures#{unknown}")).await;
+    desk.push("#entry", "Mark as sent").await;
+    desk.answer(&[("reason", "they called back")]).await;
+    assert!(desk.result().await.contains("counts as sent"), "{}", desk.text("#done-text").await);
+    let settled = "state = 'sent' AND attempt = 1 AND settled_at_us IS NOT NULL";
+    assert_eq!(desk.kept(&unknown, settled, asked), (1, 1));
+    desk.until("document.querySelectorAll('#entry-body .buttons button').length === 0").await;
+    assert_eq!(receiver.came("/").len(), 2, "it went out once");
     desk.clear(&[]).await;
 }
 
