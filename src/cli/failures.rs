@@ -7,6 +7,12 @@ use reqwest::Method;
 use serde_json::{Map, Value, json};
 
 use super::{GlobalArgs, control_client::with_daemon};
+use crate::{
+    clock::{Clock, SystemClock},
+    config::units::parse_duration,
+    domain::time::rfc3339_us,
+    ingest::timestamp::from_rfc3339,
+};
 
 /// Arguments of `belayd failures`.
 #[derive(Clone, Debug, clap::Args)]
@@ -29,8 +35,8 @@ pub struct Which {
     /// Only deliveries that stand so
     #[arg(long, value_parser = ["dead", "uncertain"])]
     pub state: Option<String>,
-    /// Only deliveries that failed at or after this time, RFC 3339
-    #[arg(long, value_name = "TIME")]
+    /// Only deliveries that failed at or after this time, RFC 3339, or no longer ago than this, for example 1h or 7d
+    #[arg(long, value_name = "TIME", value_parser = since)]
     pub since: Option<String>,
 }
 
@@ -69,6 +75,21 @@ impl EditArgs {
     }
 }
 
+/// A moment as the API takes it: one of RFC 3339, or how long ago it is.
+fn since(text: &str) -> Result<String, String> {
+    since_at(text, SystemClock.now_us())
+}
+
+fn since_at(text: &str, now_us: i64) -> Result<String, String> {
+    if let Some(at_us) = from_rfc3339(text) {
+        return Ok(rfc3339_us(at_us));
+    }
+    let wrong = |_| "neither an RFC 3339 time such as 2026-01-31T12:00:00Z nor how long ago, such as 30m, 1h or 7d".to_owned();
+    let ago_us = i64::try_from(parse_duration(text).map_err(wrong)?.as_micros()).unwrap_or(i64::MAX);
+    // Before 1970 nothing failed.
+    Ok(rfc3339_us(now_us.saturating_sub(ago_us).max(0)))
+}
+
 fn json_object(text: &str) -> Result<Value, String> {
     serde_json::from_str::<Map<String, Value>>(text).map(Value::from).map_err(|error| format!("it is no JSON object: {error}"))
 }
@@ -77,7 +98,7 @@ fn json_object(text: &str) -> Result<Value, String> {
 #[derive(Clone, Debug, Subcommand)]
 pub enum FailuresAction {
     /// List them, newest first within each store
-    #[command(after_help = "Example:\n  belayd failures list --kind delivery --limit 20")]
+    #[command(after_help = "Example:\n  belayd failures list --kind delivery --limit 20\n  belayd failures list --since 1h")]
     List {
         /// Readings or deliveries only
         #[arg(long, value_parser = ["reading", "delivery"])]
@@ -295,6 +316,12 @@ mod tests {
         );
         let edit = EditArgs { recipient: Some("a@b".into()), subject: None, body: Some("x".into()), payload: None };
         assert_eq!(edit.named(), Some(json!({"recipient": "a@b", "body": "x"})));
+        let noon_us = from_rfc3339("2026-01-31T12:00:00Z").expect("a time");
+        let told = |text: &str| since_at(text, noon_us);
+        assert_eq!(told("1.5h").as_deref(), Ok("2026-01-31T10:30:00.000000Z"));
+        assert_eq!(told("2026-01-31T13:00:00+01:00").as_deref(), Ok("2026-01-31T12:00:00.000000Z"));
+        assert_eq!(told("30000d").as_deref(), Ok("1970-01-01T00:00:00.000000Z"));
+        assert!(["yesterday", "1", "-1h", "", "2026-01-31"].iter().all(|text| told(text).is_err_and(|why| why.contains("1h"))));
         assert!(json_object("7").is_err() && json_object(r#"{"a":1}"#).is_ok());
         assert!(in_full(&json!({"a": "b", "n": 1, "x": null})) == "a              b\nn              1\n");
     }

@@ -140,6 +140,74 @@ fn a_cause_of_both_stores_is_told_once() {
 }
 
 #[test]
+fn a_failure_is_shown_in_full_and_given_up_over_the_command_line() {
+    for (url, _server) in databases() {
+        let receiver = Receiver::start(422);
+        let daemon = ready(&Setup::with(&alone(&receiver.section("hook"))).store(&url));
+        let id = sent(&daemon, &plain("hook", "wrong"));
+        stands(&daemon, &id, "dead");
+        let failed = id_of(&failures(&daemon, "")[0]);
+        let run = |args: &[&str]| {
+            let output = daemon.command(args);
+            let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+            (output.status.code(), text(output.stdout), text(output.stderr))
+        };
+        let (code, shown, _) = run(&["failures", "show", &failed]);
+        assert_eq!(code, Some(0), "{shown}");
+        let line =
+            |name: &str| shown.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).unwrap_or_default().trim();
+        assert_eq!(
+            ["id", "kind", "state", "sink", "errorCode"].map(line),
+            [&failed, "delivery", "dead", "hook", "status_4xx"],
+            "{shown}"
+        );
+        assert_eq!((line("subject"), line("attempts"), line("settledAt")), (id.as_str(), "1", ""), "{shown}");
+        assert!(line("message").contains("422") && line("payload").contains("text of wrong"), "{shown}");
+        assert!(line("history").contains("\"status_4xx\""), "what was tried is evidence: {shown}");
+        let (code, json, _) = run(&["failures", "show", &failed, "--json"]);
+        let told: Value = serde_json::from_str(&json).expect("JSON");
+        assert_eq!((code, told), (Some(0), daemon.get(&format!("/admin/failures/{failed}")).json()));
+        let unknown = "01a1fa89-b3a4-74b0-8106-211d21c0fc2c";
+        let (code, _, wrong) = run(&["failures", "show", unknown]);
+        assert!(code == Some(1) && wrong.contains(unknown), "{wrong}");
+
+        assert_eq!(run(&["failures", "discard", &failed]).0, Some(2), "a reason is wanted");
+        assert_eq!(super::show(&daemon, &id)["status"], "dead", "and nothing was moved");
+        let done = run(&["failures", "discard", &failed, "--reason", "test data"]);
+        assert_eq!(done, (Some(0), format!("{failed} is given up\n"), String::new()));
+        stands(&daemon, &id, "discarded");
+        assert_eq!(history(&super::show(&daemon, &id)).last(), Some(&("discarded".to_owned(), "test data".to_owned())));
+        assert_eq!((failures(&daemon, "").len(), receiver.messages().len()), (0, 0));
+        let (code, _, wrong) = run(&["failures", "discard", &failed, "--reason", "once more"]);
+        assert!(code == Some(1) && wrong.contains("discarded"), "{wrong}");
+        assert_eq!(run(&["failures", "discard", unknown, "--reason", "x"]).0, Some(1));
+        assert!(run(&["failures", "show", &failed]).1.contains("discarded"), "what was decided can still be seen");
+        let told = audited(&daemon, "delivery.discard");
+        assert_eq!(told, [(failed.clone(), "conflict".to_owned()), (failed, "ok".to_owned())]);
+
+        // Which ones: since a time, or no longer ago than so.
+        let later = sent(&daemon, &plain("hook", "later"));
+        stands(&daemon, &later, "dead");
+        let listed = |since: &str| {
+            let (code, text, wrong) = run(&["failures", "list", "--kind", "delivery", "--since", since]);
+            assert_eq!(code, Some(0), "{wrong}");
+            text.lines().count() - 1
+        };
+        assert_eq!((listed("1h"), listed("2020-01-01T00:00:00Z"), listed("2099-01-01T00:00:00Z")), (1, 1, 0));
+        super::flow::execute(
+            &daemon,
+            &url,
+            "UPDATE deliveries SET updated_at_us = updated_at_us - 7200000000 WHERE state = 'dead'",
+        );
+        assert_eq!((listed("1h"), listed("3h")), (0, 1));
+        let (code, _, wrong) = run(&["failures", "redrive", "--since", "yesterday", "--reason", "x"]);
+        assert!(code == Some(2) && wrong.contains("1h"), "{wrong}");
+        let again = run(&["failures", "redrive", "--since", "1h", "--reason", "x"]);
+        assert!(again.0 == Some(0) && again.1.starts_with("0 tried again"), "{again:?}");
+    }
+}
+
+#[test]
 fn many_go_out_again_at_their_rate_and_are_told_apart_by_cause() {
     for (url, _server) in databases() {
         let (bad, worse) = (Receiver::start(422), Receiver::start(404));
