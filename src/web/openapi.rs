@@ -114,9 +114,12 @@ macro_rules! shapes {
     )*};
 }
 
+mod failed;
+mod looks;
+mod state;
 mod told;
 
-pub use told::*;
+pub use self::{failed::*, looks::*, state::*, told::*};
 
 shapes! {
     /// The body of a failure.
@@ -203,7 +206,10 @@ shapes! {
         events: Option<Vec<serde_json::Value>>,
     }
     /// Actors and loops.
-    Actors { items: Vec<Actor>, loops: Vec<serde_json::Value>, }
+    Actors { items: Vec<Actor>, loops: Vec<Loop>, next_cursor: Option<String>, }
+    /// One loop that is no actor.
+    Loop { name: String, last_progress_ms: u64, /// Silence after which it counts as stuck
+        limit_ms: u64, }
     /// One actor.
     Actor {
         name: String,
@@ -218,7 +224,7 @@ shapes! {
         last_progress_ms: u64,
     }
     /// Tokens without their secrets.
-    Tokens { items: Vec<Token>, }
+    Tokens { items: Vec<Token>, next_cursor: Option<String>, }
     /// One token.
     Token {
         id: String,
@@ -232,20 +238,6 @@ shapes! {
     /// A token at the only moment at which its secret is shown.
     NewTokenAnswer { id: String, name: String, role: String, created_at: String, expires_at: Option<String>, /// The secret
         token: String, }
-    /// Readings and deliveries that wait for a person.
-    Failures { items: Vec<FailureItem>, next_cursor: Option<String>, }
-    /// One failure.
-    FailureItem {
-        id: String,
-        /// reading or delivery
-        kind: String,
-        /// conflict, dead or uncertain
-        cause: String,
-        state: String,
-        message: Option<String>,
-        attempts: u32,
-        created_at: String,
-    }
     /// It lives.
     Alive { status: String, }
     /// Whether readings are taken.
@@ -264,7 +256,7 @@ pub fn json() -> &'static str {
 }
 
 /// `GET /api/openapi.json`: this description.
-#[utoipa::path(get, path = "/api/openapi.json", tag = "page", responses((status = 200, description = "This description", body = Object), Failure))]
+#[utoipa::path(get, path = "/api/openapi.json", tag = "page", responses((status = 200, description = "This description", body = OpenApiDocument), Failure))]
 pub async fn document(_who: Viewer) -> HttpResponse {
     HttpResponse::Ok().insert_header((CONTENT_TYPE, "application/json")).body(json())
 }

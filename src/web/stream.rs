@@ -22,6 +22,7 @@ use tokio::{
 use super::{
     auth::{Caller, Viewer},
     error::{ApiError, ErrorCode},
+    openapi::{Failure, StateAnswer},
     peer,
     state::WebState,
     wire::Cutter,
@@ -177,7 +178,7 @@ pub fn answer(place: Place, source: impl Source + 'static) -> HttpResponse {
 
 /// `GET /api/state`: everything, once.
 #[utoipa::path(get, path = "/api/state", tag = "page",
-    responses((status = 200, description = "Everything at this moment, as the event `state` carries it", body = Object), super::openapi::Failure))]
+    responses((status = 200, description = "Everything at this moment, as the event `state` carries it", body = StateAnswer), Failure))]
 pub async fn snapshot(_who: Viewer, state: Data<WebState>) -> HttpResponse {
     HttpResponse::Ok().json(state.views.snapshot())
 }
@@ -187,7 +188,7 @@ pub async fn snapshot(_who: Viewer, state: Data<WebState>) -> HttpResponse {
 /// # Errors
 /// 401, 403; 503 where every place is taken.
 #[utoipa::path(get, path = "/api/stream", tag = "page",
-    responses((status = 200, description = "Server-sent events: `state` with everything, once a second", content_type = "text/event-stream"), super::openapi::Failure))]
+    responses((status = 200, description = "Server-sent events: `state` with everything, once a second", content_type = "text/event-stream"), Failure))]
 pub async fn state(who: Viewer, request: HttpRequest, state: Data<WebState>) -> Result<HttpResponse, ApiError> {
     let place = Place::take(&request, state.clone(), who.0)?;
     let later = state.views.board.watch();

@@ -12,13 +12,13 @@ use crate::web::{
     auth::{Admin, Operator},
     body::Json,
     error::ApiError,
-    openapi::Failure,
+    openapi::{Actors, Failure, Requested},
     state::WebState,
 };
 
 /// `GET /admin/actors`: the actors and loops, and how they are.
 #[utoipa::path(get, path = "/admin/actors", tag = "admin",
-    responses((status = 200, description = "Actors and loops", body = crate::web::openapi::Actors), Failure))]
+    responses((status = 200, description = "Actors and loops", body = Actors), Failure))]
 pub async fn list(_who: Operator, state: Data<WebState>) -> HttpResponse {
     HttpResponse::Ok().json(json!({"items": state.registry.statuses(), "loops": state.registry.loops(), "nextCursor": null}))
 }
@@ -28,7 +28,7 @@ pub async fn list(_who: Operator, state: Data<WebState>) -> HttpResponse {
 /// # Errors
 /// 404 where there is no such actor.
 #[utoipa::path(post, path = "/admin/actors/{name}/restart", tag = "admin", params(("name" = String, Path, description = "Such as IngestActor")),
-    request_body = Option<ReasonBody>, responses((status = 202, description = "Asked for", body = Object), Failure))]
+    request_body = Option<ReasonBody>, responses((status = 202, description = "Asked for", body = Requested), Failure))]
 pub async fn restart(
     who: Admin,
     name: Path<String>,

@@ -14,14 +14,14 @@ use crate::{
         auth::{Admin, Operator},
         body::Json,
         error::{ApiError, ErrorCode},
-        openapi::Failure,
+        openapi::{Duties, Failure, Requested},
         state::WebState,
     },
 };
 
 /// `GET /admin/duties`: what runs at fixed times, and when it last did.
 #[utoipa::path(get, path = "/admin/duties", tag = "admin",
-    responses((status = 200, description = "Duties by name, the last statistics of the store and its last integrity check", body = Object), Failure))]
+    responses((status = 200, description = "Duties by name, the last statistics of the store and its last integrity check", body = Duties), Failure))]
 pub async fn list(_who: Operator, state: Data<WebState>) -> HttpResponse {
     let with_name = |(name, status)| json!({"name": name, "status": status});
     let items: Vec<_> = state.schedule.duties().into_iter().map(with_name).collect();
@@ -33,7 +33,7 @@ pub async fn list(_who: Operator, state: Data<WebState>) -> HttpResponse {
 /// # Errors
 /// 404 where no duty has this name, 503 where too many runs wait.
 #[utoipa::path(post, path = "/admin/duties/{name}/run", tag = "admin", params(("name" = String, Path, description = "Such as retention")),
-    request_body = Option<ReasonBody>, responses((status = 202, description = "Asked for", body = Object), Failure))]
+    request_body = Option<ReasonBody>, responses((status = 202, description = "Asked for", body = Requested), Failure))]
 pub async fn run(who: Admin, name: Path<String>, body: Json<ReasonBody>, state: Data<WebState>) -> Result<HttpResponse, ApiError> {
     let reason = optional_reason(body.0.reason.as_deref())?;
     let names: Vec<_> = state.schedule.duties().into_keys().collect();

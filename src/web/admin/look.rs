@@ -14,11 +14,18 @@ use crate::{
         audit::{self, AuditRow},
         messages::{self, HandedIn},
     },
-    web::{auth::Operator, body::Query, error::ApiError, openapi::Failure, query::page_size, state::WebState},
+    web::{
+        auth::Operator,
+        body::Query,
+        error::ApiError,
+        openapi::{Audit, BufferLook, ConfigAnswer, Failure, Instances, OutboxLook},
+        query::page_size,
+        state::WebState,
+    },
 };
 
 /// `GET /admin/buffer`: the buffer, the account over all streams, and what may be let in now.
-#[utoipa::path(get, path = "/admin/buffer", tag = "admin", responses((status = 200, description = "Medium, fill, account", body = Object), Failure))]
+#[utoipa::path(get, path = "/admin/buffer", tag = "admin", responses((status = 200, description = "Medium, fill, account", body = BufferLook), Failure))]
 pub async fn buffer(_who: Operator, state: Data<WebState>) -> HttpResponse {
     let (stats, account) = state.views.account();
     let mut body = json!(stats);
@@ -39,13 +46,13 @@ pub async fn buffer(_who: Operator, state: Data<WebState>) -> HttpResponse {
 }
 
 /// `GET /admin/outbox`: deliveries by state and by sink.
-#[utoipa::path(get, path = "/admin/outbox", tag = "admin", responses((status = 200, description = "Deliveries by state and sink", body = Object), Failure))]
+#[utoipa::path(get, path = "/admin/outbox", tag = "admin", responses((status = 200, description = "Deliveries by state and sink", body = OutboxLook), Failure))]
 pub async fn outbox(_who: Operator, state: Data<WebState>) -> HttpResponse {
     HttpResponse::Ok().json((state.views.outbox)())
 }
 
 /// `GET /admin/instances`: who uses the same database.
-#[utoipa::path(get, path = "/admin/instances", tag = "admin", responses((status = 200, description = "Instances: alive, dead or stopped, when heard of last, the leases that each holds", body = Object), Failure))]
+#[utoipa::path(get, path = "/admin/instances", tag = "admin", responses((status = 200, description = "Instances: alive, dead or stopped, when heard of last, the leases that each holds", body = Instances), Failure))]
 pub async fn instances(_who: Operator, state: Data<WebState>) -> HttpResponse {
     HttpResponse::Ok().json(json!({"items": state.views.instances.list(), "nextCursor": null}))
 }
@@ -115,7 +122,7 @@ fn merged(limit: u32, rows: Vec<AuditRow>, made: Vec<HandedIn>, place: AuditPlac
 /// # Errors
 /// 400 for a cursor that is none; 503 where the control store does not answer.
 #[utoipa::path(get, path = "/admin/audit", tag = "admin", params(AuditQuery),
-    responses((status = 200, description = "Who did what, when, why; newest first. id is null for message.create, which is kept with the message. away names what could not be asked", body = Object), Failure))]
+    responses((status = 200, description = "Who did what, when, why; newest first. id is null for message.create, which is kept with the message. away names what could not be asked", body = Audit), Failure))]
 pub async fn audit_rows(_who: Operator, query: Query<AuditQuery>, state: Data<WebState>) -> Result<HttpResponse, ApiError> {
     let limit = page_size(query.0.limit)?;
     let wrong = || ApiError::query("cursor", "does not belong to this list");
@@ -135,7 +142,7 @@ pub async fn audit_rows(_who: Operator, query: Query<AuditQuery>, state: Data<We
 }
 
 /// `GET /admin/config`: the configuration in force, secrets hidden.
-#[utoipa::path(get, path = "/admin/config", tag = "admin", responses((status = 200, description = "Values in force; secrets as ***", body = Object), Failure))]
+#[utoipa::path(get, path = "/admin/config", tag = "admin", responses((status = 200, description = "Values in force; secrets as ***", body = ConfigAnswer), Failure))]
 pub async fn config(_who: Operator, state: Data<WebState>) -> HttpResponse {
     HttpResponse::Ok().json(state.config.load().redacted())
 }

@@ -30,7 +30,7 @@ use crate::{
         auth::{Caller, Operator},
         body::Json,
         error::{ApiError, ErrorCode},
-        openapi::Failure,
+        openapi::{Failure, FailureItem},
         state::WebState,
     },
 };
@@ -51,7 +51,7 @@ pub struct RetryBody {
 /// 400 without a reason or for an edit that is wrong, 403 for an edit by an operator, 404 for an unknown id, 409 where it has been decided,
 /// 503 where the store is away.
 #[utoipa::path(patch, path = "/admin/failures/{id}/retry", tag = "failures", params(("id" = String, Path, description = "As listed")),
-    request_body = RetryBody, responses((status = 200, description = "As it stands now", body = Object), Failure))]
+    request_body = RetryBody, responses((status = 200, description = "As it stands now", body = FailureItem), Failure))]
 pub async fn retry(
     who: Operator,
     id: Path<String>,
@@ -107,7 +107,7 @@ pub(super) async fn retry_reading(state: &WebState, who: &Caller, id: String, re
 /// # Errors
 /// As of retry.
 #[utoipa::path(post, path = "/admin/failures/{id}/discard", tag = "failures", params(("id" = String, Path, description = "As listed")),
-    request_body = ReasonBody, responses((status = 200, description = "As it stands now", body = Object), Failure))]
+    request_body = ReasonBody, responses((status = 200, description = "As it stands now", body = FailureItem), Failure))]
 pub async fn discard(
     who: Operator,
     id: Path<String>,
@@ -136,7 +136,7 @@ pub async fn discard(
 /// # Errors
 /// As of retry; 409 for a reading.
 #[utoipa::path(post, path = "/admin/failures/{id}/mark-sent", tag = "failures", params(("id" = String, Path, description = "As listed")),
-    request_body = ReasonBody, responses((status = 200, description = "As it stands now", body = Object), Failure))]
+    request_body = ReasonBody, responses((status = 200, description = "As it stands now", body = FailureItem), Failure))]
 pub async fn mark_sent(
     who: Operator,
     id: Path<String>,

@@ -25,7 +25,7 @@ use crate::{
         auth::{Caller, Operator},
         body::Json,
         error::ApiError,
-        openapi::Failure,
+        openapi::{Failure, Redriven},
         state::WebState,
     },
 };
@@ -96,7 +96,7 @@ impl Pace {
 /// # Errors
 /// 400 without a reason or for words that mean nothing; 503 where a store is away.
 #[utoipa::path(post, path = "/admin/failures/redrive", tag = "failures", request_body = RedriveBody,
-    responses((status = 200, description = "How many were tried again, how many failed again, and when the last delivery is due", body = Object), Failure))]
+    responses((status = 200, description = "How many were tried again, how many failed again, and when the last delivery is due", body = Redriven), Failure))]
 pub async fn redrive(who: Operator, body: Json<RedriveBody>, state: Data<WebState>) -> Result<HttpResponse, ApiError> {
     let RedriveBody { reason, kind, sink, error_type, state: stands, since, limit, per_second } = body.0;
     let reason = required_reason(reason.as_deref())?;

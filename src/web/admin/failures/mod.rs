@@ -29,7 +29,7 @@ use crate::{
         auth::Operator,
         body::Query,
         error::ApiError,
-        openapi::{Failure, Failures},
+        openapi::{Causes, Failure, FailureInFull, Failures},
         query::{List, moment, page_size},
         state::WebState,
     },
@@ -239,7 +239,7 @@ pub async fn list(_who: Operator, query: Query<FailuresQuery>, state: Data<WebSt
 /// # Errors
 /// 503 where the control store does not answer; while the database is away it is named as such.
 #[utoipa::path(get, path = "/admin/failures/causes", tag = "failures",
-    responses((status = 200, description = "Groups with their number, first and last time, and newest delivery", body = Object), Failure))]
+    responses((status = 200, description = "Groups with their number, first and last time, and newest delivery", body = Causes), Failure))]
 pub async fn causes(_who: Operator, state: Data<WebState>) -> Result<HttpResponse, ApiError> {
     let (mut groups, mut away): (Vec<(Cause, Vec<&str>)>, _) = (Vec::new(), Vec::new());
     for shelf in Shelf::of(Some(Kind::Delivery)) {
@@ -305,7 +305,7 @@ async fn find(state: &WebState, id: &str) -> Result<Found, ApiError> {
 /// # Errors
 /// 404 for an id that is unknown.
 #[utoipa::path(get, path = "/admin/failures/{id}", tag = "failures", params(("id" = String, Path, description = "As listed")),
-    responses((status = 200, description = "One failure in full", body = Object), Failure))]
+    responses((status = 200, description = "One failure in full", body = FailureInFull), Failure))]
 pub async fn show(_who: Operator, id: Path<String>, state: Data<WebState>) -> Result<HttpResponse, ApiError> {
     let view = match find(&state, &id).await? {
         Found::Reading(failure) => reading_view(&failure),
