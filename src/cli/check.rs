@@ -19,6 +19,9 @@ pub struct CheckArgs {
     /// Also try the store, the sources and the sinks (connections only: nothing is sent or changed)
     #[arg(long)]
     pub connect: bool,
+    /// Show every part of the built-in texts as well (plain text, HTML, chats), not only their subjects
+    #[arg(long)]
+    pub verbose: bool,
 }
 
 /// Runs the command.
@@ -35,7 +38,7 @@ pub fn execute(args: &CheckArgs, global: &GlobalArgs) -> ExitCode {
         }
     };
     loaded.notes.iter().cloned().chain(room_for_journal(&loaded.config)).for_each(|note| complain(&format!("note: {note}")));
-    let said = print(&format!("{}{}", summary(&loaded), samples(&texts)));
+    let said = print(&format!("{}{}", summary(&loaded), samples(&texts, args.verbose)));
     if !args.connect {
         return said;
     }
@@ -63,12 +66,17 @@ fn summary(loaded: &Loaded) -> String {
     )
 }
 
-/// What texts come out as, each under its name and where it is from: those of the user's own, and of the built-in ones the subjects.
-fn samples(texts: &Templates) -> String {
+/// What texts come out as, each under its name and where it is from: those of the user's own in every part, and of the built-in ones the
+/// subjects, or every part where `all` is wanted.
+fn samples(texts: &Templates, all: bool) -> String {
     let mut said = String::new();
-    for sample in texts.samples().iter().filter(|sample| sample.source != BUILT_IN || sample.name.ends_with(".subject")) {
+    for sample in texts.samples().iter().filter(|sample| all || sample.source != BUILT_IN || sample.name.ends_with(".subject")) {
         if said.is_empty() {
-            said.push_str("  texts of your own and built-in subjects, on made-up content:\n");
+            said.push_str(if all {
+                "  every text, on made-up content:\n"
+            } else {
+                "  texts of your own and built-in subjects, on made-up content (--verbose shows every part):\n"
+            });
         }
         let text = sample.text.lines().map(|line| format!("      {line}").trim_end().to_owned() + "\n");
         said.push_str(&format!("    {} ({})\n{}", sample.name, sample.source, text.collect::<String>()));
@@ -106,17 +114,32 @@ fn counted(count: usize, what: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::parse;
+    use crate::{
+        config::parse,
+        sinks::{content::Event, templates::Part},
+    };
 
     #[test]
-    fn of_the_built_in_texts_only_the_subjects_are_shown() {
+    fn of_the_built_in_texts_only_the_subjects_are_shown_unless_all_are_asked_for() {
         let mut templates = parse("").expect("no fault").templates;
-        let said = samples(&Templates::load(&templates).expect("whole"));
+        let built_in = Templates::load(&templates).expect("whole");
+        let said = samples(&built_in, false);
         assert!(said.contains("firing.subject (built in)") && !said.contains("firing.text"), "{said}");
+        let all = samples(&built_in, true);
+        for event in Event::ALL {
+            for part in Part::ALL {
+                let name = format!("    {}.{} (built in)\n      ", event.as_str(), part.as_str());
+                let shown = all.split_once(&name).and_then(|(_, rest)| rest.lines().next());
+                assert!(shown.is_some_and(|line| !line.trim().is_empty()), "{name}: {all}");
+            }
+        }
+        assert!(all.contains("temperature 361.5 &gt; 350 &amp; rising"), "the HTML is escaped: {all}");
         templates.files.insert("firing.subject.jinja".to_owned(), "mine: {{ name }}".to_owned());
-        let said = samples(&Templates::load(&templates).expect("whole"));
+        templates.files.insert("digest.html.jinja".to_owned(), "<b>{{ count }}</b>".to_owned());
+        let said = samples(&Templates::load(&templates).expect("whole"), false);
         assert!(!said.contains("firing.subject (built in)"), "{said}");
         assert!(said.contains("firing.subject (firing.subject.jinja)") && said.contains("mine: "), "{said}");
+        assert!(said.contains("digest.html (digest.html.jinja)\n      <b>52</b>"), "every part of one's own: {said}");
     }
 
     #[test]

@@ -214,7 +214,7 @@ pub(super) static BOTS: Section = Section {
 pub(super) static TEMPLATES: Section = Section {
     name: "templates",
     most: 0,
-    doc: "The texts of mails and chats. `belayd check` prints a sample of each of your own, and of the built-in ones the subjects (docs/SINKS.md).",
+    doc: "The texts of mails and chats. `belayd check` prints a sample of each of your own, and of the built-in ones the subjects, with `--verbose` every part (docs/SINKS.md).",
     restart: "",
     default_entries: "",
     keys: &[

@@ -65,6 +65,15 @@ fn check_shows_a_sample_of_each_text_and_a_broken_one_is_a_fault_of_the_configur
         assert!(said.contains(&format!("    {event}.subject (built in)")), "{event} in {said}");
         assert!(!said.contains(&format!("    {event}.html (")), "of what is built in the subjects are enough: {said}");
     }
+    let all = daemon.command(&["check", "--verbose"]);
+    let all = String::from_utf8_lossy(&all.stdout).into_owned();
+    for event in ["firing", "escalated", "repeat", "resolved", "digest", "message"] {
+        for part in ["subject", "text", "html", "slack", "discord"] {
+            let source = if (event, part) == ("digest", "text") { "digest.text.jinja" } else { "built in" };
+            let sample = all.split_once(&format!("    {event}.{part} ({source})\n      ")).map(|(_, sample)| sample);
+            assert!(sample.is_some_and(|sample| sample.starts_with(|c: char| !c.is_whitespace())), "{event}.{part} in {all}");
+        }
+    }
     assert!(said.contains("    repeat.subject (built in)\n      [CRITICAL] overheat engine-1: still firing\n"), "{said}");
     fs::write(texts.join("alert.html.jinja"), "<p>\n{{ oops").expect("a file");
     for command in [&["check"][..], &["run"]] {
