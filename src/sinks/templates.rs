@@ -7,13 +7,15 @@
 //! same is replaced by the built-in one for that delivery, because an alert in the wrong words beats none.
 
 mod builtin;
+pub mod korean;
 mod sample;
 
-use std::{collections::BTreeSet, fmt, io};
+use std::{borrow::Cow, collections::BTreeSet, fmt, io};
 
 use minijinja::{
     AutoEscape, Environment, Error, ErrorKind, Output, State, UndefinedBehavior, Value, syntax::SyntaxConfig, value::Serde,
 };
+use serde_json::Value as Json;
 
 use super::{
     ErrorClass, SendError,
@@ -22,7 +24,7 @@ use super::{
 };
 use crate::{
     config::{Fault, Faults, Place, TEMPLATE_ENDING, TemplatesConfig},
-    domain::message::MAX_BODY_BYTES,
+    domain::{alert::AlertKind, message::MAX_BODY_BYTES},
 };
 
 /// Steps that one rendering may take: a digest of 50 alerts takes some 2,000.
@@ -84,6 +86,8 @@ pub struct Templates {
     env: Environment<'static>,
     /// Names of the user's, without the ending.
     own: BTreeSet<String>,
+    /// Whether belayd's own alerts are told in Korean.
+    korean: bool,
 }
 
 impl fmt::Debug for Templates {
@@ -107,7 +111,7 @@ impl Templates {
         for (name, text) in builtin::of(lang) {
             env.add_template(name, text)?;
         }
-        Ok(Self { env, own: BTreeSet::new() })
+        Ok(Self { env, own: BTreeSet::new(), korean: lang == "ko" })
     }
 
     /// What is rendered with while the daemon runs. The configuration was refused where it has faults; where it went another way (a demo, a
@@ -116,7 +120,7 @@ impl Templates {
         Self::load(config).unwrap_or_else(|faults| {
             log::error!(target: "belayd::sinks", faults:% = faults; "texts of your own are left out");
             // With no template at all the headline of a delivery is still told.
-            Self::built_in(&config.lang).unwrap_or_else(|_| Self { env: Environment::new(), own: BTreeSet::new() })
+            Self::built_in(&config.lang).unwrap_or_else(|_| Self { env: Environment::new(), own: BTreeSet::new(), korean: false })
         })
     }
 
@@ -207,12 +211,33 @@ impl Templates {
         samples
     }
 
+    /// What templates see of a content.
+    fn shown<'a>(&self, content: &'a Content) -> Cow<'a, Json> {
+        if content.event == Event::Message {
+            return Cow::Borrowed(&content.context);
+        }
+        let mut shown = content.context.clone();
+        shown["alerts"].as_array_mut().into_iter().flatten().for_each(|alert| put_into_words(alert, self.korean));
+        put_into_words(&mut shown, self.korean);
+        Cow::Owned(shown)
+    }
+
     fn run(&self, name: &str, content: &Content) -> Result<String, Error> {
         let room = if content.event == Event::Message { MESSAGE_MAX_BYTES } else { OUTPUT_MAX_BYTES };
         let mut out = Bounded { bytes: Vec::new(), room };
-        self.env.get_template(name)?.render_captured_to(Value::from(Serde(&content.context)), &mut out)?;
+        self.env.get_template(name)?.render_captured_to(Value::from(Serde(self.shown(content).as_ref())), &mut out)?;
         String::from_utf8(out.bytes).map_err(|error| Error::new(ErrorKind::WriteFailure, error.to_string()))
     }
+}
+
+/// What an alert is called and told with: belayd's own are stored in English, since machines read them too.
+fn put_into_words(alert: &mut Json, korean: bool) {
+    let Some(alert) = alert.as_object_mut() else { return };
+    let word = |name: &str| alert.get(name).and_then(Json::as_str).unwrap_or_default().to_owned();
+    let (name, text, is_own) = (word("name"), word("text"), korean && word("kind") == AlertKind::System.as_str());
+    let (label, text) = if is_own { (korean::label(&name), korean::sentence(&name, &text)) } else { (name, text) };
+    alert.insert("label".into(), label.into());
+    alert.insert("text".into(), text.into());
 }
 
 /// Every name that a template may have.

@@ -125,6 +125,32 @@ fn a_digest_of_the_largest_size_is_rendered_whole() {
 }
 
 #[test]
+fn belayds_own_alerts_are_korean_in_every_part_and_what_a_rule_found_stays_as_it_is() {
+    let templates = Templates::load(&config("ko", &[("repeat.subject.jinja", "{{ name }}, {{ label }}")])).expect("no fault");
+    let notice = |event: &str, kind: &str| {
+        serde_json::json!({"event": event, "title": "t", "kind": kind, "name": "journal-disk-full", "subject": "journal", "level": "CRITICAL",
+            "id": "a1", "text": "the file system of the journal has room again"})
+    };
+    let text = "저널의 파일 시스템에 다시 공간이 생겼습니다.";
+    for part in Part::ALL {
+        let own = said(&templates, &Content::read(&letter(&notice("resolved", "system").to_string())), part);
+        let digest = serde_json::json!({"event": "digest", "title": "t", "level": "CRITICAL", "count": 2, "firing": 1, "resolved": 1,
+            "alerts": [notice("resolved", "system"), notice("firing", "rule")]});
+        let many = said(&templates, &Content::read(&letter(&digest.to_string())), part);
+        if part == Part::Subject {
+            assert_eq!(own, "[심각] 저널 디스크 가득 참(journal-disk-full) journal 해소");
+        } else {
+            assert!(own.contains(text) && !own.contains("room again"), "{part:?}: {own}");
+            assert!(many.contains(text) && many.matches("room again").count() == 1, "{part:?}: {many}");
+        }
+    }
+    let own = Content::read(&letter(&notice("repeat", "system").to_string()));
+    assert_eq!(said(&templates, &own, Part::Subject), "journal-disk-full, 저널 디스크 가득 참(journal-disk-full)");
+    let english = Templates::load(&config("en", &[("repeat.subject.jinja", "{{ label }}: {{ text }}")])).expect("no fault");
+    assert_eq!(said(&english, &own, Part::Subject), "journal-disk-full: the file system of the journal has room again");
+}
+
+#[test]
 fn a_message_of_the_largest_size_is_rendered_whole_and_whatever_is_escaped_in_it() {
     let templates = Templates::load(&config("en", &[])).expect("no fault");
     for (c, parts) in [("<", "&lt;"), ("/", "&#x2f;"), ("\"", "&quot;"), ("*", "*"), ("가", "가")] {
@@ -144,7 +170,7 @@ fn a_message_of_the_largest_size_is_rendered_whole_and_whatever_is_escaped_in_it
 
 #[test]
 fn a_message_that_cannot_be_rendered_is_refused_and_of_an_alert_the_headline_is_told() {
-    let templates = Templates { env: Environment::new(), own: BTreeSet::new() };
+    let templates = Templates { env: Environment::new(), own: BTreeSet::new(), korean: false };
     let message = Content::read(&letter(r#"{"message":{"subject":"s","body":"b"}}"#));
     let refused = templates.render(&message, Part::Text).expect_err("no text at all");
     assert_eq!((refused.class, refused.error_type), (ErrorClass::Reject, "unrenderable"));
