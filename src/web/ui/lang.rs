@@ -129,4 +129,12 @@ mod tests {
             assert_eq!(slots(text), slots(&korean[key]), "{key}");
         }
     }
+
+    #[test]
+    fn what_is_dead_is_called_the_same_in_every_place() {
+        let dead: Vec<&String> =
+            Lang::En.texts().iter().filter(|(_, text)| text.to_lowercase().contains("dead")).map(|(key, _)| key).collect();
+        assert!(dead.len() >= 5, "{dead:?}");
+        assert!(dead.iter().all(|key| Lang::Ko.text(key).contains("처리 불가")), "{dead:?}");
+    }
 }
