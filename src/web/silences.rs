@@ -79,11 +79,17 @@ pub struct SilenceBody {
     reason: Option<String>,
 }
 
-/// Body of a preview.
+/// Body of a preview: that of a new silence, of which only the matchers must be there.
 #[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PreviewBody {
     matchers: MatchersBody,
+    /// RFC 3339; left out: now
+    starts_at: Option<String>,
+    /// RFC 3339; looked at as a new silence's is
+    ends_at: Option<String>,
+    /// Looked at as a new silence's is; it goes nowhere
+    reason: Option<String>,
 }
 
 /// Body of an end before its time.
@@ -113,6 +119,26 @@ fn view(silence: &Silence, now_us: i64) -> Value {
 
 fn moment(field: &str, text: &str) -> Result<i64, ApiError> {
     from_rfc3339(text).ok_or_else(|| ApiError::field(field, "not an RFC 3339 time such as 2026-01-31T12:00:00Z"))
+}
+
+/// When a silence begins, microseconds since the epoch.
+fn beginning(starts_at: Option<&str>, now_us: i64) -> Result<i64, ApiError> {
+    Ok(starts_at.map(|text| moment("startsAt", text)).transpose()?.unwrap_or(now_us))
+}
+
+/// When one that begins then is over, microseconds since the epoch.
+fn end(ends_at: &str, starts_at_us: i64, now_us: i64) -> Result<i64, ApiError> {
+    let ends_at_us = moment("endsAt", ends_at)?;
+    if ends_at_us <= starts_at_us {
+        return Err(ApiError::field("endsAt", "does not lie after startsAt"));
+    }
+    if ends_at_us <= now_us {
+        return Err(ApiError::field("endsAt", "is over already"));
+    }
+    if ends_at_us.saturating_sub(now_us) > LONGEST_US || ends_at_us.saturating_sub(starts_at_us) > LONGEST_US {
+        return Err(ApiError::field("endsAt", "lies more than a year ahead; what should never be told is a matter of routes"));
+    }
+    Ok(ends_at_us)
 }
 
 /// `GET /api/silences`: newest first, those that are over included.
@@ -156,17 +182,8 @@ pub async fn create(who: Operator, body: Json<SilenceBody>, state: Data<WebState
     let SilenceBody { matchers, starts_at, ends_at, reason } = body.0;
     let now_us = state.clock.now_us();
     let matchers = matchers.checked()?;
-    let starts_at_us = starts_at.as_deref().map(|text| moment("startsAt", text)).transpose()?.unwrap_or(now_us);
-    let ends_at_us = moment("endsAt", &ends_at)?;
-    if ends_at_us <= starts_at_us {
-        return Err(ApiError::field("endsAt", "does not lie after startsAt"));
-    }
-    if ends_at_us <= now_us {
-        return Err(ApiError::field("endsAt", "is over already"));
-    }
-    if ends_at_us.saturating_sub(now_us) > LONGEST_US || ends_at_us.saturating_sub(starts_at_us) > LONGEST_US {
-        return Err(ApiError::field("endsAt", "lies more than a year ahead; what should never be told is a matter of routes"));
-    }
+    let starts_at_us = beginning(starts_at.as_deref(), now_us)?;
+    let ends_at_us = end(&ends_at, starts_at_us, now_us)?;
     let reason = required_reason(reason.as_deref())?;
     let new = NewSilence { matchers, starts_at_us, ends_at_us, reason: reason.clone(), by: who.0.name().to_owned() };
     let mut entry = entry(&state, &who.0, "silence.create", "", Some(&reason), "ok");
@@ -221,12 +238,17 @@ pub async fn expire(
 /// `POST /api/silences/preview`: which open alerts these matchers mean, and which of the last seven days.
 ///
 /// # Errors
-/// 400 for matchers that mean nothing; 503 where the control store does not answer.
+/// 400 for matchers that mean nothing, and for times that a new silence cannot have; 503 where the control store does not answer.
 #[utoipa::path(post, path = "/api/silences/preview", tag = "alerts", request_body = PreviewBody,
     responses((status = 200, description = "What is meant", body = super::openapi::SilencePreview), Failure))]
 pub async fn preview(_who: Operator, body: Json<PreviewBody>, state: Data<WebState>) -> Result<HttpResponse, ApiError> {
-    let matchers = body.0.matchers.checked()?;
-    let since_us = state.clock.now_us().saturating_sub(PREVIEW_US);
+    let PreviewBody { matchers, starts_at, ends_at, reason } = body.0;
+    let (matchers, now_us) = (matchers.checked()?, state.clock.now_us());
+    // Nothing comes of them but a refusal, which is better told before than after.
+    let starts_at_us = beginning(starts_at.as_deref(), now_us)?;
+    ends_at.as_deref().map(|ends_at| end(ends_at, starts_at_us, now_us)).transpose()?;
+    optional_reason(reason.as_deref())?;
+    let since_us = now_us.saturating_sub(PREVIEW_US);
     let meant = state.control.call(move |conn| alerts::meant(conn, &matchers, since_us, PREVIEW_SHOWS)).await?;
     Ok(HttpResponse::Ok().json(json!({
         "open": { "count": meant.open, "items": meant.open_items },

@@ -38,6 +38,9 @@ fn a_silence_is_previewed_made_seen_and_ended_and_what_still_fires_is_told_then(
     assert_eq!(preview.status, 200, "{preview:?}");
     assert_eq!((&preview.json()["open"]["count"], &preview.json()["lastWeek"]["count"]), (&1.into(), &1.into()), "{preview:?}");
     let body = format!(r#"{{{matchers},"endsAt":"{}","reason":"works at the north site"}}"#, after(3_600));
+    let whole = daemon.post("/api/silences/preview", &body);
+    assert_eq!((whole.status, whole.json()), (200, preview.json()), "what is previewed can be sent as it is");
+    assert_eq!(daemon.get("/api/silences").json()["items"].as_array().map(Vec::len), Some(0), "a look makes nothing");
     let made = daemon.post("/api/silences", &body);
     assert_eq!((made.status, &made.json()["state"]), (201, &"active".into()), "{made:?}");
     let id = made.json()["id"].as_str().expect("an id").to_owned();
@@ -81,9 +84,11 @@ fn silences_that_mean_nothing_are_refused_with_the_field() {
         (format!(r#"{{"matchers":{{"name":"*"}},"startsAt":"{soon}","endsAt":"{soon}","reason":"x"}}"#), "endsAt"),
         (format!(r#"{{"matchers":{{"name":"*"}},"startsAt":"now","endsAt":"{soon}","reason":"x"}}"#), "startsAt"),
     ] {
-        let answer = daemon.post("/api/silences", &body);
-        assert_eq!((answer.status, answer.code().as_str()), (400, "invalid_field"), "{body}: {answer:?}");
-        assert!(answer.body.contains(field), "{body}: {answer:?}");
+        for path in ["/api/silences", "/api/silences/preview"] {
+            let answer = daemon.post(path, &body);
+            assert_eq!((answer.status, answer.code().as_str()), (400, "invalid_field"), "{path} {body}: {answer:?}");
+            assert!(answer.body.contains(field), "{path} {body}: {answer:?}");
+        }
     }
     for body in [
         format!(r#"{{"matchers":{{"name":"*"}},"endsAt":"{soon}"}}"#),

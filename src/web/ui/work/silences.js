@@ -55,6 +55,8 @@ const matchersOf = ({ name, subject, level, kind, labels }) => {
   return Object.keys(wanted).length ? { ...matchers, labels: wanted } : matchers;
 };
 
+const endOf = ({ lasts }) => new Date(Date.now() + Number(lasts) * HOUR_MS).toISOString();
+
 const meant = (title, { count: n, items, complete = true }) => [
   h("p", null, h("b", null, t(title, { n: `${count(n)}${complete ? "" : "+"}` }))),
   items.length ? h("ul", { class: "plain" }, items.slice(0, 8).map((alert) => h("li", null,
@@ -77,12 +79,11 @@ export const silence = (before = {}) => ask({
     REASON,
   ],
   look: async (given) => {
-    const { open, lastWeek } = await post("/api/silences/preview", { matchers: matchersOf(given) });
+    const { open, lastWeek } = await post("/api/silences/preview", { matchers: matchersOf(given), endsAt: endOf(given) });
     return h("div", { class: "shown" }, meant("silences.open", open), meant("silences.lastWeek", lastWeek));
   },
   work: async (given) => {
-    const endsAt = new Date(Date.now() + Number(given.lasts) * HOUR_MS).toISOString();
-    await post("/api/silences", { matchers: matchersOf(given), endsAt, reason: given.reason });
+    await post("/api/silences", { matchers: matchersOf(given), endsAt: endOf(given), reason: given.reason });
     shown.reload();
     changed();
     return t("silences.made");
