@@ -2,6 +2,7 @@
 
 mod http;
 mod mail;
+mod silent;
 mod texts;
 
 use std::time::Duration;
