@@ -4,6 +4,7 @@
 use std::{
     collections::HashSet,
     fs,
+    io::{Read, Write},
     path::Path,
     process::Output,
     sync::{
@@ -201,31 +202,102 @@ fn a_restore_touches_nothing_that_is_there_unless_it_is_told_to() {
     });
 }
 
+/// Bytes of a compressed archive that are changed, one at a time.
+const FLIPS: usize = 60;
+/// Bytes of gzip's head and end.
+const GZIP: (usize, usize) = (10, 8);
+
+/// The archive without its compression, and which bytes of the compressed stream say something else than zeros: most of a young journal is
+/// room for what comes, and what stands for a run of zeros can be written in many ways.
+fn unpacked(whole: &[u8]) -> (Vec<u8>, Vec<usize>) {
+    let mut inflate = flate2::Decompress::new(false);
+    let (mut plain, mut telling, mut room) = (Vec::new(), Vec::new(), vec![0; 64 * 1024]);
+    for at in GZIP.0..whole.len() - GZIP.1 {
+        let (before, mut fed) = (plain.len(), &whole[at..=at]);
+        loop {
+            let (read, written) = (inflate.total_in(), inflate.total_out());
+            inflate.decompress(fed, &mut room, flate2::FlushDecompress::None).expect("as it was written");
+            fed = &fed[(inflate.total_in() - read) as usize..];
+            let made = (inflate.total_out() - written) as usize;
+            plain.extend_from_slice(&room[..made]);
+            if fed.is_empty() && made < room.len() {
+                break;
+            }
+        }
+        if plain[before..].iter().any(|byte| *byte != 0) {
+            telling.push(at);
+        }
+    }
+    (plain, telling)
+}
+
+fn packed(plain: &[u8]) -> Vec<u8> {
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(plain).and_then(|()| gzip.finish()).expect("into memory")
+}
+
+/// Name, place and length of each member.
+fn members(plain: &[u8]) -> Vec<(String, usize, usize)> {
+    let mut archive = tar::Archive::new(plain);
+    let entries = archive.entries().expect("an archive").map(|entry| {
+        let entry = entry.expect("a member");
+        let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        (name, entry.raw_file_position() as usize, entry.size() as usize)
+    });
+    entries.collect()
+}
+
 #[test]
 fn a_backup_that_was_damaged_or_cut_is_refused_before_anything_is_changed() {
-    let daemon = Side::Sqlite.setup().start();
+    let daemon = Side::Sqlite.setup_with("[buffer]\nflush_interval = \"50ms\"\njournal_bytes = \"16MB\"\n").start();
     push(&Client::new(&daemon.address, &daemon.token), 0, 200);
     let file = daemon.dir().join("backup.tar.gz");
     done(&daemon, &["backup", path(&file)]);
     let whole = fs::read(&file).expect("the backup");
     let other = Side::Sqlite.setup().bare();
-    // A few bits of a compressed stream mean nothing (the time in its head, which of many zeros is repeated, and a young journal is mostly
-    // zeros): what is accepted all the same must be what was written.
-    let mut harmless = 0;
-    for at in (10..whole.len()).step_by(whole.len() / 60) {
+    let accepted = |bytes: &[u8]| {
+        fs::write(&file, bytes).expect("written");
+        daemon.command(&["restore", path(&file), "--check"]).status.code() == Some(0)
+    };
+
+    // One bit of what says something, all over the compressed stream. Some codes have others for the very same bytes (the second of two
+    // places from which a run can be repeated): only then is it no damage.
+    let (plain, telling) = unpacked(&whole);
+    let mut harmless = Vec::new();
+    for at in telling.iter().step_by(telling.len().div_ceil(FLIPS)) {
         let mut damaged = whole.clone();
-        damaged[at] ^= 0x10;
-        fs::write(&file, &damaged).expect("written");
-        let checked = daemon.command(&["restore", path(&file), "--check"]);
-        if checked.status.code() == Some(0) {
-            let unharmed = Side::Sqlite.setup().bare();
-            done(&unharmed, &["restore", path(&file)]);
-            assert_eq!(Side::Sqlite.keys(&unharmed), Side::Sqlite.keys(&daemon), "byte {at}");
-            harmless += 1;
+        damaged[*at] ^= 0x10;
+        if accepted(&damaged) {
+            let mut now = Vec::new();
+            flate2::read::MultiGzDecoder::new(&damaged[..]).read_to_end(&mut now).expect("it was read");
+            assert!(now == plain, "byte {at} of {} is another and nobody saw it", whole.len());
+            harmless.push(*at);
         }
     }
-    // 54 were seen: much of the archive is a journal's zeros. What is refused for certain follows.
-    assert!(harmless < 58, "{harmless} of 60 damaged backups were accepted");
+    assert!(harmless.len() * 10 <= FLIPS, "of {FLIPS} bytes that say something these do not matter: {harmless:?}");
+
+    // The same in the members themselves, packed as if it had been written so: the checksums of the list of contents see each.
+    let mut seen = Vec::new();
+    for (name, from, bytes) in members(&plain) {
+        let told: Vec<usize> = (from..from + bytes).filter(|at| plain[*at] != 0).collect();
+        for at in [told.first(), told.get(told.len() / 2), told.last()].into_iter().flatten() {
+            let mut damaged = plain.clone();
+            damaged[*at] ^= 0x10;
+            assert!(!accepted(&packed(&damaged)), "{name}: byte {} of {bytes} is another and nobody saw it", at - from);
+        }
+        seen.push(name);
+    }
+    let is_there = |wanted: &str| seen.iter().any(|name| name.starts_with(wanted));
+    assert!(["belayd-backup.json", "journal/", "store.db", "control.db", "contents.json"].into_iter().all(is_there), "{seen:?}");
+
+    // Harmless by its meaning: the time in gzip's head, which nothing goes by.
+    let mut damaged = whole.clone();
+    damaged[4] ^= 0x10;
+    assert!(accepted(&damaged));
+    let unharmed = Side::Sqlite.setup().bare();
+    done(&unharmed, &["restore", path(&file)]);
+    assert_eq!(Side::Sqlite.keys(&unharmed), Side::Sqlite.keys(&daemon));
+
     let middle = whole.len() / 2;
     let mut damaged = whole.clone();
     damaged[middle..middle + 64].fill(0x55);
