@@ -2,8 +2,11 @@
 //! would prove nothing here; what this machine stood still meanwhile is measured, and allowed for.
 
 use std::{
+    collections::BTreeSet,
+    io::{Read, Write},
+    net::TcpListener,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
@@ -16,6 +19,7 @@ use crate::support::{
     daemon::{Daemon, Setup},
     left_out,
     postgres::{self, Postgres},
+    redis::{self, Redis},
 };
 
 /// What the interface promises.
@@ -170,5 +174,115 @@ fn a_duty_whose_instance_died_in_the_middle_of_it_is_begun_by_another_within_15_
     let took = Duration::from_micros((begun_us.expect("it was") - died_us).unsigned_abs());
     eprintln!("begun by another {took:?} after the death; the machine stood still for {:?}", stalls.so_far());
     assert!(took >= Duration::from_secs(9), "the lease is kept while it holds: {took:?}");
+    assert!(took <= WITHIN + stalls.so_far(), "{took:?}");
+}
+
+#[test]
+fn readings_that_wait_in_redis_for_an_instance_that_is_killed_are_stored_by_another_within_15_s() {
+    if !redis::is_installed() {
+        return;
+    }
+    let Some(server) = server() else { return };
+    let (url, shared) = (server.new_database("streams"), Redis::start(&["--appendfsync everysec"]));
+    let start = |flush: &str| {
+        let redis = shared.url();
+        let setup = Setup::with(&format!(
+            "[buffer]\ntier = \"redis\"\nflush_interval = \"{flush}\"\n[redis]\nurl = \"{redis}\"\ntimeout = \"2s\"\n"
+        ));
+        let daemon = setup.store(&url).start();
+        let ready = |daemon: &Daemon| daemon.get("/admin/buffer").json()["redis"]["lookedBack"] == true;
+        daemon.wait_for("looked back", Duration::from_secs(90), ready);
+        daemon
+    };
+    // What the first acknowledges would stay in Redis for longer than the test lasts.
+    let (mut first, second) = (start("1h"), start("100ms"));
+    let mut database = Database::open(&url);
+    let dead = instance(&first);
+    let items: Vec<String> =
+        (0..50).map(|n| format!(r#"{{"engineId":"e","timestamp":{},"rpm":1}}"#, 1_700_000_000_000_i64 + n)).collect();
+    let answer = first.post("/api/readings", &format!("[{}]", items.join(",")));
+    assert_eq!((answer.status, answer.json()["ack"].as_str()), (202, Some("redis")), "{}", answer.body);
+    let stored = "SELECT count(*) AS n FROM readings";
+    assert_eq!(database.number(stored), Some(0), "it waits");
+    let stalls = Stalls::watch();
+    first.kill();
+    let died_us = database.now_us();
+    let lease = database.taken_over(&format!("redis/{dead}"), &dead, died_us);
+    second.wait_for("stored by the other", Duration::from_secs(120), |_| database.number(stored) == Some(50));
+    let took = Duration::from_micros((database.now_us() - died_us).unsigned_abs());
+    eprintln!(
+        "lease taken {lease:?} after the death, all stored after {took:?}; the machine stood still for {:?}",
+        stalls.so_far()
+    );
+    assert!(took <= WITHIN + stalls.so_far(), "{took:?}");
+}
+
+/// A receiver of webhooks that answers nothing while `deaf`; the ids of what it has answered.
+fn receiver() -> (String, Arc<AtomicBool>, Arc<Mutex<BTreeSet<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let url = format!("http://{}/", listener.local_addr().expect("bound"));
+    let (deaf, heard) = (Arc::new(AtomicBool::new(true)), Arc::<Mutex<BTreeSet<String>>>::default());
+    let (is_deaf, notes) = (deaf.clone(), heard.clone());
+    thread::spawn(move || {
+        let mut held = Vec::new();
+        for mut socket in listener.incoming().flatten() {
+            if is_deaf.load(Ordering::Acquire) {
+                held.push(socket);
+                continue;
+            }
+            let notes = notes.clone();
+            thread::spawn(move || {
+                let _ = socket.set_read_timeout(Some(Duration::from_secs(5)));
+                let (mut request, mut part) = (Vec::new(), [0; 4096]);
+                // Alerts of the daemons' own come here too; only what the test has made says so.
+                while !String::from_utf8_lossy(&request).contains("\"shared\"") {
+                    match socket.read(&mut part) {
+                        Ok(read @ 1..) => request.extend_from_slice(&part[..read]),
+                        _ => return,
+                    }
+                }
+                let text = String::from_utf8_lossy(&request).to_lowercase();
+                let id = text.lines().find_map(|line| line.strip_prefix("belayd-delivery-id: ")).unwrap_or_default();
+                notes.lock().expect("no panic").insert(id.trim().to_owned());
+                let _ = socket.write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n");
+            });
+        }
+    });
+    (url, deaf, heard)
+}
+
+#[test]
+fn what_an_instance_that_is_killed_was_sending_is_sent_by_another_within_15_s() {
+    const DELIVERIES: usize = 2;
+    let Some(server) = server() else { return };
+    let url = server.new_database("claims");
+    let (hook, deaf, heard) = receiver();
+    let start = || {
+        let setup = Setup::with(&format!("[[webhooks]]\nname = \"hook\"\nurl = \"{hook}\"\n"));
+        let daemon = setup.store(&url).start();
+        let listed = |daemon: &Daemon| daemon.get("/admin/instances").body.contains("\"this\":true");
+        daemon.wait_for("listed", Duration::from_secs(60), listed);
+        daemon
+    };
+    let (mut first, second) = (start(), start());
+    let mut database = Database::open(&url);
+    // All of it is the first one's.
+    second.signal(libc::SIGSTOP);
+    let made = database.execute(&format!(
+        "INSERT INTO deliveries (id, sink, lane, subject, payload, state, max_attempts, due_at_us, on_unknown, created_at_us, updated_at_us) \
+         SELECT 'd' || n, 'hook', 'lane' || n, 's' || n, '{{\"shared\":true}}', 'ready', 20, 0, 'resend', 0, 0 FROM generate_series(1, {DELIVERIES}) AS n"
+    ));
+    assert_eq!(made, DELIVERIES);
+    let taken = "SELECT count(*) AS n FROM deliveries WHERE sink = 'hook' AND state IN ('claimed', 'sending')";
+    first.wait_for("taken by the first", Duration::from_secs(120), |_| database.number(taken) == Some(DELIVERIES as i64));
+    let stalls = Stalls::watch();
+    first.kill();
+    let began = Instant::now();
+    deaf.store(false, Ordering::Release);
+    second.signal(libc::SIGCONT);
+    second.wait_for("sent by the other", Duration::from_secs(120), |_| heard.lock().expect("no panic").len() == DELIVERIES);
+    let took = began.elapsed();
+    eprintln!("sent by another {took:?} after the death; the machine stood still for {:?}", stalls.so_far());
+    assert!(took >= Duration::from_secs(2), "the claims hold while their lease does: {took:?}");
     assert!(took <= WITHIN + stalls.so_far(), "{took:?}");
 }

@@ -286,7 +286,8 @@ impl Keeper {
     }
 
     fn look(&mut self, now: Instant) -> Result<(), LinkError> {
-        if now >= self.look_at {
+        let ordered = !lock(&self.core.take_over).is_empty();
+        if now >= self.look_at || ordered {
             self.look_at = now + LOOK_EVERY;
             let answer = self.link()?.ask(&cmd("PING"))?;
             if text(&answer) != Some("PONG") {
@@ -311,7 +312,8 @@ impl Keeper {
             let mut health = lock(&self.core.health);
             let before = health.facts.replace(facts.clone());
             drop(health);
-            if before.is_some_and(|before| before.may_lose() != facts.may_lose()) {
+            let judged = |facts: &Facts| (facts.may_lose(), facts.max_memory);
+            if before.is_some_and(|before| judged(&before) != judged(&facts)) {
                 self.core.observer.changed(&facts);
             }
         }
