@@ -1,4 +1,4 @@
-//! Three instances as `examples/scale-out/run` starts them, by its own templates: one is killed or halted for longer than its lease,
+//! Three instances as `examples/scale-out/run` starts them, by its own templates, of tiers redis and triple in turn: one is killed or halted for longer than its lease,
 //! now and then while Redis or Kafka is killed or frozen too. Whatever dies is started again by the script.
 //!
 //! Senders go on at another instance when one does not answer. At the end every acknowledged reading is in PostgreSQL once, and every
@@ -80,8 +80,8 @@ pub fn run(campaign: &Campaign, part: &mut Part) {
     if !broker::is_there(part) {
         return;
     }
-    histories(campaign, part, |part, dice, _| {
-        let scaled = Scaled::start()?;
+    histories(campaign, part, |part, dice, nth| {
+        let scaled = Scaled::start(if nth % 2 == 0 { "redis" } else { "triple" })?;
         if let Err(what) = history(&scaled, part, dice) {
             part.failed(format!("{what}\nkept: {}", scaled.keep().display()), None);
         }

@@ -119,14 +119,14 @@ const PARTS: &[Entry] = &[
     },
     Entry {
         name: "redis",
-        about: "tier redis, appendfsync always: Redis killed, restarted, frozen, slowed or partitioned; belayd killed or halted beside it",
+        about: "tiers redis and triple in turn, appendfsync always: Redis killed, restarted, frozen, slowed or partitioned; belayd killed or halted beside it",
         run: tier_redis::run,
         short: None,
         long: (60, 900),
     },
     Entry {
         name: "kafka",
-        about: "Kafka killed, restarted, frozen, slowed or partitioned while readings are relayed; belayd killed or halted, also alone",
+        about: "Kafka killed, restarted, frozen, slowed or partitioned while readings are relayed, of tiers journal and triple in turn; belayd killed or halted, also alone",
         run: relay::kafka,
         short: None,
         long: (60, 1_800),
@@ -140,7 +140,7 @@ const PARTS: &[Entry] = &[
     },
     Entry {
         name: "instances",
-        about: "three instances of examples/scale-out: one killed, or halted beyond its lease, now and then with Redis or Kafka",
+        about: "three instances of examples/scale-out, of tiers redis and triple in turn: one killed, or halted beyond its lease, now and then with Redis or Kafka",
         run: instances::run,
         short: None,
         long: (40, 1_800),

@@ -13,11 +13,12 @@ use super::{
     dice::Dice,
     outage::{self, histories},
     part::{Campaign, Part},
-    world::{Plan, World},
+    world::{Plan, Tier, World},
 };
 use crate::support::{
     postgres::{Postgres, is_installed},
     proxy::Mood,
+    redis::{self, Redis},
     rows,
 };
 
@@ -86,7 +87,14 @@ pub fn kafka(campaign: &Campaign, part: &mut Part) {
     histories(campaign, part, |part, dice, history| {
         // Every third history leaves the broker alone: then there must be no repeat at all.
         let steady = history % 3 == 2;
-        let (mut world, consumer) = lay_out((&broker, &server), &format!("kafka{history}"), Plan::default(), false, dice)?;
+        // And every second one is of tier triple.
+        let redis = (history % 2 == 1 && redis::is_installed()).then(|| Redis::start(&["--appendfsync always"]));
+        let plan = redis.as_ref().map_or_else(Plan::default, |redis| Plan {
+            tier: Some(Tier::TRIPLE),
+            more: format!("[redis]\nurl = \"{}\"\n", redis.url()),
+            ..Plan::default()
+        });
+        let (mut world, consumer) = lay_out((&broker, &server), &format!("kafka{history}"), plan, false, dice)?;
         let load = world.load();
         let mut act = || {
             for _ in 0..HISTORY {

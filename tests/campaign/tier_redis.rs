@@ -1,4 +1,5 @@
-//! Tier redis: Redis is killed, stopped, frozen, slowed or cut off and comes back, while the daemon is killed or halted now and then.
+//! Tiers redis and triple in turn: Redis is killed, stopped, frozen, slowed or cut off and comes back, while the daemon is killed or halted now
+//! and then.
 //!
 //! Redis syncs before it answers (`appendfsync always`), so nothing that was acknowledged may be lost; meanwhile readings go to the journal
 //! and nothing may be stored twice. Where Kafka can be had, readings are relayed too and counted there.
@@ -39,7 +40,7 @@ pub fn run(campaign: &Campaign, part: &mut Part) {
         let mut redis = Redis::start(&["--appendfsync always"]);
         let proxy = Proxy::start(&format!("127.0.0.1:{}", redis.port()));
         let plan = Plan {
-            tier: Some(Tier::REDIS),
+            tier: Some(if history % 2 == 0 { Tier::REDIS } else { Tier::TRIPLE }),
             more: format!("[redis]\nurl = \"redis://{}\"\ntimeout = \"500ms\"\n", proxy.address),
             pause: relay::PAUSE,
             ..Plan::default()

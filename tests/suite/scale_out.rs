@@ -26,7 +26,7 @@ fn the_script_starts_all_of_it_starts_again_what_dies_and_leaves_nothing() {
     if !scaled::is_possible() {
         return;
     }
-    let mut scaled = scaled::Scaled::start().unwrap_or_else(|error| panic!("{error}"));
+    let mut scaled = scaled::Scaled::start("redis").unwrap_or_else(|error| panic!("{error}"));
     let mut broker = ClientConfig::new();
     broker.set("bootstrap.servers", scaled.text("/kafka/brokers"));
     let reader = Reader::start(&broker, "engine");

@@ -35,17 +35,18 @@ pub struct Scaled {
 }
 
 impl Scaled {
-    /// Starts it with the binary under test, and waits until all is ready.
+    /// Starts it with the binary under test and the tier of this name, and waits until all is ready.
     ///
     /// # Errors
     /// It does not come up; with its log.
-    pub fn start() -> Result<Self, String> {
+    pub fn start(tier: &str) -> Result<Self, String> {
         let failed = |error: std::io::Error| format!("examples/scale-out/run: {error}");
         let dir = tempfile::Builder::new().prefix("belayd-scaled-").tempdir_in("/tmp").map_err(failed)?;
         // PostgreSQL's user passes through.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o711)).map_err(failed)?;
         let log = fs::File::create(dir.path().join("log")).map_err(failed)?;
         let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/scale-out/run"));
+        command.arg("--tier").arg(tier);
         command.arg("--dir").arg(dir.path().join("work")).arg("--json").arg(dir.path().join("json"));
         command.env("BELAYD_BIN", Daemon::binary()).stdin(Stdio::null());
         command.stdout(log.try_clone().map_err(failed)?).stderr(log);
