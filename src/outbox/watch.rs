@@ -170,7 +170,9 @@ impl OutboxCounts {
     fn of(rows: &[Count]) -> Self {
         let mut counts = Self::default();
         for row in rows {
-            if matches!(row.state, DeliveryState::Scheduled | DeliveryState::Ready | DeliveryState::Retry) {
+            // A run that Kafka did not take stays marked as being sent until Kafka says what became of it.
+            let unsent = row.state == DeliveryState::Sending && row.sink == relay::SINK;
+            if unsent || matches!(row.state, DeliveryState::Scheduled | DeliveryState::Ready | DeliveryState::Retry) {
                 counts.oldest_waiting_at_us = earliest(counts.oldest_waiting_at_us, row.oldest_due_at_us);
             }
             *counts.by_state.entry(row.state).or_default() += row.count;

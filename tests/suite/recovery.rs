@@ -19,7 +19,7 @@ use crate::support::{
 };
 
 /// Whether `recovery-late` is open for this level.
-fn is_late(daemon: &Daemon, level: &str) -> bool {
+pub(crate) fn is_late(daemon: &Daemon, level: &str) -> bool {
     let alerts = daemon.get("/api/alerts").json();
     let items = alerts["items"].as_array().cloned().unwrap_or_default();
     items.iter().any(|alert| alert["name"] == "recovery-late" && alert["subject"] == level && alert["state"] == "firing")

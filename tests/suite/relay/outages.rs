@@ -203,3 +203,25 @@ fn a_dead_reading_that_a_person_retries_is_relayed() {
     let stored = daemon.get(&path).json();
     assert_eq!((&stored["state"], &stored["relayed"]), (&"stored".into(), &true.into()));
 }
+
+#[test]
+fn a_broker_that_stays_away_misses_the_level_of_the_outbox_until_what_waited_is_relayed() {
+    let Some(mut kafka) = Kafka::start() else { return };
+    let mut setup = setup(&kafka, "timeout = \"1s\"");
+    setup.more.push_str("[recovery]\noutbox_within = \"500ms\"\n");
+    let daemon = setup.start();
+    let reader = Reader::start(&kafka.client(), "engine");
+    push(&daemon, &body(0, 100, 5), "?ack=relay");
+    let late = |daemon: &crate::support::daemon::Daemon| crate::recovery::is_late(daemon, "outbox");
+    assert!(!late(&daemon));
+    kafka.kill();
+    push(&daemon, &body(100, 100, 5), "?ack=store");
+    daemon.wait_for("told that it is late", Duration::from_secs(120), late);
+    let waited = daemon.get("/api/state").json()["recovery"]["outboxS"].as_f64();
+    assert!(waited.is_some_and(|seconds| seconds > 0.5), "{waited:?}");
+    kafka.restart();
+    relayed(&daemon);
+    daemon.wait_for("over", Duration::from_secs(120), |daemon| !late(daemon));
+    reader.wait_for(200, Duration::from_secs(60));
+    assert!(reader.by_number().values().all(|count| *count == 1));
+}
