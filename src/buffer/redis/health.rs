@@ -18,7 +18,8 @@ pub(super) struct Health {
     relapses: u32,
     /// Not tried before.
     not_before: Option<Instant>,
-    shown: CircuitState,
+    /// As it was told last; `None` before the first time.
+    shown: Option<CircuitState>,
     up: bool,
     told: bool,
     pub(super) down_since: Option<Instant>,
@@ -38,7 +39,7 @@ impl Health {
             came_up: None,
             relapses: 0,
             not_before: None,
-            shown: CircuitState::Closed,
+            shown: None,
             up: false,
             told: false,
             down_since: None,
@@ -54,7 +55,7 @@ impl Health {
     }
 
     pub(super) fn circuit(&self) -> CircuitState {
-        self.shown
+        self.shown.unwrap_or_default()
     }
 
     /// How long to wait before the ground is tried; `None`: now.
@@ -100,8 +101,7 @@ impl Health {
 
     fn show(&mut self, observer: &dyn RedisObserver, now: Instant) {
         let state = self.breaker.state(now);
-        if state != self.shown {
-            self.shown = state;
+        if self.shown.replace(state) != Some(state) {
             observer.circuit(state);
         }
     }
