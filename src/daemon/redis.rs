@@ -28,6 +28,8 @@ pub(super) struct Observer {
     pub(super) stamp: LoopStamp,
     /// Redis holds copies only (tier triple).
     pub(super) copies: bool,
+    /// `redis.stream_bytes`.
+    pub(super) stream_bytes: u64,
 }
 
 impl Observer {
@@ -62,6 +64,27 @@ impl Observer {
             log::warn!(target: "belayd::buffer", "{text}");
         }
         self.transition("redis-forgets", Level::Warning, unsafe_now, text);
+        self.tell_room(facts);
+    }
+}
+
+impl Observer {
+    /// Whether Redis has room for what the configuration says it may take.
+    fn tell_room(&self, facts: &Facts) {
+        let (small, bound) = (facts.is_smaller_than(self.stream_bytes), self.stream_bytes);
+        let text = if small {
+            format!(
+                "the maxmemory of Redis, {} bytes, is less than redis.stream_bytes, {bound}: it is full before belayd makes room; raise the one \
+                 well above the other, or lower redis.stream_bytes",
+                facts.max_memory
+            )
+        } else {
+            "Redis has room for redis.stream_bytes".to_owned()
+        };
+        if small {
+            log::warn!(target: "belayd::buffer", maxMemory = facts.max_memory, streamBytes = bound; "{text}");
+        }
+        self.transition("redis-small", Level::Warning, small, text);
     }
 }
 

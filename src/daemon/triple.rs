@@ -59,6 +59,7 @@ pub(super) fn open(parts: &Parts<'_>) -> Result<Arc<dyn Buffer>, String> {
         metrics: (*metrics).clone(),
         stamp: registry.register_loop("redis-keeper", REDIS_SILENCE),
         copies: tier == Tier::Triple,
+        stream_bytes: settings.redis.stream_bytes,
     };
     let streams = if tier == Tier::Triple { 0 } else { settings.buffer.streams };
     let redis = redis::open_redis(settings, instance, journal.clone(), observer, streams)?;

@@ -82,6 +82,11 @@ impl Facts {
         self.max_memory > 0 && self.memory_policy.starts_with("allkeys")
     }
 
+    /// Whether its memory ends before `redis.stream_bytes` does: it refuses batches then, or evicts, where belayd still counts on room.
+    pub fn is_smaller_than(&self, stream_bytes: u64) -> bool {
+        self.max_memory > 0 && self.max_memory < stream_bytes
+    }
+
     /// The level that its answer stands for.
     pub fn level(&self) -> AckLevel {
         if self.append_fsync == Fsync::Off || self.evicts() { AckLevel::Memory } else { AckLevel::Redis }
@@ -148,6 +153,13 @@ mod tests {
         assert_eq!(facts(Fsync::Always, 100, "allkeys-lru").level(), AckLevel::Memory);
         assert_eq!(facts(Fsync::Always, 0, "allkeys-lru").level(), AckLevel::Redis, "without a bound nothing is evicted");
         assert!(facts(Fsync::Everysec, 0, "noeviction").may_lose().contains("2 s"));
+    }
+
+    #[test]
+    fn memory_that_ends_before_the_streams_may_is_too_small_and_no_bound_is_none() {
+        let of = |max_memory| facts(Fsync::Always, max_memory, "noeviction");
+        assert!(of(99).is_smaller_than(100));
+        assert!(!of(100).is_smaller_than(100) && !of(0).is_smaller_than(100));
     }
 
     #[test]

@@ -119,7 +119,12 @@ fn try_redis(config: &RedisConfig) -> Result<String, String> {
     let server = Server::new(&urls, cluster, config.timeout)?;
     let asked = server.connect(&config.prefix).and_then(|mut link| Ok((Facts::ask(&mut link)?, link.shown())));
     let (facts, node) = asked.map_err(|error| format!("{}: {error}", server.shown()))?;
-    Ok(format!("connected to {node}, Redis {}; it may lose {}", facts.version, facts.may_lose()))
+    let room = if facts.is_smaller_than(config.stream_bytes) {
+        format!("; its maxmemory, {} bytes, is less than redis.stream_bytes: raise it well above that", facts.max_memory)
+    } else {
+        String::new()
+    };
+    Ok(format!("connected to {node}, Redis {}; it may lose {}{room}", facts.version, facts.may_lose()))
 }
 
 fn try_url(url: &str, allow_link_local: bool, timeout: Duration) -> Result<String, String> {
