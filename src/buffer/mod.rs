@@ -5,8 +5,10 @@
 //! actor's panic loses nothing.
 
 pub mod actor;
+pub mod audit;
 mod call;
 pub mod drain;
+mod gap;
 pub mod health;
 pub mod journal;
 pub mod memory;
@@ -17,6 +19,7 @@ pub mod triple;
 
 use std::fmt;
 
+pub use gap::{Gap, GapKind};
 use serde::Serialize;
 pub use stats::{BufferStats, OnVisible};
 use tokio::sync::oneshot;
@@ -47,46 +50,6 @@ impl Frame {
     /// Number of the last reading, inclusive.
     pub fn last_seq(&self) -> u64 {
         self.first_seq + u64::from(self.batch.len()) - 1
-    }
-}
-
-/// Numbers of a stream that no frame has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Gap {
-    /// The first of them.
-    pub first_seq: u64,
-    /// The last of them, inclusive.
-    pub last_seq: u64,
-    /// Why.
-    pub kind: GapKind,
-    /// How many of them had been acknowledged: all, but for void ones that were refused.
-    pub acknowledged: u64,
-    /// As [`Frame::chain_before`].
-    pub chain_before: u64,
-    /// As [`Frame::chain`].
-    pub chain: u64,
-}
-
-/// Why numbers have no frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum GapKind {
-    /// Damaged on disk and set aside.
-    Quarantined,
-    /// Given up after a failed sync.
-    Void,
-    /// The database that had stored them was replaced by an older one.
-    Lost,
-}
-
-impl GapKind {
-    /// The word in the ledger, in metrics and in answers.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Quarantined => "quarantined",
-            Self::Void => "void",
-            Self::Lost => "lost",
-        }
     }
 }
 
@@ -388,6 +351,11 @@ pub trait Buffer: Send + Sync + fmt::Debug {
     /// First and last number of `stream` that the medium still holds, settled or not; `None` where it holds none of it.
     fn held(&self, stream: StreamId) -> Option<(u64, u64)> {
         let _ = stream;
+        None
+    }
+
+    /// Begins a comparison of what the medium holds with its books; `None` where the account alone tells.
+    fn audit(&self) -> Option<Box<dyn audit::Audit>> {
         None
     }
 

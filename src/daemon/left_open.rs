@@ -15,7 +15,7 @@ use crate::{
 /// Told of a moment: whoever has not looked by the next start finds it in the history.
 const MOMENTS: [&str; 5] = [STORE_RESTORED, DIRECTORY_RESTORED, "redis-data-lost", "redis-copy-missing", "alert-refused"];
 /// What only tiers with a Redis can judge.
-const REDIS: [&str; 3] = ["redis-down", "redis-forgets", "redis-full"];
+const REDIS: [&str; 5] = ["redis-down", "redis-forgets", "redis-full", "redis-small", "redis-incomplete"];
 /// What the journal alone can judge.
 const JOURNAL: [&str; 4] = ["journal-disk-full", "journal-failed", "journal-sync-failed", "journal-damaged"];
 
@@ -121,7 +121,7 @@ mod tests {
             |more: &[&str]| -> Vec<String> { moments.iter().chain(more).chain(&sinks).map(|name| (*name).to_owned()).collect() };
         assert_eq!(ended(Tier::Redis), with(&["redis-full/it"]));
         assert_eq!(ended(Tier::Triple), ended(Tier::Redis));
-        let redis = ["redis-down/it", "redis-forgets/it", "redis-full/it"];
+        let redis = ["redis-down/it", "redis-forgets/it", "redis-full/it", "redis-small/it", "redis-incomplete/it"];
         assert_eq!(ended(Tier::Journal), with(&redis));
         let journal = ["journal-disk-full/it", "journal-failed/it", "journal-sync-failed/it", "journal-damaged/it"];
         assert_eq!(ended(Tier::Memory), with(&[&redis[..], &journal].concat()));

@@ -197,7 +197,7 @@ impl Daemon {
                     schedule.integrity().map(|found| IntegrityView {
                         ended_at: rfc3339_us(found.ended_at_us),
                         rows: found.rows,
-                        faults: found.missing + found.twice + found.ledger_faults,
+                        faults: found.missing + found.twice + found.ledger_faults + found.delivery_faults,
                     })
                 }
             }),

@@ -312,4 +312,8 @@ impl store::integrity::Held for HeldBy {
     fn frames(&self, stream: crate::domain::receipt::StreamId, first: u64, last: u64) -> std::io::Result<Vec<Frame>> {
         self.0.read_again(stream, first, last)
     }
+
+    fn audit(&self) -> Option<Box<dyn store::integrity::Audit>> {
+        self.0.audit()
+    }
 }

@@ -94,6 +94,10 @@ pub mod names {
     pub const INTEGRITY_LEDGER_FAULTS: &str = "belayd_integrity_ledger_faults";
     pub const INTEGRITY_REPAIRED: &str = "belayd_integrity_repaired_total";
     pub const INTEGRITY_RESTORED: &str = "belayd_integrity_restored_total";
+    pub const INTEGRITY_DELIVERY_FAULTS: &str = "belayd_integrity_delivery_faults";
+    pub const INTEGRITY_REDIS_ROWS: &str = "belayd_integrity_redis_rows_total";
+    pub const INTEGRITY_REDIS_FAULTS: &str = "belayd_integrity_redis_faulty_rows";
+    pub const INTEGRITY_REDIS_COPIED: &str = "belayd_integrity_redis_copied_again_total";
     pub const INTEGRITY_PASS: &str = "belayd_integrity_pass_timestamp_seconds";
     pub const SCHEDULE_LATENESS: &str = "belayd_schedule_lateness_seconds";
 }
@@ -336,6 +340,30 @@ pub const CATALOG: &[Entry] = &[
         Kind::Counter,
         &[],
         "Readings that the ledger says are stored, that the database did not have, and that the integrity check has stored again from the journal or, with tiers redis and triple, from Redis; since the start.",
+    ),
+    entry(
+        names::INTEGRITY_DELIVERY_FAULTS,
+        Kind::Gauge,
+        &[],
+        "Deliveries to Kafka of which the last whole integrity check found that they are gone, that there are two for the same numbers, that the ledger does not know theirs, or that their readings are gone before they were sent.",
+    ),
+    entry(
+        names::INTEGRITY_REDIS_ROWS,
+        Kind::Counter,
+        &[],
+        "Readings in Redis that its integrity check compared with what should be there; since the start.",
+    ),
+    entry(
+        names::INTEGRITY_REDIS_FAULTS,
+        Kind::Gauge,
+        &[],
+        "Readings that the last whole integrity check of Redis did not find there, or found where none should be.",
+    ),
+    entry(
+        names::INTEGRITY_REDIS_COPIED,
+        Kind::Counter,
+        &[],
+        "Tier triple: readings whose copy in Redis the integrity check had made again from the journal, because some of it was missing; since the start.",
     ),
     entry(
         names::INTEGRITY_PASS,

@@ -92,6 +92,14 @@ pub struct Metrics {
     pub integrity_repaired: IntCounter,
     /// Missing readings stored again.
     pub integrity_restored: IntCounter,
+    /// Faults of the deliveries to Kafka.
+    pub integrity_delivery_faults: IntGauge,
+    /// Readings in Redis compared with what should be there.
+    pub integrity_redis_rows: IntCounter,
+    /// Readings that Redis lacks, or should not have.
+    pub integrity_redis_faults: IntGauge,
+    /// Readings whose copy in Redis is made again.
+    pub integrity_redis_copied: IntCounter,
     /// End of the last whole check.
     pub integrity_pass: Gauge,
     /// Readings stored twice divided by stored ones; set by the integrity check.
@@ -170,6 +178,10 @@ impl Metrics {
             integrity_ledger_faults: gauge(&registry, names::INTEGRITY_LEDGER_FAULTS)?,
             integrity_repaired: counter(&registry, names::INTEGRITY_REPAIRED)?,
             integrity_restored: counter(&registry, names::INTEGRITY_RESTORED)?,
+            integrity_delivery_faults: gauge(&registry, names::INTEGRITY_DELIVERY_FAULTS)?,
+            integrity_redis_rows: counter(&registry, names::INTEGRITY_REDIS_ROWS)?,
+            integrity_redis_faults: gauge(&registry, names::INTEGRITY_REDIS_FAULTS)?,
+            integrity_redis_copied: counter(&registry, names::INTEGRITY_REDIS_COPIED)?,
             integrity_pass: float_gauge(&registry, names::INTEGRITY_PASS)?,
             duplicate_ratio: float_gauge(&registry, names::DUPLICATE_RATIO)?,
             recovery_seconds: float_gauge(&registry, names::RECOVERY_SECONDS)?,

@@ -68,6 +68,10 @@ pub struct Integrity {
     pub repaired: u64,
     /// Missing readings that were stored again from the journal.
     pub restored: u64,
+    /// Ledger rows whose delivery to Kafka was looked for.
+    pub deliveries: u64,
+    /// Faults of those deliveries.
+    pub delivery_faults: u64,
     /// The first faults in words.
     pub faults: Vec<String>,
 }

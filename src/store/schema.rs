@@ -72,6 +72,7 @@ diesel::table! {
         relay -> Integer,
         created_at_us -> BigInt,
         updated_at_us -> BigInt,
+        delivery -> Nullable<Text>,
     }
 }
 

@@ -40,6 +40,17 @@ pub fn last(conn: &mut Conn, name: &str) -> StoreResult<Option<SharedRun>> {
     Ok(on_backend!(conn, |c| diesel::sql_query(text).bind::<Text, _>(name).get_result(c).optional())?)
 }
 
+/// The result of retention: deliveries that were settled before this moment, microseconds since the epoch, may have been dropped.
+pub fn dropped_before(deliveries_us: i64) -> String {
+    serde_json::json!({ "deliveriesBeforeUs": deliveries_us }).to_string()
+}
+
+/// The same read back; 0 where it is not known.
+pub fn deliveries_dropped_before(retention: &SharedRun) -> i64 {
+    let result = retention.result.as_deref().and_then(|result| serde_json::from_str::<serde_json::Value>(result).ok());
+    result.and_then(|result| result["deliveriesBeforeUs"].as_i64()).unwrap_or(0)
+}
+
 /// Writes down a run, in one transaction with the look whether its lease still holds.
 ///
 /// # Errors

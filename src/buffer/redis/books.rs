@@ -15,6 +15,7 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::{
+    audit::Extent,
     book::{Book, Kept},
     copies::Copies,
 };
@@ -242,6 +243,19 @@ impl Books {
     /// The streams that are drained or written.
     pub(super) fn streams(&self) -> Vec<StreamId> {
         self.all().map(|book| book.stream).collect()
+    }
+
+    /// Every stream of which anything may lie in Redis.
+    pub(super) fn in_redis(&self) -> Vec<StreamId> {
+        let kept = self.kept.iter().map(|kept| kept.stream);
+        self.streams().into_iter().chain(kept).chain(self.copies.streams()).collect()
+    }
+
+    /// What Redis must have of `stream`; `None` where all of it is settled and only kept.
+    pub(super) fn extent(&self, stream: StreamId) -> Option<Extent> {
+        let book = self.all().find(|book| book.stream == stream);
+        let extent = |book: &Book| Extent { first: book.settled + 1, end: book.end, settled: book.settled, copy: false };
+        book.map(extent).or_else(|| self.copies.extent(stream))
     }
 
     /// Streams whose entries behind their first may go: those settled (where `relays`, relayed too) and older than `keep` or, where

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::chunks::Chunks;
+use super::{audit::Extent, chunks::Chunks};
 use crate::domain::receipt::StreamId;
 
 /// One copy.
@@ -47,6 +47,15 @@ impl Copies {
     pub(in crate::buffer) fn span(&self, stream: StreamId) -> Option<(u64, u64)> {
         let copy = self.0.iter().find(|copy| copy.stream == stream)?;
         (copy.first <= copy.end).then_some((copy.first, copy.end))
+    }
+
+    pub(super) fn streams(&self) -> impl Iterator<Item = StreamId> {
+        self.0.iter().map(|copy| copy.stream)
+    }
+
+    pub(super) fn extent(&self, stream: StreamId) -> Option<Extent> {
+        let copy = self.0.iter().find(|copy| copy.stream == stream)?;
+        Some(Extent { first: copy.first, end: copy.end, settled: copy.settled, copy: true })
     }
 
     /// Redis has taken everything up to `end`.

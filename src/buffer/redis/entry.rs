@@ -14,7 +14,7 @@
 use bytes::Bytes;
 use redis::{Cmd, Value, cmd};
 
-use super::link::text;
+use super::link::{Link, LinkError, text};
 use crate::{
     buffer::{Frame, journal::frame::chain_of_parts},
     domain::{batch::Batch, receipt::StreamId},
@@ -143,6 +143,20 @@ impl Entry {
 /// The number in an id.
 pub(in crate::buffer) fn seq_of(id: &str) -> Option<u64> {
     id.split_once('-')?.0.parse().ok()
+}
+
+/// The last id of a stream, also where its entries were trimmed; `None` where there is no such key.
+pub(in crate::buffer) fn last_id(link: &mut Link, key: &str) -> Result<Option<u64>, LinkError> {
+    let fields = match link.ask(cmd("XINFO").arg("STREAM").arg(key)) {
+        Ok(Value::Array(fields)) => fields,
+        Ok(_) => return Err(LinkError::ours("error", "XINFO STREAM was not answered with fields")),
+        // "no such key"
+        Err(refused) if refused.definite && refused.code == "ERR" => return Ok(None),
+        Err(failed) => return Err(failed),
+    };
+    let id = fields.chunks(2).find(|pair| pair.first().and_then(text) == Some("last-generated-id"));
+    let id = id.and_then(|pair| pair.get(1)).and_then(text).and_then(seq_of);
+    id.map(Some).ok_or_else(|| LinkError::ours("error", "XINFO STREAM names no last id"))
 }
 
 /// Entries of XRANGE, of one stream.

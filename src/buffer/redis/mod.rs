@@ -30,6 +30,7 @@
 //! `lost` with its number of readings after.
 
 pub(super) mod again;
+pub(super) mod audit;
 mod book;
 mod books;
 mod chunks;

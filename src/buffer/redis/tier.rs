@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 
 use super::{
     RedisObserver, RedisSettings, RedisView, again,
+    audit::RedisAudit,
     books::{Books, Reached},
     commit::{self, Order, Queue, Submitted},
     core::{Core, journal_level, lock},
@@ -25,7 +26,7 @@ use super::{
     link::LinkError,
 };
 use crate::{
-    buffer::{Attached, Buffer, BufferStats, DrainOutcome, Frame, OnVisible, Position, Work},
+    buffer::{Attached, Buffer, BufferStats, DrainOutcome, Frame, OnVisible, Position, Work, audit::Audit},
     domain::{
         ack::AckLevel,
         batch::Batch,
@@ -388,6 +389,10 @@ impl Buffer for RedisBuffer {
         }
         frames.sort_by_key(|frame| frame.first_seq);
         Ok(frames)
+    }
+
+    fn audit(&self) -> Option<Box<dyn Audit>> {
+        Some(Box::new(RedisAudit::begin(self.core.clone(), None)))
     }
 
     fn state_of(&self, stream: StreamId, seq: u64) -> Option<ReceiptState> {

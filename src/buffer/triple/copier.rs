@@ -15,7 +15,7 @@ use std::{
 
 use redis::{Cmd, Value, cmd};
 
-use super::TripleObserver;
+use super::{TripleObserver, origin};
 use crate::{
     buffer::{
         Buffer, Frame, OnVisible,
@@ -23,8 +23,8 @@ use crate::{
         redis::{
             RedisBuffer,
             core::lock,
-            entry::{ENTRY_BYTES, Entry, GROUP, Registered, add_copy, add_void, entries, seq_of},
-            link::{Link, LinkError, text},
+            entry::{ENTRY_BYTES, Entry, GROUP, Registered, add_copy, add_void, entries, last_id},
+            link::{Link, LinkError},
             send::add_all,
         },
     },
@@ -78,6 +78,8 @@ pub(super) struct Desk {
     pub(super) timeout: Duration,
     /// Lanes whose copy is astray, for their drains to renumber.
     pub(super) renumber: Vec<AtomicBool>,
+    /// Copies with holes that are to be made anew: the stream, and the first number of its copy.
+    pub(super) anew: Vec<Mutex<Option<(StreamId, u64)>>>,
     /// Lanes with a gap that is being filled.
     pub(super) filling: Vec<AtomicBool>,
     /// The backlog of an outage is being written.
@@ -288,6 +290,11 @@ impl LaneCopy {
             Some(link) => link,
             None => desk.redis.core.settings.server.connect(&key)?,
         };
+        let anew = lock(&desk.anew[self.lane]).take().filter(|(stream, _)| *stream == self.stream);
+        if let Some((_, first)) = anew {
+            self.placed = false;
+            origin::remove_copy(desk, (self.lane, self.stream), first, &mut link, &key)?;
+        }
         if !self.placed {
             self.place(desk, &mut link, &key, &state)?;
             self.placed = true;
@@ -419,20 +426,6 @@ impl LaneCopy {
         }
         Ok(())
     }
-}
-
-/// The last id of a stream, also where its entries were trimmed; `None` where there is no such key.
-fn last_id(link: &mut Link, key: &str) -> Result<Option<u64>, LinkError> {
-    let fields = match link.ask(cmd("XINFO").arg("STREAM").arg(key)) {
-        Ok(Value::Array(fields)) => fields,
-        Ok(_) => return Err(LinkError::ours("error", "XINFO STREAM was not answered with fields")),
-        // "no such key"
-        Err(refused) if refused.definite && refused.code == "ERR" => return Ok(None),
-        Err(failed) => return Err(failed),
-    };
-    let id = fields.chunks(2).find(|pair| pair.first().and_then(text) == Some("last-generated-id"));
-    let id = id.and_then(|pair| pair.get(1)).and_then(text).and_then(seq_of);
-    id.map(Some).ok_or_else(|| LinkError::ours("error", "XINFO STREAM names no last id"))
 }
 
 #[cfg(test)]

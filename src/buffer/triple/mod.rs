@@ -28,6 +28,7 @@
 //! - between sync and copy: frames that Redis lacks; the next start copies them. Nobody was told, but where Redis was away.
 //! - between copy and commit: frames in journal and Redis; drained from the journal, by their numbers once.
 //! - between commit and answer: stored; the sender repeats it, a duplicate.
+//! - between the removal of a copy with holes and its end: frames that Redis lacks; the next start copies them.
 //! - while a gap is being filled: the cursor stands in it; the rest is filled from there.
 //!
 //! Who waits for the database is answered by its commit, or by the copier while the database is away (`journal`): when the copy is made; when
@@ -35,6 +36,7 @@
 
 mod copier;
 mod fill;
+mod origin;
 pub mod tier;
 
 pub use tier::{TripleBuffer, TripleSettings};

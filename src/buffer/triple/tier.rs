@@ -23,8 +23,9 @@ use super::{
 use crate::{
     buffer::{
         Attached, Buffer, BufferStats, DrainOutcome, Frame, GapKind, OnVisible, Position, Work,
+        audit::Audit,
         journal::{disk::RealDisk, tier::JournalBuffer},
-        redis::{RedisBuffer, RedisView, core::lock},
+        redis::{RedisBuffer, RedisView, audit::RedisAudit, core::lock},
     },
     domain::{
         ack::AckLevel,
@@ -85,6 +86,7 @@ impl TripleBuffer {
             observer,
             store_is_up,
             renumber: flags(),
+            anew: (0..lanes).map(|_| Mutex::new(None)).collect(),
             filling: flags(),
             recovering: AtomicBool::new(false),
             uncopied: AtomicU64::new(0),
@@ -337,6 +339,10 @@ impl Buffer for TripleBuffer {
 
     fn read_again(&self, stream: StreamId, first: u64, last: u64) -> io::Result<Vec<Frame>> {
         self.desk.redis.read_again(stream, first, last)
+    }
+
+    fn audit(&self) -> Option<Box<dyn Audit>> {
+        Some(Box::new(RedisAudit::begin(self.desk.redis.core.clone(), Some(self.desk.clone()))))
     }
 
     fn state_of(&self, stream: StreamId, seq: u64) -> Option<ReceiptState> {

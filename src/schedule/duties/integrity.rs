@@ -1,4 +1,5 @@
-//! The integrity check: whether what the ledger says is stored is there, once, and whether the ledger agrees with itself.
+//! The integrity check: whether what the ledger says is stored is there, once, whether its deliveries to Kafka are, and whether the ledger
+//! agrees with itself.
 //! `docs/DATABASE.md` says what is compared, what is repaired and what is only told.
 
 use std::{
@@ -25,6 +26,8 @@ const RUN_MAX: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(10);
 /// From one note of the place to the next: what a crash costs. The first is made with the first readings that were compared.
 const NOTE_EVERY: Duration = Duration::from_secs(10);
+/// What retention of another instance, with another clock or configuration, may have dropped since it was noted.
+const DROPPED_SINCE: Duration = Duration::from_secs(2 * 3_600);
 /// Under this name the place of an unfinished pass is kept.
 const PLACE: &str = "integrity/place";
 /// Under this name what the last whole pass found is kept.
@@ -61,6 +64,14 @@ impl IntegrityCheck {
         };
         context.store.call(begin).await
     }
+}
+
+/// From when on deliveries cannot have been dropped by retention, that of this configuration or of an earlier one.
+async fn deliveries_from_us(context: &DutyContext) -> Result<i64, StoreError> {
+    let retention = context.store.call(|conn| shared_duties::last(conn, "retention")).await?;
+    let dropped_us = retention.map_or(0, |last| shared_duties::deliveries_dropped_before(&last));
+    let margin_us = i64::try_from(DROPPED_SINCE.as_micros()).unwrap_or(i64::MAX);
+    Ok(dropped_us.max(context.ago_us(context.config.retention.deliveries)).saturating_add(margin_us))
 }
 
 /// When the last whole pass of any instance ended.
@@ -117,6 +128,7 @@ impl Duty for IntegrityCheck {
         Box::pin(async move {
             let until = Instant::now() + RUN_MAX;
             let mut pass = self.pass(context).await?;
+            pass.look_for_deliveries_from(deliveries_from_us(context).await?);
             let mut noted: Option<Instant> = None;
             loop {
                 let before = pass.rows();
@@ -182,6 +194,10 @@ struct Shared {
     repaired: u64,
     #[serde(default)]
     restored: u64,
+    #[serde(default)]
+    deliveries: u64,
+    #[serde(default)]
+    delivery_faults: u64,
     words: Vec<String>,
 }
 
@@ -197,6 +213,8 @@ impl From<&Shared> for Findings {
             ledger_faults: shared.ledger_faults,
             repaired: shared.repaired,
             restored: shared.restored,
+            deliveries: shared.deliveries,
+            delivery_faults: shared.delivery_faults,
             holes: Vec::new(),
             words: shared.words.clone(),
         }
@@ -217,6 +235,8 @@ fn told(context: &DutyContext, found: Findings) -> DutyReport {
         ("ledgerFaults", found.ledger_faults),
         ("repaired", found.repaired),
         ("restored", found.restored),
+        ("deliveries", found.deliveries),
+        ("deliveryFaults", found.delivery_faults),
     ];
     let shared = Shared {
         ended_at_us: now_us,
@@ -229,6 +249,8 @@ fn told(context: &DutyContext, found: Findings) -> DutyReport {
         ledger_faults: found.ledger_faults,
         repaired: found.repaired,
         restored: found.restored,
+        deliveries: found.deliveries,
+        delivery_faults: found.delivery_faults,
         words: found.words.clone(),
     };
     let (conditions, result) = (vec![condition(&found, now_us)], serde_json::to_string(&shared).ok());
@@ -240,6 +262,7 @@ fn show(context: &DutyContext, found: Findings, ended_at_us: i64) {
     let metrics = &context.metrics;
     metrics.integrity_missing.set(i64::try_from(found.missing).unwrap_or(i64::MAX));
     metrics.integrity_ledger_faults.set(i64::try_from(found.ledger_faults).unwrap_or(i64::MAX));
+    metrics.integrity_delivery_faults.set(i64::try_from(found.delivery_faults).unwrap_or(i64::MAX));
     metrics.integrity_pass.set(ended_at_us as f64 / 1e6);
     metrics.duplicate_ratio.set(if found.rows == 0 { 0.0 } else { found.twice as f64 / found.rows as f64 });
     context.board.show_integrity(Integrity {
@@ -253,6 +276,8 @@ fn show(context: &DutyContext, found: Findings, ended_at_us: i64) {
         ledger_faults: found.ledger_faults,
         repaired: found.repaired,
         restored: found.restored,
+        deliveries: found.deliveries,
+        delivery_faults: found.delivery_faults,
         faults: found.words,
     });
 }
@@ -261,11 +286,13 @@ fn condition(found: &Findings, now_us: i64) -> Transition {
     let firing = found.is_fault();
     let text = if firing {
         format!(
-            "the integrity check found {} readings missing, {} stored twice and {} faults in the ledger ({} set right): {}",
+            "the integrity check found {} readings missing, {} stored twice, {} faults in the ledger ({} set right) and {} among the \
+             deliveries to Kafka: {}",
             found.missing,
             found.twice,
             found.ledger_faults,
             found.repaired,
+            found.delivery_faults,
             found.words.join("; ")
         )
     } else {
@@ -279,7 +306,7 @@ fn condition(found: &Findings, now_us: i64) -> Transition {
         firing,
         observed_at_us: now_us,
         arrived_at_us: now_us,
-        value: Some((found.missing + found.twice + found.ledger_faults) as f64),
+        value: Some((found.missing + found.twice + found.ledger_faults + found.delivery_faults) as f64),
         threshold: Some(0.0),
         text,
     }

@@ -14,7 +14,7 @@ use crate::{
     store::{
         Backend, StoreError, StoreResult, deliveries, failures, issues, ledger, messages,
         partitions::{self, Partition},
-        readings,
+        readings, shared_duties,
     },
 };
 
@@ -60,9 +60,16 @@ impl Duty for Retention {
                     drop_all(context, store, move |c, limit| deliveries::prune(c, deliveries_us, limit).map(|n| n as u64)).await?,
                 ),
             ];
-            Ok(DutyReport::of(counts))
+            Ok(DutyReport { result: Some(dropped_before(context, deliveries_us).await?), ..DutyReport::of(counts) })
         })
     }
+}
+
+/// Up to which moment deliveries may have been dropped by now, for the integrity check: a longer retention brings none back.
+async fn dropped_before(context: &DutyContext, before_us: i64) -> StoreResult<String> {
+    let last = context.store.call(|conn| shared_duties::last(conn, "retention")).await?;
+    let before_us = last.map_or(before_us, |last| before_us.max(shared_duties::deliveries_dropped_before(&last)));
+    Ok(shared_duties::dropped_before(before_us))
 }
 
 /// How often a partition that somebody uses is asked for in one run, and the pause in between: a long query of a person's ends, or the next

@@ -36,6 +36,8 @@ pub const NAMES: &[(&str, &str)] = &[
     ("redis-down", "Redis 사용 불가"),
     ("redis-forgets", "Redis 보존 안 됨"),
     ("redis-full", "Redis 가득 참"),
+    ("redis-incomplete", "Redis 측정값 누락"),
+    ("redis-small", "Redis 메모리 한도 부족"),
     ("sink-down", "발신 경로 중단"),
     ("source-failing", "수집원 읽기 실패"),
     ("store-restored", "이전 데이터베이스로 복원됨"),

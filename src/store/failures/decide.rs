@@ -104,7 +104,7 @@ pub fn retry_for(
             move_account(conn, &row, &delta, now_us)?;
         }
         if matches!(fate, Fate::Stored) && relaying == Relaying::On {
-            relay::enqueue(conn, &row.stream, &relay::Body::of_row(&payload.row(row.seq)), now_us)?;
+            relay::enqueue_retried(conn, &row.stream, &relay::Body::of_row(&payload.row(row.seq)), now_us)?;
         }
         let message = match fate {
             Fate::Refused(error) => error.to_string(),

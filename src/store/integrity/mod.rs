@@ -3,6 +3,7 @@
 //! In: slices of the ledger and of the readings, by their keys. Out: rows, and sums of streams set right. A crash loses nothing: it
 //! reads, and what it writes is one transaction.
 
+mod outbox;
 mod pass;
 mod refill;
 
@@ -22,6 +23,8 @@ use super::{
     Conn, StoreResult,
     schema::{batches, reading_failures, readings, removed_readings, streams},
 };
+pub use crate::buffer::audit::{Absent, Audit, Audited};
+use crate::domain::receipt::StreamId;
 
 /// Numbers that are compared together, as the triggers of `readings` count deletions.
 pub const PART: i64 = 65_536;
@@ -69,17 +72,20 @@ fn all_streams(conn: &mut Conn) -> StoreResult<Vec<Stream>> {
 }
 
 /// One row of the ledger.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct LedgerRow {
     first: i64,
     last: i64,
     is_gap: bool,
     sums: Sums,
+    /// The delivery that carries it to Kafka, and when both were written.
+    delivery: Option<String>,
+    created_at_us: i64,
 }
 
 /// The ledger of a stream behind `after`, up to `end`, at most `limit` rows.
 fn ledger_slice(conn: &mut Conn, stream: &str, after: i64, end: i64, limit: i64) -> StoreResult<Vec<LedgerRow>> {
-    type Columns = (i64, i64, Option<String>, (i64, i64, i64, i64, i64, i64));
+    type Columns = (i64, i64, Option<String>, (i64, i64, i64, i64, i64, i64), (Option<String>, i64));
     let rows: Vec<Columns> = batches::table
         .filter(batches::stream.eq(stream))
         .filter(batches::first_seq.gt(after))
@@ -91,13 +97,13 @@ fn ledger_slice(conn: &mut Conn, stream: &str, after: i64, end: i64, limit: i64)
             batches::last_seq,
             batches::gap,
             (batches::stored, batches::duplicate, batches::conflict, batches::dead, batches::discarded, batches::missing),
+            (batches::delivery, batches::created_at_us),
         ))
         .load(conn)?;
-    let row = |(first, last, gap, (stored, duplicate, conflict, dead, discarded, missing)): Columns| LedgerRow {
-        first,
-        last,
-        is_gap: gap.is_some(),
-        sums: [stored, duplicate, conflict, dead, discarded, missing],
+    let row = |(first, last, gap, counts, (delivery, created_at_us)): Columns| {
+        let (stored, duplicate, conflict, dead, discarded, missing) = counts;
+        let sums = [stored, duplicate, conflict, dead, discarded, missing];
+        LedgerRow { first, last, is_gap: gap.is_some(), sums, delivery, created_at_us }
     };
     Ok(rows.into_iter().map(row).collect())
 }
@@ -152,6 +158,37 @@ fn decided(conn: &mut Conn, since_us: i64) -> StoreResult<Vec<(String, i64)>> {
 
 fn pruned_seq(conn: &mut Conn, no: i64) -> StoreResult<i64> {
     Ok(streams::table.find(no).select(streams::pruned_seq).first(conn)?)
+}
+
+/// Of the numbers from `first` to `last` of `stream`: how many the database has settled with a reading, and how many it has written off.
+///
+/// # Errors
+/// Those of the database.
+pub fn settled_readings(conn: &mut Conn, stream: StreamId, first: u64, last: u64) -> StoreResult<(u64, u64)> {
+    let (stream, first) = (stream.to_string(), first.cast_signed());
+    let cursor: Option<i64> =
+        streams::table.filter(streams::stream.eq(&stream)).select(streams::cursor_seq).first(conn).optional()?;
+    let last = last.cast_signed().min(cursor.unwrap_or(0));
+    if last < first {
+        return Ok((0, 0));
+    }
+    // The row that `first` lies in; none of those before it is looked at.
+    let from: Option<i64> = batches::table
+        .filter(batches::stream.eq(&stream))
+        .filter(batches::first_seq.le(first))
+        .order(batches::first_seq.desc())
+        .select(batches::first_seq)
+        .first(conn)
+        .optional()?;
+    let gaps: Vec<(i64, i64)> = batches::table
+        .filter(batches::stream.eq(&stream))
+        .filter(batches::first_seq.between(from.unwrap_or(first), last))
+        .filter(batches::last_seq.ge(first))
+        .filter(batches::gap.is_not_null())
+        .select((batches::first_seq, batches::last_seq))
+        .load(conn)?;
+    let written_off: i64 = gaps.into_iter().map(|(from, to)| to.min(last) + 1 - from.max(first)).sum();
+    Ok(((last + 1 - first - written_off).unsigned_abs(), written_off.unsigned_abs()))
 }
 
 /// Sets the sums of a stream whose ledger is whole to those of its ledger. Returns whether they differed.

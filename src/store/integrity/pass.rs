@@ -1,4 +1,5 @@
-//! One comparison of everything: the ledger of each stream, then all readings, then what the two say of each range of numbers.
+//! One comparison of everything: the ledger of each stream with its deliveries to Kafka, those deliveries with the ledger, then all readings,
+//! then what ledger and readings say of each range of numbers.
 //!
 //! In: slices, one a [`Pass::step`]. Out: [`Findings`], and on the way a note of the place, from which [`Pass::resume`] goes on. What is
 //! compared is fixed at the beginning: each stream up to its cursor then. A crash loses what was compared since the last note.
@@ -8,7 +9,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Hole, LedgerRow, PART, Stream, Sums, all_streams, decided, ledger_slice, pruned_seq, readings_slice, removed, repair_sums,
+    Hole, LedgerRow, PART, Stream, Sums, all_streams, decided, ledger_slice, outbox, pruned_seq, readings_slice, removed,
+    repair_sums,
 };
 use crate::store::{Conn, StoreResult, partitions};
 
@@ -40,6 +42,10 @@ pub struct Findings {
     pub repaired: u64,
     /// Missing readings that were stored again, because the journal still had them; they do not count as missing any more.
     pub restored: u64,
+    /// Ledger rows whose delivery to Kafka was looked for.
+    pub deliveries: u64,
+    /// Deliveries to Kafka that are gone, are there twice, carry what the ledger does not have, or have lost their readings.
+    pub delivery_faults: u64,
     /// Where readings are missing of which none was deleted, at most [`HOLES_MAX`].
     pub holes: Vec<Hole>,
     /// The first faults, one sentence each.
@@ -49,13 +55,18 @@ pub struct Findings {
 impl Findings {
     /// Whether a person has to know.
     pub fn is_fault(&self) -> bool {
-        self.missing + self.twice + self.ledger_faults > 0
+        self.missing + self.twice + self.ledger_faults + self.delivery_faults > 0
     }
 
     fn tell(&mut self, words: String) {
         if self.words.len() < FAULTS_TOLD {
             self.words.push(words);
         }
+    }
+
+    fn add_delivery_faults(&mut self, all: Vec<String>) {
+        self.delivery_faults += all.len() as u64;
+        all.into_iter().for_each(|words| self.tell(words));
     }
 
     fn ledger_fault(&mut self, words: String) {
@@ -81,6 +92,9 @@ pub struct Pass {
     since_us: i64,
     todo: Vec<Stream>,
     walk: Option<Walk>,
+    /// Deliveries that were made before may have been dropped by retention.
+    deliveries_from_us: i64,
+    outbox: Option<outbox::Walk>,
     /// Streams whose readings are compared: cursor, and the part below which all is compared as one.
     limits: HashMap<i64, (i64, i64)>,
     names: HashMap<String, i64>,
@@ -113,6 +127,8 @@ impl Pass {
             since_us: now_us,
             todo,
             walk: None,
+            deliveries_from_us: 0,
+            outbox: Some(outbox::Walk::default()),
             limits: HashMap::new(),
             names,
             expected: BTreeMap::new(),
@@ -155,6 +171,11 @@ impl Pass {
         self.found.rows
     }
 
+    /// Deliveries that were made before this moment, microseconds since the epoch, may have been sent and dropped: they are not looked for.
+    pub fn look_for_deliveries_from(&mut self, from_us: i64) {
+        self.deliveries_from_us = self.deliveries_from_us.max(from_us);
+    }
+
     /// One slice more; the findings once there is none.
     ///
     /// # Errors
@@ -168,6 +189,13 @@ impl Pass {
             let at = (stream.pruned, stream.pruned);
             let faults_before = self.found.ledger_faults;
             self.walk_on(conn, Walk { stream, at, sums: [0; 6], faults_before })?;
+            return Ok(None);
+        }
+        if let Some(walk) = &mut self.outbox {
+            match walk.step(conn)? {
+                Some(faults) => self.found.add_delivery_faults(faults),
+                None => self.outbox = None,
+            }
             return Ok(None);
         }
         let rows = readings_slice(conn, self.key.as_ref(), SLICE_ROWS)?;
@@ -194,6 +222,9 @@ impl Pass {
             self.take(&mut walk, row);
         }
         self.found.ledger_rows += rows.len() as u64;
+        let (deliveries, faults) = outbox::absent(conn, &walk.stream.name, &rows, self.deliveries_from_us)?;
+        self.found.deliveries += deliveries;
+        self.found.add_delivery_faults(faults);
         if rows.len() as i64 == SLICE_ROWS {
             self.walk = Some(walk);
             return Ok(());

@@ -7,7 +7,7 @@ use std::io;
 
 use diesel::prelude::*;
 
-use super::PART;
+use super::{Audit, PART};
 use crate::{
     buffer::Frame,
     domain::receipt::StreamId,
@@ -28,6 +28,11 @@ pub trait Held: Send + Sync {
     /// # Errors
     /// The medium failed.
     fn frames(&self, stream: StreamId, first: u64, last: u64) -> io::Result<Vec<Frame>>;
+
+    /// Begins a comparison of what it holds with what it should hold; `None` where its own account tells.
+    fn audit(&self) -> Option<Box<dyn Audit>> {
+        None
+    }
 }
 
 /// Numbers of one stream of which readings are missing.

@@ -26,6 +26,8 @@ pub(in crate::store) struct NewBatch<'a> {
     pub(in crate::store) gap: Option<GapKind>,
     /// Whether what was stored is relayed.
     pub(in crate::store) relay: bool,
+    /// The delivery that carries it to Kafka, written in the same transaction.
+    pub(in crate::store) delivery: Option<&'a str>,
     pub(in crate::store) now_us: i64,
 }
 
@@ -36,23 +38,25 @@ impl NewBatch<'_> {
         let [stored, duplicate, conflict, dead] =
             [outcome.stored, outcome.duplicate, outcome.conflict, outcome.dead].map(u64::cast_signed);
         let [quarantined, void, lost] = [outcome.quarantined, outcome.void, outcome.lost].map(u64::cast_signed);
-        diesel::insert_into(batches::table)
-            .values((
-                batches::stream.eq(self.stream),
-                batches::first_seq.eq(outcome.first_seq.cast_signed()),
-                batches::last_seq.eq(outcome.last_seq.cast_signed()),
-                batches::stored.eq(stored),
-                batches::duplicate.eq(duplicate),
-                batches::conflict.eq(conflict),
-                batches::dead.eq(dead),
-                batches::exceptions.eq(self.duplicates.text()),
-                batches::gap.eq(self.gap.map(GapKind::as_str)),
-                batches::missing.eq(quarantined + void + lost),
-                batches::relay.eq(i32::from(self.relay)),
-                batches::created_at_us.eq(self.now_us),
-                batches::updated_at_us.eq(self.now_us),
-            ))
-            .execute(conn)?;
+        let row = (
+            batches::stream.eq(self.stream),
+            batches::first_seq.eq(outcome.first_seq.cast_signed()),
+            batches::last_seq.eq(outcome.last_seq.cast_signed()),
+            batches::stored.eq(stored),
+            batches::duplicate.eq(duplicate),
+            batches::conflict.eq(conflict),
+            batches::dead.eq(dead),
+            batches::exceptions.eq(self.duplicates.text()),
+            batches::gap.eq(self.gap.map(GapKind::as_str)),
+            batches::missing.eq(quarantined + void + lost),
+            batches::relay.eq(i32::from(self.relay)),
+            batches::created_at_us.eq(self.now_us),
+            batches::updated_at_us.eq(self.now_us),
+        );
+        match self.delivery {
+            Some(id) => diesel::insert_into(batches::table).values((row, batches::delivery.eq(id))).execute(conn)?,
+            None => diesel::insert_into(batches::table).values(row).execute(conn)?,
+        };
         diesel::update(streams::table.filter(streams::stream.eq(self.stream)))
             .set((
                 streams::stored.eq(streams::stored + stored),

@@ -127,6 +127,7 @@ pub fn pass_over(conn: &mut Conn, stream: StreamId, gap: &Gap, now_us: i64) -> S
             duplicates: Ranges::default(),
             gap: Some(gap.kind),
             relay: false,
+            delivery: None,
             now_us,
         };
         batch.insert(conn)?;
@@ -190,17 +191,19 @@ fn store_new(
     let (mut outcome, duplicates, unstored) = task.finish(conn)?;
     outcome.first_seq = frames[0].first_seq;
     outcome.last_seq = frames[frames.len() - 1].last_seq();
+    let delivery = (relaying == Relaying::On && outcome.stored > 0).then(relay::new_id);
     let batch = NewBatch {
         stream,
         outcome: &outcome,
         duplicates: Ranges::from_sorted(sql_seq(outcome.first_seq), &duplicates),
         gap: None,
         relay: relaying == Relaying::On,
+        delivery: delivery.as_deref(),
         now_us,
     };
     batch.insert(conn)?;
-    if relaying == Relaying::On && outcome.stored > 0 {
-        relay::enqueue(conn, stream, &relay::Body::of_frames(frames, &unstored), now_us)?;
+    if let Some(id) = &delivery {
+        relay::enqueue(conn, id, stream, &relay::Body::of_frames(frames, &unstored), now_us)?;
     }
     Ok(outcome)
 }
@@ -233,6 +236,6 @@ fn relay_before_the_commit_on_purpose(
     if relaying == Relaying::Off || std::env::var_os("BELAYD_FAULT").is_none_or(|fault| fault != "relay-early") {
         return Ok(relaying);
     }
-    conn.write(|conn| relay::enqueue(conn, stream, &relay::Body::of_frames(frames, &[]), now_us))?;
+    conn.write(|conn| relay::enqueue(conn, &relay::new_id(), stream, &relay::Body::of_frames(frames, &[]), now_us))?;
     Ok(Relaying::Off)
 }

@@ -21,7 +21,10 @@ pub use self::{
     run::{Run, RunDelivery, body, claim_run, lanes, reject, settle_run},
     state::{Resolved, first_waiting, is_relayed, resolve, unresolved},
 };
-pub(super) use self::{enqueue::enqueue, state::decided};
+pub(super) use self::{
+    enqueue::{Payload, enqueue, enqueue_retried, new_id},
+    state::decided,
+};
 
 /// The sink's name in `deliveries`.
 pub const SINK: &str = "kafka";

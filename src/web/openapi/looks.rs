@@ -206,6 +206,8 @@ shapes! {
         ledger_faults: u64,
         repaired: u64,
         restored: u64,
+        deliveries: u64,
+        delivery_faults: u64,
         /// The first ones in words
         faults: Vec<String>,
     }

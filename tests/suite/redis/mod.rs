@@ -1,5 +1,6 @@
 //! Tier redis against real servers: what is acknowledged is stored once, whatever becomes of Redis, the database and belayd meanwhile.
 
+pub(crate) mod compared;
 mod loss;
 mod measured;
 mod others;

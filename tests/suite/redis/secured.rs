@@ -8,8 +8,8 @@ use super::*;
 use crate::support::ports;
 
 /// The rights in docs/TIERS.md.
-const RIGHTS: &str = "~belayd:* +ping +info +config|get +memory|usage +cluster|slots +asking +multi +exec +wait +hset +hdel +hgetall +unlink +xadd \
-                      +xack +xautoclaim +xgroup +xinfo +xpending +xrange +xreadgroup +xrevrange +xtrim";
+const RIGHTS: &str = "~belayd:* +ping +info +config|get +memory|usage +cluster|slots +asking +multi +exec +wait +watch +unwatch +hset +hdel \
+                      +hgetall +unlink +xadd +xack +xautoclaim +xgroup +xinfo +xpending +xrange +xreadgroup +xrevrange +xtrim";
 
 /// A configuration with another way to reach Redis.
 fn by(url: &str) -> Setup {

@@ -1,6 +1,7 @@
 //! The relay to Kafka, against a real broker, seen by an independent consumer of committed records.
 
 mod basics;
+mod checked;
 mod crashes;
 mod instances;
 mod outages;

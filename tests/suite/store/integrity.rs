@@ -7,7 +7,8 @@ use belayd::{
         Conn, StoreResult, failures,
         integrity::{Findings, PART, Pass},
         ledger,
-        readings::{self, pass_over, store_frames},
+        readings::{self, Relaying, pass_over, store_for, store_frames},
+        relay,
     },
 };
 use diesel::connection::SimpleConnection;
@@ -20,6 +21,7 @@ on_both!(
     a_hole_in_the_ledger_is_found_and_nothing_is_repaired_from_it,
     sums_that_differ_from_a_whole_ledger_are_set_right,
     a_range_in_which_people_decide_meanwhile_is_left_for_the_next_pass,
+    every_relayed_ledger_row_has_its_delivery_and_no_numbers_have_two,
 );
 
 fn run(conn: &mut Conn, sql: &str) -> StoreResult<()> {
@@ -27,9 +29,15 @@ fn run(conn: &mut Conn, sql: &str) -> StoreResult<()> {
 }
 
 fn check(store: &TestStore) -> Findings {
+    check_from(store, 0)
+}
+
+/// Deliveries from before `from_us` may have been dropped.
+fn check_from(store: &TestStore, from_us: i64) -> Findings {
     store
         .with(|conn| {
             let mut pass = Pass::begin(conn, 1_000_000)?;
+            pass.look_for_deliveries_from(from_us);
             loop {
                 if let Some(found) = pass.step(conn)? {
                     return Ok(found);
@@ -152,4 +160,73 @@ fn a_range_in_which_people_decide_meanwhile_is_left_for_the_next_pass(store: &Te
         .expect("a pass");
     assert!(!found.is_fault() && found.unsettled == 1, "{found:?}");
     assert!(!check(store).is_fault());
+}
+
+fn every_relayed_ledger_row_has_its_delivery_and_no_numbers_have_two(store: &TestStore) {
+    let stream = new_stream(store);
+    let lane = stream.to_string();
+    let relayed = |first: u64, times: &[i64], at_us: i64| {
+        let readings: Vec<_> = times.iter().map(|time| reading("a", *time, 1.0)).collect();
+        store.with(|conn| store_for(conn, stream, &[frame(first, &readings)], at_us, Relaying::On)).expect("stored");
+    };
+    let sent = |mark: &str| {
+        let run = |conn: &mut Conn| {
+            relay::claim_run(conn, &lane, mark, 1_000, 50)?;
+            relay::settle_run(conn, &lane, mark, 60)
+        };
+        store.with(|conn| conn.write(run)).expect("settled")
+    };
+    let execute = |sql: &str| store.with(|conn| run(conn, sql)).expect("executed");
+    let faults = |from_us: i64| {
+        let found = check_from(store, from_us);
+        (found.delivery_faults, found.words)
+    };
+    // One that was stored before there was a relay, one whose first number is a duplicate, one of which nothing was stored.
+    store.with(|conn| store_frames(conn, stream, &[frame(1, &[reading("a", 1, 1.0)])], 5)).expect("stored");
+    relayed(2, &[1, 2, 3], 10);
+    relayed(5, &[3], 20);
+    relayed(6, &[6, 7], 30);
+    relayed(8, &[8], 40);
+    assert_eq!(sent("m1"), 3);
+    relayed(9, &[9], 45);
+    // A person retries a conflict: its delivery lies within the numbers of another.
+    let conflict = [reading("a", 6, 9.0), reading("b", 1, 1.0)];
+    store.with(|conn| store_for(conn, stream, &[frame(10, &conflict)], 45, Relaying::On)).expect("stored");
+    let open = failures::FailureFilter { limit: 10, ..Default::default() };
+    let failure = store.with(|conn| failures::list(conn, &open)).expect("a page").items.remove(0);
+    execute("DELETE FROM readings WHERE engine_id = 'a' AND observed_at_us = 6");
+    store.with(|conn| failures::retry_for(conn, &failure.id, ("why", "ann"), 47, Relaying::On)).expect("stored");
+    let found = check(store);
+    assert!(!found.is_fault(), "{found:?}");
+    assert_eq!(found.deliveries, 5, "{found:?}");
+
+    // One that was sent is gone: retention may have dropped it, or it was lost.
+    execute(&format!("DELETE FROM deliveries WHERE subject = '{lane}/6-7'"));
+    assert_eq!(faults(31), (0, vec![]));
+    let (count, words) = faults(30);
+    assert!(count == 1 && words[0].contains("numbers 6 to 7, is gone"), "{words:?}");
+
+    // The same numbers twice; numbers that the ledger does not have; one that waits without its readings.
+    let columns =
+        "sink, lane, subject, payload, state, max_attempts, due_at_us, on_unknown, created_at_us, updated_at_us, settled_at_us";
+    execute(&format!(
+        "INSERT INTO deliveries (id, {columns}) SELECT 'twin', {columns} FROM deliveries WHERE subject = '{lane}/8-8'"
+    ));
+    let (count, words) = faults(31);
+    assert!(count == 1 && words[0].contains("numbers 8 to 8") && words[0].contains("and twin"), "{words:?}");
+    execute(&format!(
+        "UPDATE deliveries SET payload = replace(payload, '\"firstSeq\":8,\"lastSeq\":8', '\"firstSeq\":80,\"lastSeq\":80') WHERE id = 'twin'"
+    ));
+    let (count, words) = faults(31);
+    assert!(count == 1 && words[0].contains("twin carries numbers 80 to 80"), "{words:?}");
+    execute("DELETE FROM deliveries WHERE id = 'twin'");
+    assert_eq!(faults(31), (0, vec![]));
+    execute("DELETE FROM delivery_bodies WHERE first_seq = 9");
+    let (count, words) = faults(31);
+    assert!(count == 1 && words[0].contains("has lost its readings"), "{words:?}");
+
+    // Deliveries of which retention has dropped the ledger row are no fault.
+    assert!(store.with(|conn| ledger::prune(conn, 46, 1_000)).expect("pruned") > 0);
+    let (count, words) = faults(31);
+    assert!(count == 1 && words[0].contains("has lost its readings"), "{words:?}");
 }

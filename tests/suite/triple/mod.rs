@@ -1,5 +1,6 @@
 //! Tier triple against real servers: any one of journal, database and Redis is destroyed, and nothing that was acknowledged is missing.
 
+mod compared;
 mod destroyed;
 mod shared;
 

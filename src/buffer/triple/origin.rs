@@ -1,0 +1,74 @@
+//! What the comparison of Redis with its books asks of the journal, from which the copies are made.
+//!
+//! In: a copy with a hole. Out: the order to the copier to make it anew, where the journal still holds all of it. A crash loses the order; the
+//! next comparison finds the hole again.
+
+use redis::cmd;
+
+use super::copier::Desk;
+use crate::{
+    buffer::{
+        Buffer,
+        redis::{
+            audit::Origin,
+            core::lock,
+            entry::last_id,
+            link::{Link, LinkError},
+        },
+    },
+    domain::receipt::StreamId,
+};
+
+impl Desk {
+    fn lane(&self, stream: StreamId) -> Option<usize> {
+        self.journal.lane_states().iter().position(|state| state.stream == stream)
+    }
+}
+
+impl Origin for Desk {
+    fn end(&self, stream: StreamId) -> Option<u64> {
+        Some(self.journal.end(self.lane(stream)?))
+    }
+
+    fn copy_anew(&self, stream: StreamId, first: u64, missing: u64) -> bool {
+        let Some(lane) = self.lane(stream) else { return false };
+        // What the journal itself has not, damaged for example, no copy can have.
+        let has = self.journal.read_again(stream, missing, missing).is_ok_and(|frames| !frames.is_empty());
+        if !has || self.journal.first_retained(lane) > first {
+            return false;
+        }
+        *lock(&self.anew[lane]) = Some((stream, first));
+        self.bell.ring();
+        true
+    }
+}
+
+/// Removes a copy with holes, so that it is made again from the beginning of the journal, which must hold all of it: unless another instance
+/// has sealed it, for that one drains it. Called by the copier alone; it asks Redis afterwards how far the copy is.
+///
+/// # Errors
+/// Redis does not answer.
+pub(super) fn remove_copy(
+    desk: &Desk,
+    (lane, stream): (usize, StreamId),
+    first: u64,
+    link: &mut Link,
+    key: &str,
+) -> Result<(), LinkError> {
+    match link.ask(cmd("WATCH").arg(key)) {
+        Ok(_) => {}
+        Err(refused) if refused.definite => {
+            log::warn!(target: "belayd::buffer", stream:% = stream, error:% = refused; "a copy with holes is not made anew, because Redis refuses WATCH");
+            return Ok(());
+        }
+        Err(failed) => return Err(failed),
+    }
+    // From here on the journal lets nothing of it go.
+    desk.journal.copied(lane, stream, 0);
+    let sealed = last_id(link, key)? == Some(u64::MAX);
+    if sealed || desk.journal.first_retained(lane) > first {
+        return link.ask(&cmd("UNWATCH")).map(drop);
+    }
+    // Sealed in between, EXEC does nothing.
+    link.ask_all(&[cmd("MULTI"), cmd("UNLINK").arg(key).to_owned(), cmd("EXEC")]).map(drop)
+}

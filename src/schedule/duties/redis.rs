@@ -1,0 +1,177 @@
+//! The integrity check of Redis: whether it holds what it has acknowledged and the database has not, and the copies that it is to keep.
+//! Each instance looks at the streams that it knows. `docs/DATABASE.md` says what is compared, what is made good and what is only told.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use futures_util::future::BoxFuture;
+
+use crate::{
+    config::Config,
+    domain::alert::{AlertKind, Level, Transition},
+    schedule::{Duty, DutyContext, DutyReport, Rhythm},
+    store::{
+        StoreError,
+        integrity::{self, Absent, Audit, Audited},
+    },
+};
+
+/// Longest run; what is left goes on in the next.
+const RUN_MAX: Duration = Duration::from_secs(60);
+/// Shortest pause between slices. It is as long as the slice before it where that took longer.
+const PAUSE: Duration = Duration::from_millis(5);
+/// The condition that Redis lacks readings.
+const INCOMPLETE: &str = "redis-incomplete";
+
+/// See the module.
+#[derive(Default)]
+pub(in crate::schedule) struct RedisCheck {
+    /// A comparison that is not at its end.
+    audit: Mutex<Option<Box<dyn Audit>>>,
+}
+
+/// What is not as it should be, after the ledger was asked.
+#[derive(Default)]
+struct Verdict {
+    /// Readings that wait for the database, and that Redis has lost.
+    waiting: u64,
+    /// Readings that the database has, and whose copy is gone.
+    copies: u64,
+    /// Readings that could not be judged, because the database does not answer.
+    unsettled: u64,
+    /// The first stretch in words, behind a colon.
+    words: String,
+}
+
+impl RedisCheck {
+    /// The comparison to go on with, or a new one; `None` where readings do not wait in Redis.
+    fn begin(&self, context: &DutyContext) -> Option<Box<dyn Audit>> {
+        let unfinished = self.audit.lock().unwrap_or_else(PoisonError::into_inner).take();
+        unfinished.or_else(|| context.held.audit())
+    }
+}
+
+impl Duty for RedisCheck {
+    fn name(&self) -> &'static str {
+        "redis"
+    }
+
+    fn rhythm(&self, config: &Config) -> Rhythm {
+        Rhythm::Every(config.schedule.integrity_interval)
+    }
+
+    /// While the database is away Redis has the only copy of what waits.
+    fn needs_store(&self) -> bool {
+        false
+    }
+
+    fn run_once<'a>(&'a self, context: &'a DutyContext) -> BoxFuture<'a, Result<DutyReport, StoreError>> {
+        Box::pin(async move {
+            let Some(mut audit) = self.begin(context) else { return Ok(DutyReport::default()) };
+            let until = Instant::now() + RUN_MAX;
+            loop {
+                let (began, before) = (Instant::now(), audit.readings());
+                let step = move || {
+                    let found = audit.step();
+                    (audit, found)
+                };
+                let (looked, found) = tokio::task::spawn_blocking(step)
+                    .await
+                    .map_err(|_| StoreError::other("the comparison with Redis panicked; see the line above"))?;
+                audit = looked;
+                let found = match found {
+                    Ok(found) => found,
+                    // That it is away is told elsewhere; the next run begins anew.
+                    Err(cause) => {
+                        log::debug!(target: "belayd::schedule", error = cause.as_str(); "Redis was not compared to its end");
+                        return Ok(DutyReport::of(vec![("away", 1)]));
+                    }
+                };
+                let rows = found.as_ref().map_or_else(|| audit.readings(), |found| found.readings);
+                context.metrics.integrity_redis_rows.inc_by(rows.saturating_sub(before));
+                if let Some(found) = found {
+                    return Ok(told(context, found).await);
+                }
+                if context.is_stopping() || Instant::now() >= until {
+                    *self.audit.lock().unwrap_or_else(PoisonError::into_inner) = Some(audit);
+                    return Ok(DutyReport::of(vec![("readingsSoFar", rows)]));
+                }
+                tokio::time::sleep(PAUSE.max(began.elapsed())).await;
+            }
+        })
+    }
+}
+
+/// What of `found` is amiss. Numbers that the ledger has written off were told when they were.
+async fn judged(context: &DutyContext, found: &Audited) -> Verdict {
+    let mut verdict = Verdict { unsettled: found.further, ..Verdict::default() };
+    for absent in &found.absent {
+        let Absent { stream, first, last, waiting } = *absent;
+        let numbers = last + 1 - first;
+        let settled = if waiting == numbers {
+            Ok((0, 0))
+        } else {
+            context.store.call(move |conn| integrity::settled_readings(conn, stream, first, last)).await
+        };
+        match settled {
+            // What the database has taken or written off since then does not wait any more.
+            Ok((settled, written_off)) => {
+                let missing = waiting.min(numbers.saturating_sub(settled + written_off));
+                verdict.waiting += missing;
+                verdict.copies += settled;
+                if verdict.words.is_empty() && missing + settled > 0 {
+                    verdict.words = format!(": first numbers {first} to {last} of stream {stream}");
+                }
+            }
+            Err(error) => {
+                log::debug!(target: "belayd::schedule", error:% = error; "what Redis lacks could not be compared with the ledger");
+                verdict.waiting += waiting;
+                verdict.unsettled += numbers - waiting;
+            }
+        }
+    }
+    verdict
+}
+
+async fn told(context: &DutyContext, found: Audited) -> DutyReport {
+    let (verdict, now_us) = (judged(context, &found).await, context.clock.now_us());
+    if found.copied_again > 0 {
+        log::warn!(target: "belayd::schedule", readings = found.copied_again; "readings were missing in the copy that Redis keeps; it is made again from the journal");
+        context.metrics.integrity_redis_copied.inc_by(found.copied_again);
+    }
+    let faults = verdict.waiting + verdict.copies + found.astray;
+    context.metrics.integrity_redis_faults.set(i64::try_from(faults).unwrap_or(i64::MAX));
+    let text = if faults > 0 {
+        format!(
+            "Redis lacks {} readings that wait for the database and the copies of {} that it has, and holds {} where none should be{}; \
+             look at its persistence, and at who else writes there (docs/TIERS.md)",
+            verdict.waiting, verdict.copies, found.astray, verdict.words
+        )
+    } else {
+        format!("Redis was compared with what it should hold, {} readings, and lacks none", found.readings)
+    };
+    let condition = Transition {
+        kind: AlertKind::System,
+        name: INCOMPLETE.into(),
+        subject: "redis".into(),
+        level: if verdict.waiting > 0 { Level::Critical } else { Level::Warning },
+        firing: faults > 0,
+        observed_at_us: now_us,
+        arrived_at_us: now_us,
+        value: Some(faults as f64),
+        threshold: Some(0.0),
+        text,
+    };
+    let counts = vec![
+        ("streams", found.streams),
+        ("readings", found.readings),
+        ("waitingMissing", verdict.waiting),
+        ("copiesMissing", verdict.copies),
+        ("astray", found.astray),
+        ("unsettled", verdict.unsettled),
+        ("copiedAgain", found.copied_again),
+    ];
+    DutyReport { conditions: vec![condition], ..DutyReport::of(counts) }
+}
