@@ -121,7 +121,8 @@ impl Lane {
             return Ok(Turn::Wait(STORE_PAUSE));
         }
         self.renew()?;
-        if self.link.is_none() {
+        let opens = self.link.is_none();
+        if opens {
             if let Err(wait) = self.shared.circuit.permit() {
                 return Ok(Turn::Wait(wait));
             }
@@ -132,7 +133,10 @@ impl Lane {
         if let Some(run) = &run {
             self.send(run)?;
         }
-        self.works();
+        // A turn that asked nothing of Kafka says nothing about it.
+        if opens || run.is_some() {
+            self.works();
+        }
         Ok(if run.is_some() { Turn::Sent } else { Turn::Idle })
     }
 
