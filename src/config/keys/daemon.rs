@@ -168,7 +168,13 @@ pub(super) static RECOVERY: Section = Section {
     restart: "",
     default_entries: "",
     keys: &[
-        key("outbox_within", Duration("100ms", "1h"), Is(r#""2s""#), "A delivery that is due is taken up within this time; one to Kafka is sent.").live(),
+        key(
+            "outbox_within",
+            Duration("100ms", "1h"),
+            Is(r#""2s""#),
+            "A delivery that is due is taken up within this time; one to Kafka is sent.",
+        )
+        .live(),
         key(
             "buffer_within",
             Duration("1s", "1h"),

@@ -214,9 +214,9 @@ fn every_relayed_ledger_row_has_its_delivery_and_no_numbers_have_two(store: &Tes
     ));
     let (count, words) = faults(31);
     assert!(count == 1 && words[0].contains("numbers 8 to 8") && words[0].contains("and twin"), "{words:?}");
-    execute(&format!(
-        "UPDATE deliveries SET payload = replace(payload, '\"firstSeq\":8,\"lastSeq\":8', '\"firstSeq\":80,\"lastSeq\":80') WHERE id = 'twin'"
-    ));
+    execute(
+        r#"UPDATE deliveries SET payload = replace(payload, '"firstSeq":8,"lastSeq":8', '"firstSeq":80,"lastSeq":80') WHERE id = 'twin'"#,
+    );
     let (count, words) = faults(31);
     assert!(count == 1 && words[0].contains("twin carries numbers 80 to 80"), "{words:?}");
     execute("DELETE FROM deliveries WHERE id = 'twin'");
