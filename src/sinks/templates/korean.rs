@@ -239,8 +239,8 @@ pub const SENTENCES: &[(&str, &str)] = &[
     ),
     ("no delivery to sink {} waits for a decision any more", "발신 경로 {0}에 결정을 기다리는 것이 더 이상 없습니다."),
     (
-        "the integrity check found {} readings missing, {} stored twice and {} faults in the ledger ({} set right): {}",
-        "무결성 검사에서 사라진 측정값 {0}건, 두 번 저장된 것 {1}건, 원장 오류 {2}건을 찾았습니다(바로잡은 것 {3}건). 자세한 내용은 GET /admin/duties에 있습니다.",
+        "the integrity check found {} readings missing, {} stored twice, {} faults in the ledger ({} set right) and {} among the deliveries to Kafka: {}",
+        "무결성 검사에서 사라진 측정값 {0}건, 두 번 저장된 것 {1}건, 원장 오류 {2}건(바로잡은 것 {3}건), Kafka로 가는 발신 오류 {4}건을 찾았습니다. 자세한 내용은 GET /admin/duties에 있습니다.",
     ),
     (
         "the integrity check compared {} readings with the ledger and found nothing amiss",
