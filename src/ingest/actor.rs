@@ -69,7 +69,7 @@ pub struct IngestActor {
     stopping: bool,
 }
 
-service!(IngestActor, "IngestActor", MAILBOX);
+service!(IngestActor, "IngestActor", MAILBOX, gathers);
 
 impl IngestActor {
     /// A fresh actor over parts that stay.

@@ -21,6 +21,7 @@ use tokio::time::Sleep;
 use super::{
     Service,
     escalation::{Cause, Escalation},
+    linger::Linger,
     policy::{Decision, RestartPolicy},
     vitals::{ActorState, Reason, Vitals},
 };
@@ -66,6 +67,8 @@ pub(super) struct Keeper<A: Service> {
     policy: RestartPolicy,
     escalation: Escalation,
     phase: Phase,
+    /// Where the actor's messages may gather.
+    linger: Option<Linger>,
     /// When the failure was noticed that the present wait follows.
     failed_at: Option<Instant>,
     /// False where the factory itself panicked.
@@ -96,6 +99,7 @@ impl<A: Service> Keeper<A> {
             policy,
             escalation,
             phase: Phase::Live,
+            linger: A::GATHERS.then(Linger::new),
             failed_at: None,
             fresh: true,
             origin: Instant::now(),
@@ -103,10 +107,23 @@ impl<A: Service> Keeper<A> {
         (keeper, addr)
     }
 
-    /// Polls the actor once. `Some(reason)` where its life ended.
+    /// Polls the actor once, unless its messages gather. `Some(reason)` where its life ended.
     fn poll_actor(&mut self, cx: &mut TaskContext<'_>) -> Option<Reason> {
         let actor = self.actor.as_mut()?;
-        match catch_unwind(AssertUnwindSafe(|| Pin::new(actor).poll(cx))) {
+        let waker = match &mut self.linger {
+            Some(linger) => {
+                if linger.gathers(cx) {
+                    return None;
+                }
+                linger.waker()
+            }
+            None => cx.waker().clone(),
+        };
+        let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(actor).poll(&mut TaskContext::from_waker(&waker))));
+        if let Some(linger) = &mut self.linger {
+            linger.turned(self.vitals.served(), cx);
+        }
+        match polled {
             Ok(Poll::Pending) => None,
             Ok(Poll::Ready(())) => Some(Reason::Stop),
             Err(_) => Some(Reason::Panic),
@@ -159,6 +176,9 @@ impl<A: Service> Keeper<A> {
         }
         if self.fresh {
             self.phase = Phase::Live;
+            if let Some(linger) = &mut self.linger {
+                linger.open();
+            }
             self.policy.life_began(self.origin.elapsed());
             let took = self.failed_at.take().map(|at| at.elapsed()).unwrap_or_default();
             self.vitals.restarted(took);

@@ -24,6 +24,7 @@ mod escalation;
 #[cfg(feature = "fault-injection")]
 pub mod fault;
 mod keeper;
+mod linger;
 mod mailbox;
 mod overseer;
 mod policy;
@@ -62,6 +63,8 @@ pub trait Service:
     const NAME: &'static str;
     /// Most messages that wait; a further `try_send` is refused as full. At least 1.
     const MAILBOX: usize;
+    /// Whether its messages may gather for a millisecond or two where some thousand a second come.
+    const GATHERS: bool;
 }
 
 /// Actors that can be made to fail on purpose; nothing at all without the feature `fault-injection`.
@@ -76,12 +79,19 @@ pub trait FaultTarget {}
 #[cfg(not(feature = "fault-injection"))]
 impl<A> FaultTarget for A {}
 
-/// Makes an actor a [`Service`]: `service!(Type, "Name", mailbox bound);`.
+/// Makes an actor a [`Service`]: `service!(Type, "Name", mailbox bound);`, with `, gathers` where its messages may gather.
 macro_rules! service {
     ($actor:ty, $name:literal, $mailbox:expr) => {
+        $crate::supervise::service!(@ $actor, $name, $mailbox, false);
+    };
+    ($actor:ty, $name:literal, $mailbox:expr, gathers) => {
+        $crate::supervise::service!(@ $actor, $name, $mailbox, true);
+    };
+    (@ $actor:ty, $name:literal, $mailbox:expr, $gathers:literal) => {
         impl $crate::supervise::Service for $actor {
             const NAME: &'static str = $name;
             const MAILBOX: usize = $mailbox;
+            const GATHERS: bool = $gathers;
         }
 
         impl ::actix::Supervised for $actor {

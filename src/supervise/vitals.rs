@@ -189,6 +189,11 @@ impl Vitals {
         served
     }
 
+    /// Messages handled in this turn.
+    pub(super) fn served(&self) -> u32 {
+        self.served.load(Relaxed)
+    }
+
     /// A new turn of the actor's thread begins.
     pub(super) fn turn_began(&self) {
         self.served.store(0, Relaxed);

@@ -2,7 +2,8 @@
 //!
 //! In: submitted batches. Out: answers, never before the sync that covers them, except for those who asked for level `memory`. A crash
 //! loses what is in the queue and was not acknowledged; its senders come again. While a sync is under way the next group gathers by
-//! itself; at middling rates the thread also waits a little for more, because a sync costs 60 to 80 us of CPU.
+//! itself; at middling rates pushes gather on their way in (`supervise/linger.rs`), and the thread waits for the last of such a group,
+//! because a sync costs 60 to 80 us of CPU.
 
 use std::{
     io,
@@ -33,8 +34,8 @@ use crate::{
 const FRAME_ROWS: u32 = 4_096;
 /// Most bytes in such a frame.
 const FRAME_BYTES: usize = 256 * 1024;
-/// From the beginning of one sync to that of the next, where gathering pays: the longest wait for more.
-const GATHER: Duration = Duration::from_millis(1);
+/// From the first push of a group that comes together to the last, where that pays: they are handed on one by one within some 20 us.
+const GATHER: Duration = Duration::from_micros(100);
 /// Readings that wait for the database above which frames go to all lanes in turn.
 const CATCH_UP_ROWS: u64 = 2_000;
 /// How often chores are done: trimming, making the next segment, looking for room again.
@@ -88,7 +89,6 @@ pub(super) fn start<D: Disk>(log: Log<D>, core: Arc<Core<D>>) -> io::Result<thre
         frames: Vec::new(),
         parts: Vec::new(),
         rate: Rate::new(),
-        sync_began: Instant::now(),
         chores_at: Instant::now(),
         syncs: 0,
         freed_for: 0,
@@ -106,7 +106,6 @@ struct Committer<D: Disk> {
     frames: Vec<(usize, Appended)>,
     parts: Vec<Bytes>,
     rate: Rate,
-    sync_began: Instant,
     chores_at: Instant,
     /// Syncs that worked.
     syncs: u64,
@@ -144,6 +143,7 @@ impl<D: Disk> Committer<D> {
     fn take(&mut self) -> Option<(Vec<Submitted>, Vec<Order>)> {
         let core = self.core.clone();
         let mut queue = lock(&core.queue);
+        let mut slept = false;
         while queue.submitted.is_empty() && queue.orders.is_empty() {
             if queue.ended {
                 self.close();
@@ -156,17 +156,14 @@ impl<D: Disk> Committer<D> {
             queue.sleeping = true;
             queue = core.wake.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
             queue.sleeping = false;
+            slept = true;
         }
         let urgent = || queue.submitted.iter().any(|submitted| submitted.ack >= AckLevel::Store);
-        if self.rate.pays_to_gather() && queue.orders.is_empty() && !queue.ended && !urgent() {
-            // Counted from the sync before: one that took long has let a group gather already, and waiting on top of it would halve what
-            // a slow disk takes from few senders who each wait for their answer.
-            let left = GATHER.saturating_sub(self.sync_began.elapsed());
-            if !left.is_zero() {
-                drop(queue);
-                thread::sleep(left);
-                queue = lock(&core.queue);
-            }
+        // What came while a sync was under way is a group already.
+        if slept && self.rate.pays_to_gather() && queue.orders.is_empty() && !queue.ended && !urgent() {
+            drop(queue);
+            thread::sleep(GATHER);
+            queue = lock(&core.queue);
         }
         (queue.bytes, queue.rows) = (0, 0);
         // As much room as this group took, so that the next one does not grow step by step.
@@ -207,7 +204,6 @@ impl<D: Disk> Committer<D> {
                 self.lane = (self.lane + 1) % self.core.settings.streams.clamp(1, self.core.lanes.len());
             }
         }
-        self.sync_began = Instant::now();
         match self.log.sync() {
             // Over nothing it says nothing of the disk.
             Ok(()) if self.frames.is_empty() => {}

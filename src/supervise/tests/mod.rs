@@ -30,7 +30,7 @@ impl Actor for Puppet {
     type Context = Context<Self>;
 }
 
-service!(Puppet, "Puppet", 512);
+service!(Puppet, "Puppet", 512, gathers);
 
 /// Answers which life it is, and how many of these it has answered in this life.
 #[derive(Message)]
