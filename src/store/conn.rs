@@ -51,6 +51,9 @@ pub(super) struct Settings {
     pub(super) cache_kib: u32,
     /// Pages of 4 KiB in SQLite's write-ahead log before it is copied into the file.
     pub(super) wal_pages: u32,
+    /// Whether what SQLite keeps to undo a single statement stays in memory, however much it is. Beyond 64 KiB it would be a file, written with
+    /// two calls a page; a batch of 100 readings of as many engines gets there.
+    pub(super) undo_in_memory: bool,
 }
 
 impl Conn {
@@ -86,6 +89,15 @@ impl Conn {
             Self::Pg(conn) => AnsiTransactionManager::begin_transaction(conn)?,
         }
         self.finish(f)
+    }
+
+    /// Runs `f` in the transaction that is open, or in a writing one of its own. Unlike [`Self::write`] it makes no savepoint, for which SQLite
+    /// would keep every page that `f` changes: where `f` fails the caller has to give the whole transaction up.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub fn write_within<T>(&mut self, f: impl FnOnce(&mut Self) -> StoreResult<T>) -> StoreResult<T> {
+        if self.is_in_transaction() { f(self) } else { self.write(f) }
     }
 
     pub(super) fn is_in_transaction(&mut self) -> bool {
@@ -154,6 +166,9 @@ fn open_sqlite(path: &Path, settings: Settings) -> StoreResult<SqliteConnection>
         u64::from(settings.wal_pages) * 4 * 4096,
         settings.wal_pages
     ))?;
+    if settings.undo_in_memory {
+        conn.batch_execute("PRAGMA temp_store = MEMORY;")?;
+    }
     Ok(conn)
 }
 

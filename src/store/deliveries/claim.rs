@@ -100,8 +100,9 @@ pub fn promote_due(conn: &mut Conn, now_us: i64) -> StoreResult<usize> {
 
 pub(super) fn promote_sql(is_pg: bool) -> String {
     format!(
-        "UPDATE deliveries SET state = '{}', updated_at_us = $1 WHERE seq IN (SELECT seq FROM deliveries \
+        "UPDATE {} deliveries SET state = '{}', updated_at_us = $1 WHERE seq IN (SELECT seq FROM deliveries \
          WHERE state IN ({}) AND due_at_us <= $2 ORDER BY due_at_us LIMIT {PROMOTE_ROWS} {})",
+        if is_pg { "" } else { "OR FAIL" },
         Event::Due.target(),
         sources(Event::Due),
         if is_pg { "FOR UPDATE SKIP LOCKED" } else { "" },
@@ -267,7 +268,8 @@ impl Picked {
     }
 }
 
-/// There is one writer, so whose turn it is can be found out first and written then.
+/// There is one writer, so whose turn it is can be found out first and written then. `OR FAIL`: what a failure of the statement leaves is
+/// undone with the transaction, so SQLite need not keep a copy of each page to undo the statement alone.
 fn claim_sqlite(c: &mut SqliteConnection, claim: &Claim<'_>) -> StoreResult<Taken> {
     let mut picked = Picked::default();
     let mut step = picked.look(c, claim)?;
@@ -284,7 +286,7 @@ fn claim_sqlite(c: &mut SqliteConnection, claim: &Claim<'_>) -> StoreResult<Take
     let seqs: Vec<i64> = rows.iter().map(|row| row.seq).collect();
     let state = Event::BeginSend.target();
     diesel::sql_query(format!(
-        "UPDATE deliveries SET state = '{state}', epoch = epoch + 1, attempt = attempt + 1, claimed_by = $1, lease_until_us = $2, \
+        "UPDATE OR FAIL deliveries SET state = '{state}', epoch = epoch + 1, attempt = attempt + 1, claimed_by = $1, lease_until_us = $2, \
          updated_at_us = $3 WHERE seq IN (SELECT value FROM json_each($4))"
     ))
     .bind::<Text, _>(claim.worker)

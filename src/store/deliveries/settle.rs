@@ -206,7 +206,7 @@ pub fn settle(conn: &mut Conn, settlements: &[Settlement], now_us: i64) -> Store
     if told.is_empty() {
         return carry_out(conn, &moves, now_us);
     }
-    conn.write(|conn| {
+    conn.write_within(|conn| {
         let fenced = carry_out(conn, &moves, now_us)?;
         let ended: Vec<Ended<'_>> = told
             .iter()
@@ -230,7 +230,7 @@ fn is_told(end: &Settlement) -> bool {
 /// One statement for each kind of move on PostgreSQL, which is a transaction by itself where there is only one.
 pub(super) fn carry_out(conn: &mut Conn, moves: &[Move<'_>], now_us: i64) -> StoreResult<Vec<Held>> {
     if matches!(conn, Conn::Sqlite(_)) {
-        return conn.write(|conn| on_sqlite(conn, moves, now_us));
+        return conn.write_within(|conn| on_sqlite(conn, moves, now_us));
     }
     let kind = |of: &Move<'_>| (of.event, of.is_plain_success());
     let mut kinds: Vec<_> = moves.iter().map(kind).collect();
@@ -270,25 +270,34 @@ fn on_sqlite(conn: &mut Conn, moves: &[Move<'_>], now_us: i64) -> StoreResult<Ve
     Ok(fenced)
 }
 
-/// The move of nearly all. Returns those that it did not find.
+/// The move of nearly all. Returns those that it did not find. `OR FAIL`: see [`claim`](super::claim).
 fn send_all(conn: &mut Conn, epoch: i64, answer: Option<&str>, held: &[&Held], now_us: i64) -> StoreResult<Vec<Held>> {
+    let Conn::Sqlite(c) = conn else { return Err(crate::store::StoreError::other("not an SQLite connection")) };
     let seqs: Vec<i64> = held.iter().map(|held| held.seq).collect();
+    let seqs = serde_json::json!(seqs).to_string();
     let text = format!(
-        "UPDATE deliveries SET state = '{}', updated_at_us = $1, settled_at_us = $2, lease_until_us = NULL, claimed_by = NULL, \
-         answer = $3 WHERE seq IN (SELECT value FROM json_each($4)) AND epoch = $5 AND {} RETURNING seq, epoch",
+        "UPDATE OR FAIL deliveries SET state = '{}', updated_at_us = $1, settled_at_us = $2, lease_until_us = NULL, claimed_by = NULL, \
+         answer = $3 WHERE seq IN (SELECT value FROM json_each($4)) AND epoch = $5 AND {}",
         Event::SentOk.target(),
         is_one_of("state", Event::SentOk.sources())
     );
-    let moved: Vec<Claimed> = on_backend!(conn, |c| diesel::sql_query(text)
+    let moved = diesel::sql_query(text)
         .bind::<BigInt, _>(now_us)
         .bind::<BigInt, _>(now_us)
         .bind::<Nullable<Text>, _>(answer)
-        .bind::<Text, _>(serde_json::json!(seqs).to_string())
+        .bind::<Text, _>(&seqs)
         .bind::<BigInt, _>(epoch)
-        .load(c))?;
-    if moved.len() == held.len() {
+        .execute(c)?;
+    if moved == held.len() {
         return Ok(Vec::new());
     }
+    // Rare: a row that is sent under this claim is one that was moved just now, because a claim is settled once.
+    let text = format!(
+        "SELECT seq, epoch FROM deliveries WHERE seq IN (SELECT value FROM json_each($1)) AND epoch = $2 AND settled_at_us = $3 AND state = '{}'",
+        Event::SentOk.target(),
+    );
+    let query = diesel::sql_query(text).bind::<Text, _>(&seqs).bind::<BigInt, _>(epoch).bind::<BigInt, _>(now_us);
+    let moved: Vec<Claimed> = query.load(c)?;
     Ok(Claimed::among(&moved, held.iter().copied()).1)
 }
 
