@@ -63,6 +63,42 @@ fn ids(rows: &[DeliveryRow]) -> Vec<&str> {
 }
 
 #[test]
+fn of_many_successes_those_that_lost_their_claim_are_told() {
+    let (_dir, store) = scratch();
+    enqueue_all(&store, &[new("a", "l1", 50), new("b", "l2", 50), new("c", "l3", 50)]);
+    let held = held(&claim(&store, 10));
+    let keep = [held[0].clone(), held[2].clone()];
+    store.with(|conn| conn.write(|conn| take_back(conn, Owner::Anyone, &keep, false, 100))).expect("takes back");
+    let all = |now_us| {
+        let sent = |held: &Held| Settlement { held: held.clone(), outcome: Outcome::Sent, error: None, answer: None, made: None };
+        let ends: Vec<Settlement> = held.iter().map(sent).collect();
+        store.with(|conn| conn.write(|conn| settle(conn, &ends, now_us))).expect("settles")
+    };
+    assert_eq!(all(200), held[1..2], "the others are sent");
+    assert_eq!(["a", "b", "c"].map(|id| state(&store, id)), [DeliveryState::Sent, DeliveryState::Ready, DeliveryState::Sent]);
+    let mut again: Vec<String> = all(201).into_iter().map(|held| held.id).collect();
+    again.sort();
+    assert_eq!(again, ["a", "b", "c"], "what is settled is settled once");
+}
+
+#[test]
+fn what_fails_within_a_transaction_takes_all_of_it_back() {
+    let (_dir, store) = scratch();
+    let failing = |conn: &mut crate::store::Conn| {
+        conn.write_within(|conn| {
+            enqueue(conn, &[new("b", "l", 50)], 100)?;
+            Err::<(), _>(crate::store::StoreError::invalid("on purpose"))
+        })
+    };
+    let alone = store.with(failing);
+    let within = store.with(|conn| conn.write(|conn| enqueue(conn, &[new("a", "l", 50)], 100).and_then(|()| failing(conn))));
+    for result in [alone, within] {
+        assert_eq!(result.map_err(|error| error.kind), Err(StoreErrorKind::Invalid));
+    }
+    assert_eq!(claim(&store, 10), [], "neither is there");
+}
+
+#[test]
 fn a_delivery_goes_from_ready_to_sent_and_is_settled_once() {
     let (_dir, store) = scratch();
     enqueue_all(&store, &[new("a", "l", 50)]);
