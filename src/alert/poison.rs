@@ -57,7 +57,16 @@ fn tried(conn: &mut Conn, transition: &Transition, config: &Config, now_us: i64)
 }
 
 fn notice(first: &Transition, error: &StoreError, count: usize, now_us: i64) -> Transition {
-    let word = if first.firing { "began" } else { "is over" };
+    let (name, subject, told) = (&first.name, &first.subject, &first.text);
+    let text = if first.firing {
+        format!(
+            "the control store refused {count} alerts for ever and they were set aside; the first: {name} of {subject} began ({told}); {error}"
+        )
+    } else {
+        format!(
+            "the control store refused {count} alerts for ever and they were set aside; the first: {name} of {subject} is over ({told}); {error}"
+        )
+    };
     Transition {
         kind: AlertKind::System,
         name: ALERT_REFUSED.into(),
@@ -68,9 +77,6 @@ fn notice(first: &Transition, error: &StoreError, count: usize, now_us: i64) -> 
         arrived_at_us: now_us,
         value: None,
         threshold: None,
-        text: format!(
-            "the control store refused {count} alerts for ever and they were set aside; the first: {} of {} {word} ({}); {error}",
-            first.name, first.subject, first.text
-        ),
+        text,
     }
 }

@@ -57,6 +57,9 @@ pub trait Audit: Send {
     /// The medium does not answer, in words; the comparison is not to be gone on with.
     fn step(&mut self) -> Result<Option<Audited>, String>;
 
+    /// It goes on later: whatever others may close meanwhile is let go.
+    fn rest(&mut self);
+
     /// Readings that were compared so far.
     fn readings(&self) -> u64;
 }

@@ -119,9 +119,10 @@ impl<A: Service> Keeper<A> {
             }
             None => cx.waker().clone(),
         };
+        let before = self.vitals.handled();
         let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(actor).poll(&mut TaskContext::from_waker(&waker))));
         if let Some(linger) = &mut self.linger {
-            linger.turned(self.vitals.served(), cx);
+            linger.turned(self.vitals.handled().wrapping_sub(before), cx);
         }
         match polled {
             Ok(Poll::Pending) => None,

@@ -6,7 +6,7 @@
 //! it are woken less often too, and the journal syncs once for each group.
 //!
 //! Few senders that each wait for their answer would only be held up by that: no more messages come while they wait. Nobody says so, so it
-//! is tried, once a second: where messages come more slowly with waiting than without, there is none.
+//! is tried, once a second: where messages come more than a quarter more slowly with waiting than without, there is none.
 //!
 //! ```text
 //!            a turn, and the rate pays                  the timer: poll if anything was sent

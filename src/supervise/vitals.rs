@@ -77,6 +77,7 @@ pub(crate) struct Vitals {
     heartbeat_out: AtomicBool,
     turn_out: AtomicBool,
     served: AtomicU32,
+    handled: AtomicU32,
     retiring: AtomicBool,
     request: AtomicU8,
     waker: AtomicWaker,
@@ -99,6 +100,7 @@ impl Vitals {
             heartbeat_out: AtomicBool::new(false),
             turn_out: AtomicBool::new(false),
             served: AtomicU32::new(0),
+            handled: AtomicU32::new(0),
             retiring: AtomicBool::new(false),
             request: AtomicU8::new(NO_REQUEST),
             waker: AtomicWaker::new(),
@@ -184,14 +186,15 @@ impl Vitals {
     /// Stamps a handled message and returns how many this turn has had. Only the actor's thread calls it.
     pub(super) fn stamp_served(&self) -> u32 {
         self.stamp_progress();
+        self.handled.store(self.handled.load(Relaxed).wrapping_add(1), Relaxed);
         let served = self.served.load(Relaxed).saturating_add(1);
         self.served.store(served, Relaxed);
         served
     }
 
-    /// Messages handled in this turn.
-    pub(super) fn served(&self) -> u32 {
-        self.served.load(Relaxed)
+    /// Messages handled so far, modulo 2^32.
+    pub(super) fn handled(&self) -> u32 {
+        self.handled.load(Relaxed)
     }
 
     /// A new turn of the actor's thread begins.

@@ -46,7 +46,8 @@ pub(in crate::buffer) trait Origin: Send + Sync {
 /// A stream on its way through.
 struct Walk {
     stream: StreamId,
-    link: Link,
+    /// `None` once it has rested: nobody keeps an idle connection open for an hour.
+    link: Option<Link>,
     /// Its first entry's first number.
     first: Option<u64>,
     /// The number that comes next.
@@ -77,7 +78,8 @@ impl RedisAudit {
     /// One page of a stream. Returns whether there is more of it.
     fn page(&mut self, walk: &mut Walk) -> Result<bool, LinkError> {
         let key = self.core.keys.stream(walk.stream);
-        let page = entries_from(&mut walk.link, &key, walk.next, PAGE)?;
+        let Some(link) = &mut walk.link else { return Ok(true) };
+        let page = entries_from(link, &key, walk.next, PAGE)?;
         let full = page.len() == PAGE as usize;
         for entry in page {
             let (damaged, last) = (matches!(entry, Entry::Damaged { .. }), entry.last_seq());
@@ -106,16 +108,19 @@ impl RedisAudit {
             }
             walk.next = last.saturating_add(1);
         }
-        if !full {
+        // What has come since the beginning is not waited for: a stream that is written to would have no end.
+        let over = walk.end > 0 && walk.next > walk.end;
+        if !full || over {
             self.end(walk, &key)?;
         }
-        Ok(full)
+        Ok(full && !over)
     }
 
     /// The numbers that are missing between the last entry that was read and the one behind it, as Redis says now; `None` where there are
     /// none, or where that entry was trimmed meanwhile.
     fn hole(&self, walk: &mut Walk, key: &str) -> Result<Option<(u64, u64)>, LinkError> {
-        let pair = entries_from(&mut walk.link, key, walk.next - 1, 2)?;
+        let Some(link) = &mut walk.link else { return Ok(None) };
+        let pair = entries_from(link, key, walk.next - 1, 2)?;
         if pair.first().is_none_or(|entry| entry.last_seq() != walk.next - 1) {
             return Ok(None);
         }
@@ -137,7 +142,8 @@ impl RedisAudit {
             self.absent(walk, first, last);
         }
         let given = self.origin.as_ref().filter(|_| extent.copy).and_then(|origin| origin.end(walk.stream));
-        self.found.astray += given.map_or(0, |given| (walk.next - 1).saturating_sub(given));
+        // A copy without an entry has no number at all.
+        self.found.astray += given.map_or(0, |given| walk.next.saturating_sub(given.saturating_add(1)));
         Ok(())
     }
 
@@ -147,7 +153,7 @@ impl RedisAudit {
         if let (Some(extent), Some(origin)) = (extent.filter(|extent| extent.copy), &self.origin) {
             let begins = walk.first.unwrap_or(first).min(first);
             if origin.copy_anew(walk.stream, begins, first) {
-                self.found.copied_again += extent.end + 1 - begins;
+                self.found.copied_again += (extent.end + 1).saturating_sub(begins);
                 return false;
             }
         }
@@ -159,9 +165,13 @@ impl RedisAudit {
 
     fn begin_walk(&mut self, stream: StreamId) -> Result<Walk, LinkError> {
         let end = self.extent(stream).map_or(0, |extent| extent.end);
-        let link = self.core.settings.server.connect(&self.core.keys.stream(stream))?;
+        let link = Some(self.connect(stream)?);
         self.found.streams += 1;
         Ok(Walk { stream, link, first: None, next: 0, end })
+    }
+
+    fn connect(&self, stream: StreamId) -> Result<Link, LinkError> {
+        self.core.settings.server.connect(&self.core.keys.stream(stream))
     }
 
     fn slice(&mut self) -> Result<bool, LinkError> {
@@ -172,6 +182,9 @@ impl RedisAudit {
                 None => return Ok(false),
             },
         };
+        if walk.link.is_none() {
+            walk.link = Some(self.connect(walk.stream)?);
+        }
         if self.page(&mut walk)? {
             self.walk = Some(walk);
         }
@@ -188,6 +201,12 @@ impl Audit for RedisAudit {
             Ok(true) => Ok(None),
             Ok(false) => Ok(Some(std::mem::take(&mut self.found))),
             Err(cause) => Err(cause.message),
+        }
+    }
+
+    fn rest(&mut self) {
+        if let Some(walk) = &mut self.walk {
+            walk.link = None;
         }
     }
 

@@ -216,8 +216,13 @@ impl Book {
         self.chunks.trim(now, keep, (self.settled, relayed), too_many)
     }
 
+    /// Of what was taken over only the database knows how much of it is settled, and it has not been asked yet.
+    pub(super) fn knows_what_is_settled(&self) -> bool {
+        self.attached || self.begun_here
+    }
+
     pub(super) fn state_of(&self, seq: u64) -> Option<ReceiptState> {
-        if !self.attached && !self.begun_here {
+        if !self.knows_what_is_settled() {
             // Only the database knows how far it is.
             return None;
         }
@@ -231,7 +236,7 @@ impl Book {
     }
 
     pub(super) fn account(&self) -> Account {
-        if !self.attached && !self.begun_here {
+        if !self.knows_what_is_settled() {
             // What the database settled earlier is taken for granted.
             return Account { accepted: self.waiting(), buffered: self.waiting(), ..Account::default() };
         }

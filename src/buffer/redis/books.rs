@@ -251,11 +251,14 @@ impl Books {
         self.streams().into_iter().chain(kept).chain(self.copies.streams()).collect()
     }
 
-    /// What Redis must have of `stream`; `None` where all of it is settled and only kept.
+    /// What Redis must have of `stream`; `None` where all of it is settled and only kept, or where it was taken over and the database has not
+    /// said yet how far it has it.
     pub(super) fn extent(&self, stream: StreamId) -> Option<Extent> {
-        let book = self.all().find(|book| book.stream == stream);
-        let extent = |book: &Book| Extent { first: book.settled + 1, end: book.end, settled: book.settled, copy: false };
-        book.map(extent).or_else(|| self.copies.extent(stream))
+        match self.all().find(|book| book.stream == stream) {
+            Some(book) if !book.knows_what_is_settled() => None,
+            Some(book) => Some(Extent { first: book.settled + 1, end: book.end, settled: book.settled, copy: false }),
+            None => self.copies.extent(stream),
+        }
     }
 
     /// Streams whose entries behind their first may go: those settled (where `relays`, relayed too) and older than `keep` or, where

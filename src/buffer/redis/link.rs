@@ -37,7 +37,7 @@ pub struct LinkError {
     /// Whether it is certain that nothing was done.
     pub definite: bool,
     /// `MOVED` and `ASK`: the node to ask.
-    redirect: Option<(String, u16)>,
+    pub(in crate::buffer) redirect: Option<(String, u16)>,
 }
 
 impl fmt::Display for LinkError {

@@ -3,6 +3,8 @@
 //! In: a copy with a hole. Out: the order to the copier to make it anew, where the journal still holds all of it. A crash loses the order; the
 //! next comparison finds the hole again.
 
+use std::sync::atomic::Ordering;
+
 use redis::cmd;
 
 use super::copier::Desk;
@@ -31,6 +33,9 @@ impl Origin for Desk {
     }
 
     fn copy_anew(&self, stream: StreamId, first: u64, missing: u64) -> bool {
+        if self.cannot_remove.load(Ordering::Relaxed) {
+            return false;
+        }
         let Some(lane) = self.lane(stream) else { return false };
         // What the journal itself has not, damaged for example, no copy can have.
         let has = self.journal.read_again(stream, missing, missing).is_ok_and(|frames| !frames.is_empty());
@@ -55,13 +60,16 @@ pub(super) fn remove_copy(
     link: &mut Link,
     key: &str,
 ) -> Result<(), LinkError> {
-    match link.ask(cmd("WATCH").arg(key)) {
-        Ok(_) => {}
-        Err(refused) if refused.definite => {
-            log::warn!(target: "belayd::buffer", stream:% = stream, error:% = refused; "a copy with holes is not made anew, because Redis refuses WATCH");
-            return Ok(());
+    let refused = |refused: LinkError| {
+        if !refused.definite {
+            return Err(refused);
         }
-        Err(failed) => return Err(failed),
+        desk.cannot_remove.store(true, Ordering::Relaxed);
+        log::warn!(target: "belayd::buffer", stream:% = stream, error:% = refused; "a copy with holes is not made anew, because Redis refuses what removes it: allow watch, unwatch, multi, exec and unlink, and start again");
+        Ok(())
+    };
+    if let Err(error) = link.ask(cmd("WATCH").arg(key)) {
+        return refused(error);
     }
     // From here on the journal lets nothing of it go.
     desk.journal.copied(lane, stream, 0);
@@ -70,5 +78,7 @@ pub(super) fn remove_copy(
         return link.ask(&cmd("UNWATCH")).map(drop);
     }
     // Sealed in between, EXEC does nothing.
-    link.ask_all(&[cmd("MULTI"), cmd("UNLINK").arg(key).to_owned(), cmd("EXEC")]).map(drop)
+    let answers = link.ask_all(&[cmd("MULTI"), cmd("UNLINK").arg(key).to_owned(), cmd("EXEC")])?;
+    // Where the key lives elsewhere nothing was done, and the next comparison finds the hole again.
+    answers.into_iter().filter_map(Result::err).find(|error| error.redirect.is_none()).map_or(Ok(()), refused)
 }

@@ -87,6 +87,7 @@ impl TripleBuffer {
             store_is_up,
             renumber: flags(),
             anew: (0..lanes).map(|_| Mutex::new(None)).collect(),
+            cannot_remove: AtomicBool::new(false),
             filling: flags(),
             recovering: AtomicBool::new(false),
             uncopied: AtomicU64::new(0),

@@ -95,6 +95,7 @@ impl Duty for RedisCheck {
                     return Ok(told(context, found).await);
                 }
                 if context.is_stopping() || Instant::now() >= until {
+                    audit.rest();
                     *self.audit.lock().unwrap_or_else(PoisonError::into_inner) = Some(audit);
                     return Ok(DutyReport::of(vec![("readingsSoFar", rows)]));
                 }
@@ -107,17 +108,20 @@ impl Duty for RedisCheck {
 /// What of `found` is amiss. Numbers that the ledger has written off were told when they were.
 async fn judged(context: &DutyContext, found: &Audited) -> Verdict {
     let mut verdict = Verdict { unsettled: found.further, ..Verdict::default() };
+    let mut is_away = false;
     for absent in &found.absent {
         let Absent { stream, first, last, waiting } = *absent;
         let numbers = last + 1 - first;
-        let settled = if waiting == numbers {
-            Ok((0, 0))
+        // One that does not answer is asked once: each question may take as long as a connection does.
+        let settled = if is_away || context.is_stopping() {
+            None
         } else {
-            context.store.call(move |conn| integrity::settled_readings(conn, stream, first, last)).await
+            let asked = context.store.call(move |conn| integrity::settled_readings(conn, stream, first, last)).await;
+            asked.map_err(|error| log::debug!(target: "belayd::schedule", error:% = error; "what Redis lacks could not be compared with the ledger")).ok()
         };
         match settled {
             // What the database has taken or written off since then does not wait any more.
-            Ok((settled, written_off)) => {
+            Some((settled, written_off)) => {
                 let missing = waiting.min(numbers.saturating_sub(settled + written_off));
                 verdict.waiting += missing;
                 verdict.copies += settled;
@@ -125,8 +129,8 @@ async fn judged(context: &DutyContext, found: &Audited) -> Verdict {
                     verdict.words = format!(": first numbers {first} to {last} of stream {stream}");
                 }
             }
-            Err(error) => {
-                log::debug!(target: "belayd::schedule", error:% = error; "what Redis lacks could not be compared with the ledger");
+            None => {
+                is_away = true;
                 verdict.waiting += waiting;
                 verdict.unsettled += numbers - waiting;
             }

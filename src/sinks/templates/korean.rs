@@ -261,11 +261,13 @@ pub const SENTENCES: &[(&str, &str)] = &[
     ("the dead-man ping arrives", "데드맨 신호가 닿습니다."),
     ("no dead-man ping is configured", "데드맨 신호가 설정되어 있지 않습니다."),
     (
-        "the control store refused {} alerts for ever and they were set aside; the first: {} of {} {} ({}); {}",
-        "제어 저장소가 경보 {0}건을 끝내 거부하여 따로 두었습니다. 첫 번째: {2}의 {1}, {3}({4}). {5}",
+        "the control store refused {} alerts for ever and they were set aside; the first: {} of {} began ({}); {}",
+        "제어 저장소가 경보 {0}건을 끝내 거부하여 따로 두었습니다. 첫 번째: {2}의 {1}, 발생({3}). {4}",
     ),
-    ("began", "발생"),
-    ("is over", "해소"),
+    (
+        "the control store refused {} alerts for ever and they were set aside; the first: {} of {} is over ({}); {}",
+        "제어 저장소가 경보 {0}건을 끝내 거부하여 따로 두었습니다. 첫 번째: {2}의 {1}, 해소({3}). {4}",
+    ),
     ("the periodic duty {} failed {} times in a row: {}", "주기 작업 {0}이(가) {1}번 잇달아 실패했습니다: {2}"),
     ("the periodic duty {} works", "주기 작업 {0}이(가) 작동합니다."),
     (

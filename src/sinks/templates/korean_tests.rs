@@ -92,6 +92,13 @@ fn sentences_within_sentences_are_korean_too_and_what_others_say_stays() {
         "{}",
         told(refused)
     );
+    let refused = "the control store refused 2 alerts for ever and they were set aside; the first: cpu-high of i2 is over (instance i2 \
+                   (host h, pid 7)); CHECK failed";
+    assert!(
+        told(refused).ends_with("첫 번째: i2의 cpu-high, 해소(instance i2 (host h, pid 7)). CHECK failed"),
+        "{}",
+        told(refused)
+    );
     assert!(
         told("Redis takes no readings: io; they go to the journal of this host until it does, and none is lost")
             .contains("손실은 없습니다")

@@ -20,6 +20,9 @@ fn a_copy_with_a_hole_is_made_again_where_the_journal_has_it_and_told_where_not(
     // A small journal, so that what is stored and copied leaves it soon.
     let daemon = with(&server, "journal_bytes = \"8MB\"\n").start();
     wait_whole(&daemon);
+    let idle = compared(&daemon);
+    assert_eq!((idle["readings"], idle["copiesMissing"], idle["astray"]), (0, 0, 0), "a copy without an entry: {idle:?}");
+    assert_eq!(incomplete(&daemon), None);
     let told = Arc::new(Told::default());
     push(&daemon, &told, 30);
     let clean = compared(&daemon);
