@@ -21,7 +21,11 @@ pub const ALERT: Scenario = Scenario {
     run: alert,
 };
 
-/// From the first byte of the breaking reading on its way to the notification's first byte at the receiver.
+/// From one breaking reading to the next: below the rate from which notices of a route are folded into digests (20 within 5 s).
+const EVERY: Duration = Duration::from_millis(300);
+
+/// From the first byte of the breaking reading on its way to the notification's first byte at the receiver. Each is of an engine of its own, and a
+/// group of its own, so that none waits for company (`group_wait`).
 fn alert(bench: &mut Bench) -> Vec<Figure> {
     let receiver = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = receiver.local_addr().expect("bound").port();
@@ -32,27 +36,27 @@ fn alert(bench: &mut Bench) -> Vec<Figure> {
             thread::spawn(move || receive_webhooks(socket, &heard));
         }
     });
-    let more = format!("[[webhooks]]\nname = \"bench\"\nurl = \"http://127.0.0.1:{port}/\"\n[[routes]]\nsinks = [\"bench\"]\n");
+    let more = format!(
+        "[[webhooks]]\nname = \"bench\"\nurl = \"http://127.0.0.1:{port}/\"\n[[routes]]\nsinks = [\"bench\"]\ngroup_by = \"subject\"\n"
+    );
     let daemon = bench.daemon(Database::Sqlite, &more);
     let length = bench.length().max(Duration::from_secs(10));
     let steady = setup::load(&daemon, 16, 1);
     let steady = thread::spawn(move || steady.open(5_000, length));
-    let mut pusher = Pusher::new(&setup::load(&daemon, 1, 1), 900, None);
     let mut latency = load::histogram();
     let until = Instant::now() + length - Duration::from_secs(2);
+    let mut engine = 900;
     while Instant::now() < until {
-        for (temperature, counts) in [("399", true), ("100", false)] {
-            pusher.set_temperature(temperature);
-            pusher.advance();
-            let sent = Instant::now();
-            pusher.send();
-            assert_eq!(pusher.receive(), 202, "{}", pusher.last_answer());
-            let arrived: Instant = arrivals.recv_timeout(Duration::from_secs(5)).expect("a notification arrives");
-            if counts {
-                latency.saturating_record(u64::try_from((arrived - sent).as_micros()).unwrap_or(u64::MAX));
-            }
-        }
-        thread::sleep(Duration::from_millis(20));
+        let mut pusher = Pusher::new(&setup::load(&daemon, 1, 1), engine, None);
+        engine += 1;
+        pusher.set_temperature("399");
+        pusher.advance();
+        let sent = Instant::now();
+        pusher.send();
+        assert_eq!(pusher.receive(), 202, "{}", pusher.last_answer());
+        let arrived: Instant = arrivals.recv_timeout(Duration::from_secs(20)).expect("a notification arrives");
+        latency.saturating_record(u64::try_from((arrived - sent).as_micros()).unwrap_or(u64::MAX));
+        thread::sleep(EVERY.saturating_sub(sent.elapsed()));
     }
     let outcome = steady.join().expect("the generator failed");
     vec![
