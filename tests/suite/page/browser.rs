@@ -56,9 +56,8 @@ impl WebDriverCompatibleCommand for Vendor {
 impl Browser {
     /// Starts one. `None`, said aloud, where this machine has no chromedriver; in CI that is a failure.
     pub async fn start() -> Option<Self> {
-        let started = Command::new("chromedriver").arg("--port=0").stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
-        let mut driver = match started {
-            Ok(driver) => driver,
+        let (driver, port) = match start_driver() {
+            Ok(started) => started,
             Err(error) => {
                 needs::met(false, &format!("chromedriver does not start ({error}): install chromium-driver"));
                 crate::support::left_out(&format!(
@@ -67,7 +66,6 @@ impl Browser {
                 return None;
             }
         };
-        let port = port_of(&mut driver);
         let profile = tempfile::tempdir().expect("a directory for the profile");
         let mut switches: Vec<String> = SWITCHES.map(str::to_owned).to_vec();
         switches.push(format!("--user-data-dir={}", profile.path().display()));
@@ -171,13 +169,24 @@ fn end(driver: &mut Child) {
     }
 }
 
-/// Reads the port that the driver chose from what it prints, and keeps reading so that it never blocks on the pipe.
-fn port_of(driver: &mut Child) -> u16 {
+/// Starts the driver. Where many start at once it has been seen to end before it named its port: then it is started again.
+fn start_driver() -> std::io::Result<(Child, u16)> {
+    for _ in 0..5 {
+        let mut driver = Command::new("chromedriver").arg("--port=0").stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        match port_of(&mut driver) {
+            Some(port) => return Ok((driver, port)),
+            None => drop(driver.wait()?),
+        }
+    }
+    panic!("the driver has ended five times before it named its port");
+}
+
+/// Reads the port that the driver chose from what it prints, and keeps reading so that it never blocks on the pipe. `None` where it has ended.
+fn port_of(driver: &mut Child) -> Option<u16> {
     let mut lines = BufReader::new(driver.stdout.take().expect("piped")).lines().map_while(Result::ok);
-    let port = lines
-        .by_ref()
-        .find_map(|line| line.split("successfully on port ").nth(1).map(|rest| rest.trim_end_matches('.').parse().expect("a port")))
-        .expect("the driver names its port");
+    let port = lines.by_ref().find_map(|line| {
+        line.split("successfully on port ").nth(1).map(|rest| rest.trim_end_matches('.').parse().expect("a port"))
+    });
     std::thread::spawn(move || lines.for_each(drop));
     port
 }
