@@ -91,10 +91,11 @@ fn fill_store(store: &Store, rows: u64) {
     fill(store, rows, "issues", columns, &values);
 }
 
+/// Open ones must differ in name or subject: of those with every 2,000th number no two have the same.
 fn fill_alerts(control: &Store, rows: u64) {
     let columns = "id, kind, name, subject, level, state, text, count, opened_at_us, updated_at_us, resolved_at_us, labels";
     let values = format!(
-        "{}, 'rule', 'rule' || (n % 20), 'e' || (n % 1000), CASE WHEN n = 7 THEN 'CRITICAL' ELSE 'WARNING' END, \
+        "{}, 'rule', 'rule' || (n % 20), 'e' || (n % 7001), CASE WHEN n = 7 THEN 'CRITICAL' ELSE 'WARNING' END, \
          CASE WHEN n % 2000 = 1 AND n <= 20000 THEN 'firing' ELSE 'resolved' END, 'too hot', 1, n, n, n, '{{\"site\":\"north\"}}'",
         id(control, "a")
     );
