@@ -1,7 +1,7 @@
 //! Lets an actor's messages gather for a moment, where so many come that waking its thread for each costs more than handling them.
 //!
-//! A wake from another thread is two system calls and a switch, some 10 us of processor on a small virtual machine, and a message of
-//! the hot path is handled in 2 us. So between the rates where that matters and where a queue forms by itself, the actor's thread sleeps
+//! A wake from another thread is two system calls and a switch, which on a small virtual machine cost several times what a message of the
+//! hot path does (docs/PERFORMANCE.md). So between the rates where that matters and where a queue forms by itself, the actor's thread sleeps
 //! by its own timer for about a millisecond, and whoever sends meanwhile wakes nobody. What it hands on, it hands on in groups: those behind
 //! it are woken less often too, and the journal syncs once for each group.
 //!

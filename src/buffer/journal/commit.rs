@@ -34,7 +34,7 @@ use crate::{
 const FRAME_ROWS: u32 = 4_096;
 /// Most bytes in such a frame.
 const FRAME_BYTES: usize = 256 * 1024;
-/// From the first push of a group that comes together to the last, where that pays: they are handed on one by one within some 20 us.
+/// From the first push of a group that comes together to the last, where that pays: they are handed on one by one, right after each other.
 const GATHER: Duration = Duration::from_micros(100);
 /// Readings that wait for the database above which frames go to all lanes in turn.
 const CATCH_UP_ROWS: u64 = 2_000;
