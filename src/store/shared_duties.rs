@@ -71,6 +71,22 @@ pub fn record(conn: &mut Conn, lease: &Lease, name: &str, run: &SharedRun) -> St
     })
 }
 
+/// Keeps what a run will leave behind before it begins to do it: a run that fails half-way is not recorded, and others must know all the
+/// same. When it last ran to its end stays as it is; a duty that never did is due. Call it under the duty's lease.
+///
+/// # Errors
+/// Those of the store.
+pub fn announce(conn: &mut Conn, name: &str, instance: &str, result: &str) -> StoreResult<()> {
+    let text = "INSERT INTO duties (name, instance, last_run_at_us, outcome, result) VALUES ($1, $2, 0, 'begun', $3) \
+                ON CONFLICT (name) DO UPDATE SET result = excluded.result";
+    on_backend!(conn, |c| diesel::sql_query(text)
+        .bind::<Text, _>(name)
+        .bind::<Text, _>(instance)
+        .bind::<Text, _>(result)
+        .execute(c))?;
+    Ok(())
+}
+
 /// Runs `f` in a transaction that writes under a lease: nothing of it is written where another holds the lease by now.
 ///
 /// # Errors

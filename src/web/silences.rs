@@ -121,9 +121,13 @@ fn moment(field: &str, text: &str) -> Result<i64, ApiError> {
     from_rfc3339(text).ok_or_else(|| ApiError::field(field, "not an RFC 3339 time such as 2026-01-31T12:00:00Z"))
 }
 
-/// When a silence begins, microseconds since the epoch.
+/// When a silence begins, microseconds since the epoch. It must be over within a year, so it begins within one.
 fn beginning(starts_at: Option<&str>, now_us: i64) -> Result<i64, ApiError> {
-    Ok(starts_at.map(|text| moment("startsAt", text)).transpose()?.unwrap_or(now_us))
+    let starts_at_us = starts_at.map(|text| moment("startsAt", text)).transpose()?.unwrap_or(now_us);
+    if starts_at_us.saturating_sub(now_us) >= LONGEST_US {
+        return Err(ApiError::field("startsAt", "lies a year ahead or more; a silence must be over within a year"));
+    }
+    Ok(starts_at_us)
 }
 
 /// When one that begins then is over, microseconds since the epoch.

@@ -205,6 +205,33 @@ fn senders_do_not_wait_while_sqlite_deletes_in_slices() {
 }
 
 #[test]
+fn a_run_that_fails_half_way_has_told_the_integrity_check_what_it_may_have_dropped() {
+    let daemon = setup("sqlite://belayd.db").start();
+    let store = open(&format!("sqlite://{}", daemon.dir().join("belayd.db").display()));
+    daemon.wait_for("its first pass", LIMIT, |daemon| daemon.get("/admin/duties").body.contains("readings="));
+    let (old, older) = (SystemClock.now_us() - 800 * DAY, SystemClock.now_us() - 801 * DAY);
+    // As a belayd of before that rule left it; and the second delivery cannot be dropped.
+    run(
+        &store,
+        &format!(
+            "UPDATE duties SET result = NULL WHERE name = 'retention';
+             INSERT INTO deliveries (id, sink, lane, subject, payload, state, max_attempts, due_at_us, on_unknown, created_at_us, \
+                 updated_at_us, settled_at_us) \
+             VALUES ('a', 'log', 'a', 's', '{{}}', 'sent', 1, 0, 'resend', 0, 0, {older}), \
+                    ('b', 'log', 'b', 's', '{{}}', 'sent', 1, 0, 'resend', 0, 0, {old});
+             CREATE TRIGGER drill BEFORE DELETE ON deliveries WHEN old.id = 'b' BEGIN SELECT RAISE(ABORT, 'drill'); END"
+        ),
+    );
+    let recorded = "SELECT last_run_at_us AS n FROM duties WHERE name = 'retention'";
+    let ended = number(&store, recorded);
+    let answer = daemon.post("/admin/duties/retention/run", r#"{"reason":"drill"}"#);
+    daemon.wait_for("the failure", LIMIT, |daemon| daemon.get("/admin/duties").body.contains("drill"));
+    assert_eq!(number(&store, recorded), ended, "a run that failed has not ended: {answer:?}");
+    let mark = "SELECT coalesce(json_extract(result, '$.deliveriesBeforeUs'), 0) AS n FROM duties WHERE name = 'retention'";
+    assert!(number(&store, mark) > old, "{}", number(&store, mark));
+}
+
+#[test]
 fn a_backup_of_an_older_schema_is_brought_up_to_date_and_a_newer_one_keeps_its_partitions() {
     on_both(|from, to| {
         let url = |side: &Side, daemon: &Daemon| match side {

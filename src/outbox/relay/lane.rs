@@ -166,9 +166,10 @@ impl Lane {
         let mut link = Link::open(&self.shared.parts.kafka, &self.lane)?;
         let (lane, mark, now_us) = (self.lane.clone(), link.mark().map(str::to_owned), self.shared.parts.clock.now_us());
         let resolved = self.write(|conn| relay::resolve(conn, &lane, mark.as_deref(), now_us))?;
-        self.sent = None;
+        // What this lane itself knew to be sent was counted then.
+        let counted = self.sent.take().is_some();
+        self.tell_resolved(&resolved, counted);
         link.begin_marking()?;
-        self.tell_resolved(&resolved);
         self.shared.parts.metrics.relay_partitions.set(link.partitions().into());
         self.looked = Instant::now();
         self.link = Some(link);
@@ -182,13 +183,19 @@ impl Lane {
         }
     }
 
-    fn tell_resolved(&self, resolved: &relay::Resolved) {
-        let relay::Resolved { sent, again, uncertain } = *resolved;
+    fn tell_resolved(&self, resolved: &relay::Resolved, counted: bool) {
+        let relay::Resolved { sent, readings, last_seq, again, uncertain } = *resolved;
         if sent + again + uncertain == 0 {
             return;
         }
         self.shared.parts.outbox.watch.touch();
         let stream = self.lane.as_str();
+        if sent > 0 && !counted {
+            self.shared.parts.metrics.readings_relayed.inc_by(readings);
+            if let Ok(stream) = stream.parse() {
+                self.shared.board.relayed(stream, last_seq);
+            }
+        }
         if uncertain > 0 {
             log::error!(target: "belayd::relay", stream = stream, deliveries = uncertain;
                 "Kafka has forgotten what it committed last; whether these readings arrived is not known: see `belayd failures list`");

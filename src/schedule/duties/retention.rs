@@ -12,7 +12,7 @@ use crate::{
     config::Config,
     schedule::{Duty, DutyContext, DutyReport, Rhythm},
     store::{
-        Backend, StoreError, StoreResult, deliveries, failures, issues, ledger, messages,
+        Backend, Conn, StoreError, StoreResult, deliveries, failures, issues, ledger, messages,
         partitions::{self, Partition},
         readings, shared_duties,
     },
@@ -45,6 +45,7 @@ impl Duty for Retention {
             let issues_us = before(keep.issues);
             let (readings_us, ledger_us, deliveries_us) = (before(keep.readings), before(keep.ledger), before(keep.deliveries));
             let keys_us = before(keep.idempotency_keys);
+            announce(context, self.name(), deliveries_us).await?;
             let (partitions, readings) = drop_readings(context, readings_us).await?;
             let counts = vec![
                 ("partitions", partitions),
@@ -60,16 +61,21 @@ impl Duty for Retention {
                     drop_all(context, store, move |c, limit| deliveries::prune(c, deliveries_us, limit).map(|n| n as u64)).await?,
                 ),
             ];
-            Ok(DutyReport { result: Some(dropped_before(context, deliveries_us).await?), ..DutyReport::of(counts) })
+            Ok(DutyReport::of(counts))
         })
     }
 }
 
-/// Up to which moment deliveries may have been dropped by now, for the integrity check: a longer retention brings none back.
-async fn dropped_before(context: &DutyContext, before_us: i64) -> StoreResult<String> {
-    let last = context.store.call(|conn| shared_duties::last(conn, "retention")).await?;
-    let before_us = last.map_or(before_us, |last| before_us.max(shared_duties::deliveries_dropped_before(&last)));
-    Ok(shared_duties::dropped_before(before_us))
+/// Says up to which moment deliveries may be dropped from now on, for the integrity check: before the first of them is, because a run that
+/// fails half-way has dropped some; and a longer retention brings none back.
+async fn announce(context: &DutyContext, duty: &'static str, before_us: i64) -> StoreResult<()> {
+    let instance = context.lease.as_ref().map_or_else(String::new, |lease| lease.owner.clone());
+    let mark = move |conn: &mut Conn| {
+        let last = shared_duties::last(conn, duty)?;
+        let before_us = last.map_or(before_us, |last| before_us.max(shared_duties::deliveries_dropped_before(&last)));
+        shared_duties::announce(conn, duty, &instance, &shared_duties::dropped_before(before_us))
+    };
+    context.call(&context.store, mark).await
 }
 
 /// How often a partition that somebody uses is asked for in one run, and the pause in between: a long query of a person's ends, or the next

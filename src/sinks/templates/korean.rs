@@ -155,14 +155,14 @@ pub const SENTENCES: &[(&str, &str)] = &[
     (
         "Redis has lost {} readings of stream {} that it had acknowledged and the database had not: its data was flushed, evicted, not \
          synced, or a replica took over that lacked them; look at its persistence (docs/TIERS.md)",
-        "데이터베이스에 아직 없는 스트림 {1}의 접수된 측정값({0}건)을 Redis가 잃었습니다. 데이터가 비워졌거나 내보내졌거나 동기화되지 않았거나, 그것이 없는 \
+        "데이터베이스에 아직 없는 스트림 {1}의 접수된 측정값을 Redis가 잃었습니다(건수: {0}). 데이터가 비워졌거나 내보내졌거나 동기화되지 않았거나, 그것이 없는 \
          복제본이 이어받았습니다. Redis의 보존 설정을 점검하세요(docs/TIERS.md).",
     ),
-    ("an unknown number of", "알 수 없는 수의"),
+    ("an unknown number of", "알 수 없음"),
     (
         "Redis has lost its copy of {} readings of stream {}, and the journal holds them no more: the database has the only one, and none is \
          lost while it is whole; look at the persistence of Redis (docs/TIERS.md), and make a backup",
-        "Redis가 스트림 {1}의 측정값 {0}건의 사본을 잃었고 저널에도 더 이상 없습니다. 데이터베이스에만 있으며 데이터베이스가 온전한 동안은 손실이 없습니다. \
+        "Redis가 스트림 {1}의 측정값 사본을 잃었고(건수: {0}) 저널에도 더 이상 없습니다. 데이터베이스에만 있으며 데이터베이스가 온전한 동안은 손실이 없습니다. \
          Redis의 보존 설정을 점검하고(docs/TIERS.md) 백업하세요.",
     ),
     (
@@ -338,11 +338,21 @@ fn translated(text: &str, deepest: u32) -> Option<String> {
         let fits = !OF_FIGURES.contains(english) || holes.first().is_some_and(|what| found(FIGURES, what).is_some());
         fits.then_some((*english, *korean, holes))
     })?;
-    let mut told = korean.to_owned();
-    for (number, hole) in holes.iter().enumerate().rev() {
-        told = told.replace(&format!("{{{number}}}"), &part(english, hole, deepest));
+    Some(filled(korean, |number| holes.get(number).map(|hole| part(english, hole, deepest))))
+}
+
+/// The holes of a Korean sentence filled, in one go: what stands in one is not looked through for further ones.
+fn filled(korean: &str, part: impl Fn(usize) -> Option<String>) -> String {
+    let (mut told, mut rest) = (String::with_capacity(korean.len()), korean);
+    while let Some((before, number, after)) = rest.split_once('{').and_then(|(before, rest)| {
+        let (number, after) = rest.split_once('}')?;
+        Some((before, number.parse::<usize>().ok()?, after))
+    }) {
+        told.push_str(before);
+        told.push_str(&part(number).unwrap_or_default());
+        rest = after;
     }
-    Some(told)
+    told + rest
 }
 
 /// What stands in a hole: a figure's name, a sentence, several in a row, or what others say, which stays as they say it.

@@ -112,3 +112,12 @@ fn what_is_not_known_stays_behind_what_the_alert_is_called() {
     assert_eq!((label("journal-damaged"), label("mine")), ("저널 손상(journal-damaged)".to_owned(), "mine".to_owned()));
     assert_eq!(sentence("cpu-high", "Something: 7, limit 8"), "CPU 사용률 높음: Something: 7, limit 8", "no figure of ours");
 }
+
+#[test]
+fn what_stands_in_one_hole_is_not_filled_once_more() {
+    let told = sentence("database-down", "the database does not answer: {1} {0}; 12 readings wait in the buffer");
+    assert_eq!(told, "데이터베이스가 응답하지 않습니다: {1} {0}. 버퍼에서 기다리는 측정값: 12건.");
+    let lost = "Redis has lost an unknown number of readings of stream 7 that it had acknowledged and the database had not: its data was \
+                flushed, evicted, not synced, or a replica took over that lacked them; look at its persistence (docs/TIERS.md)";
+    assert!(sentence("redis-data-lost", lost).contains("잃었습니다(건수: 알 수 없음)."), "{}", sentence("redis-data-lost", lost));
+}

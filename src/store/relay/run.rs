@@ -176,14 +176,37 @@ pub fn body(conn: &mut Conn, id: &str) -> StoreResult<Option<Result<Body, BodyDa
     Ok(bytes.map(Body::decode))
 }
 
+#[derive(QueryableByName)]
+struct Extent {
+    #[diesel(sql_type = BigInt)]
+    readings: i64,
+    #[diesel(sql_type = BigInt)]
+    last_seq: i64,
+}
+
+/// How many readings a run holds that is not settled, and the highest number in it.
+pub(super) fn extent(conn: &mut Conn, lane: &str, mark: &str) -> StoreResult<(u64, u64)> {
+    let text = format!(
+        "SELECT CAST(COALESCE(SUM(readings), 0) AS BIGINT) AS readings, COALESCE(MAX(last_seq), 0) AS last_seq FROM delivery_bodies \
+         WHERE delivery_id IN (SELECT id FROM deliveries WHERE {})",
+        ours()
+    );
+    let found: Extent = on_backend!(conn, |c| diesel::sql_query(text).bind::<Text, _>(lane).bind::<Text, _>(mark).get_result(c))?;
+    Ok((found.readings.unsigned_abs(), found.last_seq.unsigned_abs()))
+}
+
+/// The deliveries of a run: `$1` its lane, `$2` its mark.
+fn ours() -> String {
+    format!("sink = '{SINK}' AND lane = $1 AND claimed_by = $2 AND {}", sending())
+}
+
 /// Kafka has committed the run: its deliveries are sent and their readings are let go. Returns how many deliveries were still this
 /// run's; fewer than it has: another worker has settled them. Call it in a writing transaction.
 ///
 /// # Errors
 /// Those of the store.
 pub fn settle_run(conn: &mut Conn, lane: &str, mark: &str, now_us: i64) -> StoreResult<usize> {
-    let ours = format!("sink = '{SINK}' AND lane = $1 AND claimed_by = $2 AND {}", sending());
-    let text = format!("DELETE FROM delivery_bodies WHERE delivery_id IN (SELECT id FROM deliveries WHERE {ours})");
+    let text = format!("DELETE FROM delivery_bodies WHERE delivery_id IN (SELECT id FROM deliveries WHERE {})", ours());
     on_backend!(conn, |c| diesel::sql_query(text).bind::<Text, _>(lane).bind::<Text, _>(mark).execute(c))?;
     let text = format!(
         "UPDATE deliveries SET state = '{}', settled_at_us = $1, updated_at_us = $2, claimed_by = NULL, last_error = NULL, \

@@ -7,7 +7,7 @@ use diesel::{
 
 use super::{
     Number, SINK,
-    run::{sending, settle_run},
+    run::{extent, sending, settle_run},
 };
 use crate::{
     domain::{delivery::Event, receipt::StreamId},
@@ -24,6 +24,10 @@ use crate::{
 pub struct Resolved {
     /// Deliveries that Kafka had committed.
     pub sent: usize,
+    /// Readings in them.
+    pub readings: u64,
+    /// The highest number in them, 0 where there are none.
+    pub last_seq: u64,
     /// Deliveries that it had not: they go again.
     pub again: usize,
     /// Deliveries of which Kafka knows nothing any more: a person decides.
@@ -48,6 +52,7 @@ pub fn unresolved(conn: &mut Conn, lane: &str) -> StoreResult<u64> {
 pub fn resolve(conn: &mut Conn, lane: &str, committed: Option<&str>, now_us: i64) -> StoreResult<Resolved> {
     let mut resolved = Resolved::default();
     if let Some(mark) = committed {
+        (resolved.readings, resolved.last_seq) = extent(conn, lane, mark)?;
         resolved.sent = settle_run(conn, lane, mark, now_us)?;
         resolved.again =
             free(conn, lane, Event::Retry, ("not_committed", "the transaction was not committed; sent again"), now_us)?;

@@ -83,6 +83,7 @@ fn silences_that_mean_nothing_are_refused_with_the_field() {
         (format!(r#"{{"matchers":{{"name":"*"}},"endsAt":"{never}","reason":"x"}}"#), "endsAt"),
         (format!(r#"{{"matchers":{{"name":"*"}},"startsAt":"{soon}","endsAt":"{soon}","reason":"x"}}"#), "endsAt"),
         (format!(r#"{{"matchers":{{"name":"*"}},"startsAt":"now","endsAt":"{soon}","reason":"x"}}"#), "startsAt"),
+        (format!(r#"{{"matchers":{{"name":"*"}},"startsAt":"{never}","endsAt":"{never}","reason":"x"}}"#), "startsAt"),
     ] {
         for path in ["/api/silences", "/api/silences/preview"] {
             let answer = daemon.post(path, &body);

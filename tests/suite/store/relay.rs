@@ -69,7 +69,7 @@ fn a_delivery_holds_what_was_stored_and_nothing_else(store: &TestStore) {
     assert_eq!(row.payload, format!(r#"{{"stream":"{stream}","firstSeq":3,"lastSeq":5,"rows":2}}"#));
     // Nothing stored: nothing to relay.
     store.with(|conn| store_for(conn, stream, &[frame(7, &[reading("a", 1, 1.0)])], 5, Relaying::On)).expect("stored");
-    assert_eq!(resolve(store, stream, Some("m")), Resolved { sent: 1, again: 0, uncertain: 0 });
+    assert_eq!(resolve(store, stream, Some("m")), Resolved { sent: 1, readings: 2, last_seq: 5, ..Resolved::default() });
     assert_eq!(claim(store, stream, "n", 100), None);
 }
 
@@ -102,13 +102,13 @@ fn what_became_of_a_run_is_what_kafka_says(store: &TestStore) {
     let stream = new_stream(store);
     store_relayed(store, stream, 1, &[("a", 1)]);
     claim(store, stream, "m1", 10).expect("a run");
-    assert_eq!(resolve(store, stream, Some("start")), Resolved { sent: 0, again: 1, uncertain: 0 });
+    assert_eq!(resolve(store, stream, Some("start")), Resolved { again: 1, ..Resolved::default() });
     let again = claim(store, stream, "m2", 10).expect("it goes again");
     assert_eq!(again.deliveries[0].attempt, 2);
-    assert_eq!(resolve(store, stream, Some("m2")), Resolved { sent: 1, again: 0, uncertain: 0 });
+    assert_eq!(resolve(store, stream, Some("m2")), Resolved { sent: 1, readings: 1, last_seq: 1, ..Resolved::default() });
     store_relayed(store, stream, 2, &[("a", 2)]);
     let id = claim(store, stream, "m3", 10).expect("a run").deliveries[0].id.clone();
-    assert_eq!(resolve(store, stream, None), Resolved { sent: 0, again: 0, uncertain: 1 });
+    assert_eq!(resolve(store, stream, None), Resolved { uncertain: 1, ..Resolved::default() });
     // It holds up nothing, and goes when a person says so.
     store_relayed(store, stream, 3, &[("a", 3)]);
     assert_eq!(numbers(store, &claim(store, stream, "m4", 10).expect("a run")), [3]);
