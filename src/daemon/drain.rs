@@ -64,7 +64,7 @@ impl StoreWriter {
         relay: Option<OnCommitted>,
     ) -> Self {
         Self {
-            writer: store.writer(),
+            writer: store.drain_writer(),
             store,
             clock,
             tier,

@@ -259,7 +259,12 @@ pub const CATALOG: &[Entry] = &[
     ),
     entry(names::CLAIM_FAILURES, Kind::Counter, &[], "Attempts to claim due deliveries that failed; since the start."),
     entry(names::DISPATCH_DURATION, Kind::Histogram, &["sink"], "Time that one attempt to send took, by sink, seconds."),
-    entry(names::READINGS_RELAYED, Kind::Counter, &[], "Readings that Kafka has committed at this daemon's word, or that it was found to have when nobody had heard of their end; since the start."),
+    entry(
+        names::READINGS_RELAYED,
+        Kind::Counter,
+        &[],
+        "Readings that Kafka has committed at this daemon's word, or that it was found to have when nobody had heard of their end; since the start.",
+    ),
     entry(
         names::RELAY_LATENCY,
         Kind::Histogram,
