@@ -157,7 +157,7 @@ const PARTS: &[Entry] = &[
         about: "daemons that are broken on purpose, which the parts above must find",
         run: mutants::run,
         short: Some((7, 120)),
-        long: (8, 1_200),
+        long: (10, 1_200),
     },
 ];
 
