@@ -263,7 +263,7 @@ pub const CATALOG: &[Entry] = &[
         names::READINGS_RELAYED,
         Kind::Counter,
         &[],
-        "Readings that Kafka has committed at this daemon's word, or that it was found to have when nobody had heard of their end; since the start.",
+        "Readings that Kafka has committed at this daemon's word, or that it was found to have when nobody had heard of their end; since the start. A run is counted before it is settled: whoever has its stream after a kill in between counts it again.",
     ),
     entry(
         names::RELAY_LATENCY,
