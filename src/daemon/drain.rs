@@ -25,6 +25,7 @@ use crate::{
         circuits::{self, CircuitIs},
     },
     ingest::raiser::Raiser,
+    outbox::Relay,
     store::{self, Store, StoreError, StoreErrorKind, ledger::Closing, readings::Relaying},
     supervise::LoopStamp,
 };
@@ -35,9 +36,6 @@ pub(super) type Earlier = Box<dyn Fn(StreamId) -> Vec<StreamId> + Send>;
 /// Called each time the database has been opened, with a connection that works: loads what waited for it.
 pub(super) type OnOpen = Box<dyn FnMut(&mut store::Conn, StreamId) -> store::StoreResult<()> + Send>;
 
-/// Called after a commit with something for Kafka: the stream, the last number, and whether any of them is to be relayed.
-pub(super) type OnCommitted = Arc<dyn Fn(StreamId, u64, bool) + Send + Sync>;
-
 /// Writes frames through a connection of its own.
 pub(super) struct StoreWriter {
     store: Store,
@@ -45,7 +43,7 @@ pub(super) struct StoreWriter {
     clock: SharedClock,
     tier: &'static str,
     instance: String,
-    relay: Option<OnCommitted>,
+    relay: Option<Arc<Relay>>,
     health: Arc<StoreHealth>,
     migrated: bool,
     /// The streams that the given one goes on from.
@@ -61,7 +59,7 @@ impl StoreWriter {
         instance: String,
         earlier: Earlier,
         on_open: OnOpen,
-        relay: Option<OnCommitted>,
+        relay: Option<Arc<Relay>>,
     ) -> Self {
         Self {
             writer: store.drain_writer(),
@@ -92,18 +90,35 @@ impl StoreWriter {
         }
         let (now_us, tier, instance, on_open) = (self.clock.now_us(), self.tier, &self.instance, &mut self.on_open);
         let earlier = (self.earlier)(stream);
-        let position = self.writer.with(|conn| {
+        let relays = self.relay.is_some();
+        let opened = self.writer.with(|conn| {
             let position = store::ledger::register_stream(conn, stream, tier, instance, now_us)?;
             for before in &earlier {
                 store::ledger::close_stream(conn, *before, Closing::Forked, now_us)?;
             }
             on_open(conn, stream)?;
-            Ok(position)
+            let waiting = if relays { store::relay::last_waiting(conn, stream)? } else { None };
+            Ok((position, waiting))
         });
         // Whoever comes back may be empty, or of an older schema.
-        self.migrated = position.is_ok();
-        let position = position?;
+        self.migrated = opened.is_ok();
+        let (position, waiting) = opened?;
+        if let Some(relay) = &self.relay {
+            relay.opened(stream, position.cursor_seq, waiting);
+        }
         Ok(position)
+    }
+
+    /// Tells the relay what was committed.
+    fn tell(&mut self, relay: &Relay, stream: StreamId, outcome: &DrainOutcome) {
+        let unsure = if outcome.duplicate == 0 {
+            Vec::new()
+        } else {
+            // Where the database does not say, every number may be one of those.
+            let asked = self.writer.with(|conn| store::relay::unsure(conn, stream, outcome));
+            asked.unwrap_or_else(|_| vec![(outcome.first_seq, outcome.last_seq)])
+        };
+        relay.committed(stream, outcome.last_seq, outcome.stored > 0, &unsure);
     }
 }
 
@@ -129,8 +144,8 @@ impl Writer for StoreWriter {
         let written = self.writer.with(|conn| store::readings::store_for(conn, stream, frames, now_us, relaying));
         self.health.answered(written.is_ok());
         let outcome = written?;
-        if let Some(committed) = &self.relay {
-            committed(stream, outcome.last_seq, outcome.stored > 0);
+        if let Some(relay) = self.relay.clone() {
+            self.tell(&relay, stream, &outcome);
         }
         Ok(outcome)
     }

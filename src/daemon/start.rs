@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 
 use super::{
     Daemon, DataDirectory, Options, StartFailed, deadman, descriptors,
-    drain::{DrainObserver, OnCommitted, StoreWriter},
+    drain::{DrainObserver, StoreWriter},
     heartbeat::{self, Heartbeat},
     is_own,
     left_open::{ended_by_start, unreadable},
@@ -140,8 +140,6 @@ impl Daemon {
 
         let named = (identity.directory_id.to_string(), clock.clone(), metrics.clone());
         let relay = start_relay(&settings, &store, &health, &buffer, &outbox, named).map_err(while_doing("the relay's thread"))?;
-        let on_committed: Option<OnCommitted> =
-            relay.clone().map(|relay| Arc::new(move |stream, last, rows| relay.committed(stream, last, rows)) as OnCommitted);
 
         let schedule = Arc::new(ScheduleBoard::default());
         let duties = ScheduleParts {
@@ -237,7 +235,7 @@ impl Daemon {
             let earlier = Box::new(move |stream| earlier.earlier(stream));
             let (store, clock, instance) = (store.clone(), clock.clone(), instance.clone());
             Box::new(
-                StoreWriter::new(store, clock, buffer.lane_tier(lane), instance, earlier, on_open, on_committed.clone())
+                StoreWriter::new(store, clock, buffer.lane_tier(lane), instance, earlier, on_open, relay.clone())
                     .watched_by(health.clone()),
             )
         };
@@ -307,7 +305,7 @@ impl Daemon {
             control: control.clone(),
             registry: registry.clone(),
             control_socket: Some(directory.control_socket()),
-            relayed: relay.clone().map(|relay| Arc::new(move |stream, seq| relay.wait_for(stream, seq)) as web::AwaitRelay),
+            relayed: relay.clone().map(|relay| Arc::new(move |stream, numbers| relay.wait_for(stream, numbers)) as web::AwaitRelay),
             demo,
         }))
         .map_err(while_doing("HTTP surface"))?;

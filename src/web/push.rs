@@ -177,11 +177,13 @@ async fn settle(accepted: Accepted, left: Duration) -> (crate::domain::receipt::
     (receipt, level)
 }
 
-/// Whether Kafka has committed all of these within `left`.
+/// Whether Kafka is known to have committed all of these within `left`.
 async fn relayed(state: &WebState, receipt: &crate::domain::receipt::Receipt, left: Duration) -> bool {
     let Some(wait) = &state.relayed else { return false };
-    let (stream, last) = state.views.buffer.locate(receipt.stream, receipt.last_seq);
-    matches!(tokio::time::timeout(left, wait(stream, last)).await, Ok(Ok(())))
+    let locate = |seq| state.views.buffer.locate(receipt.stream, seq);
+    let ((begun, first), (stream, last)) = (locate(receipt.first_seq), locate(receipt.last_seq));
+    // A push that was renumbered from its middle on is in two streams, and one alone tells nothing.
+    begun == stream && matches!(tokio::time::timeout(left, wait(stream, (first, last))).await, Ok(Ok(())))
 }
 
 /// The level of `?ack=`; the tier's own where there is none.

@@ -30,8 +30,8 @@ use crate::{
     supervise::{ActorRegistry, Courier},
 };
 
-/// Resolves when everything up to a number of a stream is in Kafka.
-pub type AwaitRelay = Arc<dyn Fn(StreamId, u64) -> oneshot::Receiver<()> + Send + Sync>;
+/// Resolves when what there is to relay of these numbers of a stream, first and last, is in Kafka; closed where nobody will know.
+pub type AwaitRelay = Arc<dyn Fn(StreamId, (u64, u64)) -> oneshot::Receiver<()> + Send + Sync>;
 
 /// What `daemon.rs` gives to [`serve`](super::serve).
 pub struct Parts {

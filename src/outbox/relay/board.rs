@@ -1,21 +1,32 @@
-//! How far each stream has come: for senders that wait until their readings are in Kafka. Kept in memory; who waits for it ends with the
-//! process.
+//! How far each stream that this process writes has come, for senders that wait until their readings are in Kafka.
+//!
+//! In: what the drain found and committed, what Kafka has committed, and what it never will or nobody knows. Out: word to those who wait,
+//! and none where it would be a guess: then their channel closes. Kept in memory; who waits ends with the process.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use tokio::sync::oneshot;
 
-use crate::domain::receipt::StreamId;
+use crate::{domain::receipt::StreamId, store::relay::Numbers};
 
-/// Streams that are kept in mind; the one that was heard of first is forgotten beyond that.
+/// Streams that are kept in mind; the one that was heard of longest ago is forgotten beyond that.
 const STREAMS_MAX: usize = 64;
+/// Ranges of unsure numbers of one stream; beyond it the two oldest become one, with whatever lies between them.
+const UNSURE_MAX: usize = 256;
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(super) struct Board(Mutex<HashMap<StreamId, Course>>);
+pub(super) struct Board(Mutex<Courses>);
+
+#[derive(Debug, Default)]
+struct Courses {
+    streams: HashMap<StreamId, Course>,
+    /// Rises with everything that is heard.
+    turn: u64,
+}
 
 #[derive(Debug, Default)]
 struct Course {
@@ -25,8 +36,12 @@ struct Course {
     owed: u64,
     /// Kafka has committed up to here.
     relayed: u64,
-    /// Who waits, by number; senders wait for the ack time-out at most, so these are as many as there are connections.
-    waiters: Vec<(u64, oneshot::Sender<()>)>,
+    /// Numbers of which nobody here will know that they are in Kafka, whatever comes after them.
+    unsure: VecDeque<Numbers>,
+    /// Who waits, and for what; senders wait for the ack time-out at most, so these are as many as there are connections.
+    waiters: Vec<(Numbers, oneshot::Sender<()>)>,
+    /// The turn in which something was heard of it last.
+    heard: u64,
 }
 
 impl Course {
@@ -35,41 +50,85 @@ impl Course {
         if self.relayed >= self.owed { self.committed.max(self.relayed) } else { self.relayed }
     }
 
+    fn doubt(&mut self, (first, last): Numbers) {
+        if last < first {
+            return;
+        }
+        match self.unsure.back_mut() {
+            Some(back) if back.0 <= first && first <= back.1.saturating_add(1) => back.1 = back.1.max(last),
+            _ => self.unsure.push_back((first, last)),
+        }
+        if self.unsure.len() > UNSURE_MAX
+            && let (Some(one), Some(two)) = (self.unsure.pop_front(), self.unsure.pop_front())
+        {
+            self.unsure.push_front((one.0.min(two.0), one.1.max(two.1)));
+        }
+    }
+
     fn tell(&mut self) {
         let reached = self.reached();
-        let (done, waiting) = std::mem::take(&mut self.waiters).into_iter().partition(|(seq, _)| *seq <= reached);
-        self.waiters = waiting;
-        // Who does not listen any more has given up.
-        for (_, waiter) in Vec::from_iter::<Vec<_>>(done) {
-            let _ = waiter.send(());
+        for ((first, last), waiter) in std::mem::take(&mut self.waiters) {
+            if self.unsure.iter().any(|unsure| unsure.0 <= last && first <= unsure.1) {
+                continue;
+            }
+            if last <= reached {
+                // Who does not listen any more has given up.
+                let _ = waiter.send(());
+            } else if !waiter.is_closed() {
+                self.waiters.push(((first, last), waiter));
+            }
         }
-        self.waiters.retain(|(_, waiter)| !waiter.is_closed());
     }
 }
 
 impl Board {
-    fn lock(&self) -> MutexGuard<'_, HashMap<StreamId, Course>> {
+    fn lock(&self) -> MutexGuard<'_, Courses> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Of streams that this process does not write, other instances' for example, nothing is kept: nobody here waits for them.
     fn with(&self, stream: StreamId, change: impl FnOnce(&mut Course)) {
         let mut courses = self.lock();
-        if courses.len() >= STREAMS_MAX && !courses.contains_key(&stream) {
-            // Streams end with starts and restores: one that nobody waits for is not needed any more.
-            courses.retain(|_, course| !course.waiters.is_empty());
+        courses.turn += 1;
+        let turn = courses.turn;
+        if let Some(course) = courses.streams.get_mut(&stream) {
+            course.heard = turn;
+            change(course);
+            course.tell();
         }
-        let course = courses.entry(stream).or_default();
-        change(course);
-        course.tell();
     }
 
-    /// The database has committed up to `last_seq`; `rows`: whether anything since the last call is to be relayed.
-    pub(super) fn committed(&self, stream: StreamId, last_seq: u64, rows: bool) {
+    /// The drain has opened `stream`. The database has it up to `cursor`, and what of it waits for Kafka ends at `waiting`. What it has
+    /// and nobody here has heard of (the answer to a commit was lost, or an earlier life wrote it) is unsure.
+    pub(super) fn opened(&self, stream: StreamId, cursor: u64, waiting: Option<u64>) {
+        {
+            let mut courses = self.lock();
+            let streams = &mut courses.streams;
+            if streams.len() >= STREAMS_MAX && !streams.contains_key(&stream) {
+                // One that somebody waits for only where they all are.
+                let oldest = streams.iter().min_by_key(|(_, course)| (!course.waiters.is_empty(), course.heard));
+                if let Some(oldest) = oldest.map(|(stream, _)| *stream) {
+                    streams.remove(&oldest);
+                }
+            }
+            streams.entry(stream).or_default();
+        }
+        self.with(stream, |course| {
+            course.doubt((course.committed + 1, cursor));
+            course.committed = course.committed.max(cursor);
+            course.owed = course.owed.max(waiting.unwrap_or(0));
+        });
+    }
+
+    /// The database has committed up to `last_seq`; `rows`: whether anything since the last call is to be relayed; `unsure`: which of its
+    /// numbers were there before, and may wait elsewhere.
+    pub(super) fn committed(&self, stream: StreamId, last_seq: u64, rows: bool, unsure: &[Numbers]) {
         self.with(stream, |course| {
             course.committed = course.committed.max(last_seq);
             if rows {
                 course.owed = course.owed.max(last_seq);
             }
+            unsure.iter().for_each(|numbers| course.doubt(*numbers));
         });
     }
 
@@ -78,60 +137,134 @@ impl Board {
         self.with(stream, |course| course.relayed = course.relayed.max(last_seq));
     }
 
+    /// These wait for a person, and what comes after them goes without them.
+    pub(super) fn left_out(&self, stream: StreamId, numbers: Numbers) {
+        self.with(stream, |course| course.doubt(numbers));
+    }
+
     /// See [`super::Relay::wait_for`].
-    pub(super) fn wait_for(&self, stream: StreamId, seq: u64) -> oneshot::Receiver<()> {
+    pub(super) fn wait_for(&self, stream: StreamId, numbers: Numbers) -> oneshot::Receiver<()> {
         let (waiter, told) = oneshot::channel();
-        self.with(stream, |course| course.waiters.push((seq, waiter)));
+        self.with(stream, |course| course.waiters.push((numbers, waiter)));
         told
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::oneshot::error::TryRecvError::{Closed, Empty};
+
     use super::*;
 
-    fn told(receiver: &mut oneshot::Receiver<()>) -> bool {
-        receiver.try_recv().is_ok()
+    const STREAM: StreamId = StreamId::from_u128(1);
+
+    fn board() -> Board {
+        let board = Board::default();
+        board.opened(STREAM, 0, None);
+        board
     }
 
     #[test]
     fn who_waits_is_told_when_its_number_is_relayed_and_not_before() {
-        let (board, stream) = (Board::default(), StreamId::from_u128(1));
-        let mut tenth = board.wait_for(stream, 10);
-        board.committed(stream, 10, true);
-        assert!(!told(&mut tenth));
-        board.relayed(stream, 9);
-        assert!(!told(&mut tenth));
-        board.relayed(stream, 10);
-        assert!(told(&mut tenth));
-        assert!(told(&mut board.wait_for(stream, 10)), "it is known afterwards too");
+        let board = board();
+        let mut tenth = board.wait_for(STREAM, (6, 10));
+        board.committed(STREAM, 10, true, &[]);
+        assert_eq!(tenth.try_recv(), Err(Empty));
+        board.relayed(STREAM, 9);
+        assert_eq!(tenth.try_recv(), Err(Empty));
+        board.relayed(STREAM, 10);
+        assert_eq!(tenth.try_recv(), Ok(()));
+        assert_eq!(board.wait_for(STREAM, (6, 10)).try_recv(), Ok(()), "it is known afterwards too");
     }
 
     #[test]
     fn numbers_without_anything_to_relay_are_there_once_those_before_them_are() {
-        let (board, stream) = (Board::default(), StreamId::from_u128(1));
-        let (mut fifth, mut tenth) = (board.wait_for(stream, 5), board.wait_for(stream, 10));
-        board.committed(stream, 5, true);
-        board.committed(stream, 10, false);
-        assert!(!told(&mut tenth));
+        let board = board();
+        let (mut fifth, mut tenth) = (board.wait_for(STREAM, (1, 5)), board.wait_for(STREAM, (6, 10)));
+        board.committed(STREAM, 5, true, &[]);
+        board.committed(STREAM, 10, false, &[]);
+        assert_eq!(tenth.try_recv(), Err(Empty));
         // The run ends at the last number that was stored; the fifth was a duplicate.
-        board.relayed(stream, 4);
-        assert!(!told(&mut fifth));
-        board.committed(stream, 11, true);
-        board.relayed(stream, 11);
-        assert!(told(&mut fifth) && told(&mut tenth));
-        board.committed(stream, 20, false);
-        assert!(told(&mut board.wait_for(stream, 20)));
+        board.relayed(STREAM, 4);
+        assert_eq!(fifth.try_recv(), Err(Empty));
+        board.committed(STREAM, 11, true, &[]);
+        board.relayed(STREAM, 11);
+        assert_eq!((fifth.try_recv(), tenth.try_recv()), (Ok(()), Ok(())));
+        board.committed(STREAM, 20, false, &[]);
+        assert_eq!(board.wait_for(STREAM, (12, 20)).try_recv(), Ok(()));
     }
 
     #[test]
-    fn streams_and_those_who_gave_up_are_forgotten() {
+    fn of_numbers_that_may_wait_elsewhere_nothing_is_said_and_their_neighbours_are_told() {
+        let board = board();
+        let mut early = board.wait_for(STREAM, (1, 4));
+        board.committed(STREAM, 10, true, &[(3, 3), (8, 8)]);
+        assert_eq!(early.try_recv(), Err(Closed), "at once: nothing that comes will tell");
+        let mut waiters = [(5, 7), (4, 7), (7, 8), (8, 8), (8, 9), (9, 10)].map(|numbers| board.wait_for(STREAM, numbers));
+        board.relayed(STREAM, 10);
+        let told = waiters.each_mut().map(|waiter| waiter.try_recv());
+        assert_eq!(told, [Ok(()), Ok(()), Err(Closed), Err(Closed), Err(Closed), Ok(())]);
+    }
+
+    #[test]
+    fn what_is_left_out_is_not_told_with_what_comes_after_it() {
+        let board = board();
+        board.committed(STREAM, 10, true, &[]);
+        let (mut fifth, mut tenth) = (board.wait_for(STREAM, (1, 5)), board.wait_for(STREAM, (6, 10)));
+        board.left_out(STREAM, (1, 5));
+        board.relayed(STREAM, 10);
+        assert_eq!((fifth.try_recv(), tenth.try_recv()), (Err(Closed), Ok(())));
+    }
+
+    #[test]
+    fn what_an_earlier_life_or_a_commit_without_an_answer_left_is_owed_and_unsure() {
         let board = Board::default();
-        for n in 0..1_000 {
-            drop(board.wait_for(StreamId::from_u128(n), 1));
-            board.committed(StreamId::from_u128(n), 1, true);
+        board.opened(STREAM, 10, Some(8));
+        // A conflict: nothing of it is to be relayed, but what is before it still waits.
+        board.committed(STREAM, 11, false, &[]);
+        let mut conflict = board.wait_for(STREAM, (11, 11));
+        assert_eq!(conflict.try_recv(), Err(Empty));
+        assert_eq!(board.wait_for(STREAM, (10, 10)).try_recv(), Err(Closed));
+        board.relayed(STREAM, 8);
+        assert_eq!(conflict.try_recv(), Ok(()));
+        // Opened again without news; then after a commit up to 20 that nobody has heard of.
+        board.opened(STREAM, 11, None);
+        assert_eq!(board.wait_for(STREAM, (11, 11)).try_recv(), Ok(()));
+        let mut unheard = board.wait_for(STREAM, (12, 20));
+        board.opened(STREAM, 20, Some(19));
+        board.committed(STREAM, 21, true, &[]);
+        board.relayed(STREAM, 21);
+        assert_eq!((unheard.try_recv(), board.wait_for(STREAM, (21, 21)).try_recv()), (Err(Closed), Ok(())));
+    }
+
+    #[test]
+    fn the_stream_that_was_heard_of_longest_ago_is_forgotten_first_and_of_others_nothing_is_kept() {
+        let board = board();
+        board.committed(STREAM, 5, true, &[]);
+        for n in 2..1_000 {
+            let other = StreamId::from_u128(n);
+            assert_eq!(board.wait_for(other, (1, 1)).try_recv(), Err(Closed), "not opened here");
+            board.relayed(other, 1);
+            board.opened(other, 1, None);
+            drop(board.wait_for(other, (2, 2)));
+            board.committed(other, 2, true, &[]);
+            board.relayed(STREAM, 4);
         }
-        assert!(board.lock().len() <= STREAMS_MAX);
-        assert!(board.lock().values().all(|course| course.waiters.is_empty()));
+        assert_eq!(board.lock().streams.len(), STREAMS_MAX);
+        assert!(board.lock().streams.values().all(|course| course.waiters.is_empty()));
+        assert_eq!(board.wait_for(STREAM, (4, 4)).try_recv(), Ok(()), "its own is heard of all the time");
+        assert_eq!(board.wait_for(STREAM, (5, 5)).try_recv(), Err(Empty));
+    }
+
+    #[test]
+    fn unsure_numbers_are_bounded_and_never_become_sure() {
+        let board = board();
+        let many: Vec<Numbers> = (1..=1_000).map(|n| (10 * n, 10 * n + 1)).collect();
+        board.committed(STREAM, 20_000, true, &many);
+        board.relayed(STREAM, 20_000);
+        assert_eq!(board.lock().streams[&STREAM].unsure.len(), UNSURE_MAX);
+        assert!(many.iter().all(|numbers| board.wait_for(STREAM, *numbers).try_recv() == Err(Closed)));
+        assert_eq!(board.wait_for(STREAM, (9_995, 9_999)).try_recv(), Ok(()));
+        assert_eq!(board.wait_for(STREAM, (10_002, 20_000)).try_recv(), Ok(()));
     }
 }

@@ -21,7 +21,7 @@ use crate::{
     store::{
         Conn, StoreError, StoreResult, Writer,
         leases::{self, Lease},
-        relay::{self, Body, Run, RunDelivery},
+        relay::{self, Body, Claimed, Run, RunDelivery},
     },
 };
 
@@ -64,9 +64,11 @@ enum Trouble {
     LeaseLost,
     /// One delivery of a run can never be sent.
     Unreadable {
-        id: String,
+        delivery: RunDelivery,
         message: String,
     },
+    /// A run is being sent that this lane knows nothing of: the answer to its claim was lost, or an older database was put in place.
+    Unresolved,
 }
 
 impl From<StoreError> for Trouble {
@@ -110,7 +112,13 @@ impl Lane {
                     shared.pause(STORE_PAUSE);
                 }
                 Err(Trouble::Kafka(error)) => self.kafka_failed(&error),
-                Err(Trouble::Unreadable { id, message }) => self.reject(&id, &message),
+                Err(Trouble::Unreadable { delivery, message }) => self.reject(&delivery, &message),
+                Err(Trouble::Unresolved) => {
+                    // The link that is opened next finds out.
+                    self.link = None;
+                    shared.circuit.nothing_tried();
+                    shared.pause(STORE_PAUSE);
+                }
             }
         }
         self.leave();
@@ -126,10 +134,16 @@ impl Lane {
             if let Err(wait) = self.shared.circuit.permit() {
                 return Ok(Turn::Wait(wait));
             }
+            // A database that is away must not cost Kafka a producer for each try.
+            self.write(|_| Ok(()))?;
             self.open()?;
         }
         self.look_at_partitions();
-        let run = self.settle_and_claim()?;
+        let run = match self.settle_and_claim()? {
+            Claimed::Run(run) => Some(run),
+            Claimed::Nothing => None,
+            Claimed::Unresolved => return Err(Trouble::Unresolved),
+        };
         if let Some(run) = &run {
             self.send(run)?;
         }
@@ -166,9 +180,7 @@ impl Lane {
         let mut link = Link::open(&self.shared.parts.kafka, &self.lane)?;
         let (lane, mark, now_us) = (self.lane.clone(), link.mark().map(str::to_owned), self.shared.parts.clock.now_us());
         let resolved = self.write(|conn| relay::resolve(conn, &lane, mark.as_deref(), now_us))?;
-        // What this lane itself knew to be sent was counted then.
-        let counted = self.sent.take().is_some();
-        self.tell_resolved(&resolved, counted);
+        self.tell_resolved(&resolved);
         link.begin_marking()?;
         self.shared.parts.metrics.relay_partitions.set(link.partitions().into());
         self.looked = Instant::now();
@@ -183,14 +195,18 @@ impl Lane {
         }
     }
 
-    fn tell_resolved(&self, resolved: &relay::Resolved, counted: bool) {
-        let relay::Resolved { sent, readings, last_seq, again, uncertain } = *resolved;
+    /// Nothing of it was counted or told before: what this lane knows to be sent is settled before it opens another link.
+    fn tell_resolved(&self, resolved: &relay::Resolved) {
+        let relay::Resolved { sent, readings, last_seq, again, uncertain, forgotten } = *resolved;
+        let stream = self.lane.as_str();
+        if let (Ok(stream), Some(numbers)) = (stream.parse(), forgotten) {
+            self.shared.board.left_out(stream, numbers);
+        }
         if sent + again + uncertain == 0 {
             return;
         }
         self.shared.parts.outbox.watch.touch();
-        let stream = self.lane.as_str();
-        if sent > 0 && !counted {
+        if sent > 0 {
             self.shared.parts.metrics.readings_relayed.inc_by(readings);
             if let Ok(stream) = stream.parse() {
                 self.shared.board.relayed(stream, last_seq);
@@ -204,10 +220,10 @@ impl Lane {
     }
 
     /// Settles what went and claims what goes next, in one transaction.
-    fn settle_and_claim(&mut self) -> Result<Option<Run>, Trouble> {
+    fn settle_and_claim(&mut self) -> Result<Claimed, Trouble> {
         let (lane, sent, now_us) = (self.lane.clone(), self.sent.clone(), self.shared.parts.clock.now_us());
         let mark = Uuid::now_v7().to_string();
-        let run = self.write(|conn| {
+        let claimed = self.write(|conn| {
             if let Some(sent) = &sent {
                 relay::settle_run(conn, &lane, sent, now_us)?;
             }
@@ -216,7 +232,7 @@ impl Lane {
         if self.sent.take().is_some() {
             self.shared.parts.outbox.watch.touch();
         }
-        Ok(run)
+        Ok(claimed)
     }
 
     fn send(&mut self, run: &Run) -> Result<(), Trouble> {
@@ -291,10 +307,15 @@ impl Lane {
     }
 
     /// The rest of its run goes again, without it.
-    fn reject(&mut self, id: &str, message: &str) {
+    fn reject(&mut self, delivery: &RunDelivery, message: &str) {
         self.link = None;
         self.shared.circuit.nothing_tried();
+        let id = delivery.id.as_str();
         log::error!(target: "belayd::relay", stream = self.lane.as_str(), deliveryId = id, error = message; "a delivery cannot be relayed; see `belayd failures list`");
+        if let Ok(stream) = self.lane.parse() {
+            // Before it is written down: the answer to that may be lost.
+            self.shared.board.left_out(stream, (delivery.first_seq, delivery.last_seq));
+        }
         let now_us = self.shared.parts.clock.now_us();
         let rejected = self.write(|conn| relay::reject(conn, id, ("unreadable", message), now_us));
         self.shared.parts.outbox.watch.touch();
@@ -331,7 +352,7 @@ struct Sender<'a, 'l> {
 
 impl Sender<'_, '_> {
     fn send(&mut self, delivery: &RunDelivery) -> Result<(), Trouble> {
-        let unreadable = |message: String| Trouble::Unreadable { id: delivery.id.clone(), message };
+        let unreadable = |message: String| Trouble::Unreadable { delivery: delivery.clone(), message };
         let body: Body = match self.writer.with(|conn| relay::body(conn, &delivery.id))? {
             Some(body) => body.map_err(|damaged| unreadable(damaged.to_string()))?,
             None => return Err(unreadable("its readings are not there".to_owned())),
@@ -360,3 +381,6 @@ impl Sender<'_, '_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

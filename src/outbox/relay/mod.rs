@@ -36,7 +36,7 @@ use crate::{
     config::KafkaConfig,
     domain::{breaker::CircuitState, receipt::StreamId},
     event::Metrics,
-    store::Store,
+    store::{Store, relay::Numbers},
 };
 
 /// Longest time between two looks for something to relay.
@@ -112,9 +112,16 @@ impl Relay {
         Ok(Arc::new(Self { shared, keeper: Mutex::new(Some(keeper)) }))
     }
 
-    /// The database has committed numbers of `stream` up to `last_seq`; `rows`: whether any of them is to be relayed.
-    pub fn committed(&self, stream: StreamId, last_seq: u64, rows: bool) {
-        self.shared.board.committed(stream, last_seq, rows);
+    /// The drain is about to write `stream`, at first or again: the database has committed it up to `cursor`, and what of it waits for
+    /// Kafka ends at `waiting`, `None` where nothing does. Of streams that were not opened nobody is told anything.
+    pub fn opened(&self, stream: StreamId, cursor: u64, waiting: Option<u64>) {
+        self.shared.board.opened(stream, cursor, waiting);
+    }
+
+    /// The database has committed numbers of `stream` up to `last_seq`; `rows`: whether any of them is to be relayed; `unsure`: those of
+    /// them that repeat what may wait elsewhere ([`crate::store::relay::unsure`]).
+    pub fn committed(&self, stream: StreamId, last_seq: u64, rows: bool, unsure: &[Numbers]) {
+        self.shared.board.committed(stream, last_seq, rows, unsure);
         if rows {
             self.shared.wake();
         }
@@ -125,9 +132,10 @@ impl Relay {
         self.shared.wake();
     }
 
-    /// Resolves when everything up to `seq` of `stream` is in Kafka. Closed without a word where nobody will know.
-    pub fn wait_for(&self, stream: StreamId, seq: u64) -> oneshot::Receiver<()> {
-        self.shared.board.wait_for(stream, seq)
+    /// Resolves when what was to be relayed of these numbers of `stream` is in Kafka, and what they repeat too. Closed without a word
+    /// where nobody will know, or where a person has to decide first.
+    pub fn wait_for(&self, stream: StreamId, numbers: Numbers) -> oneshot::Receiver<()> {
+        self.shared.board.wait_for(stream, numbers)
     }
 
     /// The circuit breaker around Kafka.

@@ -146,6 +146,8 @@ impl Link {
         self.note(mark, offset).map_err(|error| failed("noting the run", &error))?;
         let timeout = self.timeout;
         self.within(move |producer| producer.commit_transaction(timeout)).map_err(|error| failed("committing", &error))?;
+        #[cfg(feature = "fault-injection")]
+        lose_the_answer_on_purpose().map_err(|error| failed("committing", &error))?;
         self.mark = Some(mark.to_owned());
         Ok(())
     }
@@ -203,6 +205,15 @@ fn producer_settings(config: &KafkaConfig, id: &str) -> rdkafka::ClientConfig {
         .set("queue.buffering.max.kbytes", QUEUE_KBYTES)
         .set("queue.buffering.max.messages", QUEUE_RECORDS);
     settings
+}
+
+/// Kafka has committed, and nobody hears of it: at every commit.
+#[cfg(feature = "fault-injection")]
+fn lose_the_answer_on_purpose() -> Result<(), KafkaError> {
+    match std::env::var_os("BELAYD_FAULT") {
+        Some(fault) if fault == "relay-unheard" => Err(KafkaError::MessageProduction(Code::MessageTimedOut)),
+        _ => Ok(()),
+    }
 }
 
 /// The mark in Kafka.

@@ -33,6 +33,11 @@ impl Ranges {
         Self(text.split(',').filter_map(range).collect())
     }
 
+    /// First and last number of each, where the row begins at `first`.
+    pub(in crate::store) fn numbers(&self, first: u64) -> Vec<(u64, u64)> {
+        self.0.iter().map(|(start, end)| (first + start.unsigned_abs(), first + end.unsigned_abs())).collect()
+    }
+
     /// Whether `offset` lies in one of them.
     pub(in crate::store) fn contains(&self, offset: i64) -> bool {
         let after = self.0.partition_point(|(start, _)| *start <= offset);
@@ -52,6 +57,7 @@ mod tests {
         assert_eq!(read, ranges);
         let held: Vec<i64> = (0..50).filter(|offset| read.contains(*offset)).collect();
         assert_eq!(held, [3, 7, 8, 9, 40]);
+        assert_eq!(read.numbers(100), [(103, 103), (107, 109), (140, 140)]);
         assert_eq!(Ranges::from_sorted(1, &[]).text(), None);
     }
 }

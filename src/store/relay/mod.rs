@@ -18,8 +18,8 @@ use diesel::{QueryableByName, sql_types::BigInt};
 pub use self::{
     body::{Body, BodyDamaged, Segment},
     engines::{Spread, remember, spread_otherwise},
-    run::{Run, RunDelivery, body, claim_run, lanes, reject, settle_run},
-    state::{Resolved, first_waiting, is_relayed, resolve, unresolved},
+    run::{Claimed, Run, RunDelivery, body, claim_run, lanes, reject, settle_run},
+    state::{Resolved, first_waiting, is_relayed, last_waiting, resolve, unresolved, unsure},
 };
 pub(super) use self::{
     enqueue::{Payload, enqueue, enqueue_retried, new_id},
@@ -28,6 +28,9 @@ pub(super) use self::{
 
 /// The sink's name in `deliveries`.
 pub const SINK: &str = "kafka";
+
+/// First and last of consecutive numbers of a stream.
+pub type Numbers = (u64, u64);
 
 /// One number as a query answers it.
 #[derive(QueryableByName)]

@@ -5,7 +5,7 @@ use diesel::{
     sql_types::{BigInt, Nullable, Text},
 };
 
-use super::{Body, BodyDamaged, SINK};
+use super::{Body, BodyDamaged, Payload, SINK};
 use crate::{
     domain::delivery::{DeliveryState, Event},
     on_backend,
@@ -18,6 +18,17 @@ use crate::{
 
 /// Deliveries looked at for one run.
 const LOOK_ROWS: i64 = 256;
+
+/// What there was to claim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Claimed {
+    /// This goes next.
+    Run(Run),
+    /// Nothing waits.
+    Nothing,
+    /// A run is being sent, and only its mark in Kafka tells what became of it ([`super::resolve`]).
+    Unresolved,
+}
 
 /// Deliveries of one lane that go in one transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +66,8 @@ pub struct RunDelivery {
     pub created_at_us: i64,
     /// How many readings it holds.
     pub readings: u64,
+    /// The lowest number in it.
+    pub first_seq: u64,
     /// The highest number in it.
     pub last_seq: u64,
 }
@@ -74,7 +87,23 @@ struct Candidate {
     #[diesel(sql_type = Nullable<BigInt>)]
     readings: Option<i64>,
     #[diesel(sql_type = Nullable<BigInt>)]
+    first_seq: Option<i64>,
+    #[diesel(sql_type = Nullable<BigInt>)]
     last_seq: Option<i64>,
+    /// Only where its readings are gone: it says which they were.
+    #[diesel(sql_type = Nullable<Text>)]
+    payload: Option<String>,
+}
+
+impl Candidate {
+    /// The lowest and the highest number; 0 where nothing tells them any more.
+    fn numbers(&self) -> (u64, u64) {
+        if let (Some(first), Some(last)) = (self.first_seq, self.last_seq) {
+            return (first.unsigned_abs(), last.unsigned_abs());
+        }
+        let payload = self.payload.as_deref().and_then(|payload| serde_json::from_str::<Payload>(payload).ok());
+        payload.map_or((0, 0), |payload| (payload.first_seq, payload.last_seq))
+    }
 }
 
 #[derive(QueryableByName)]
@@ -114,16 +143,17 @@ pub fn lanes(conn: &mut Conn, limit: usize) -> StoreResult<Vec<String>> {
 ///
 /// # Errors
 /// Those of the store.
-pub fn claim_run(conn: &mut Conn, lane: &str, mark: &str, max_readings: u64, now_us: i64) -> StoreResult<Option<Run>> {
+pub fn claim_run(conn: &mut Conn, lane: &str, mark: &str, max_readings: u64, now_us: i64) -> StoreResult<Claimed> {
     // The first of each of the two indexes that share the lane.
     let piece = |condition: &str| {
         format!(
-            "SELECT * FROM (SELECT seq, id, state, attempt, created_at_us FROM deliveries \
+            "SELECT * FROM (SELECT seq, id, state, attempt, created_at_us, payload FROM deliveries \
              WHERE sink = '{SINK}' AND lane = $1 AND {condition} ORDER BY seq LIMIT {LOOK_ROWS}) AS piece"
         )
     };
     let text = format!(
-        "SELECT d.seq, d.id, d.state, d.attempt, d.created_at_us, b.readings, b.last_seq FROM ({} UNION ALL {} ORDER BY seq LIMIT {LOOK_ROWS}) \
+        "SELECT d.seq, d.id, d.state, d.attempt, d.created_at_us, b.readings, b.first_seq, b.last_seq, \
+         CASE WHEN b.delivery_id IS NULL THEN d.payload END AS payload FROM ({} UNION ALL {} ORDER BY seq LIMIT {LOOK_ROWS}) \
          AS d LEFT JOIN delivery_bodies AS b ON b.delivery_id = d.id ORDER BY d.seq",
         piece("state = 'ready'"),
         piece(&is_one_of("state", &DeliveryState::TAKEN))
@@ -131,7 +161,7 @@ pub fn claim_run(conn: &mut Conn, lane: &str, mark: &str, max_readings: u64, now
     let candidates: Vec<Candidate> = on_backend!(conn, |c| diesel::sql_query(text).bind::<Text, _>(lane).load(c))?;
     let waits = |state: &str| state == DeliveryState::Ready.as_str() || state == DeliveryState::Retry.as_str();
     if candidates.iter().any(|row| !waits(&row.state)) {
-        return Ok(None);
+        return Ok(Claimed::Unresolved);
     }
     let (mut deliveries, mut readings) = (Vec::new(), 0);
     for row in candidates {
@@ -141,17 +171,19 @@ pub fn claim_run(conn: &mut Conn, lane: &str, mark: &str, max_readings: u64, now
             break;
         }
         readings += count;
+        let (first_seq, last_seq) = row.numbers();
         deliveries.push(RunDelivery {
             seq: row.seq,
             id: row.id,
             attempt: row.attempt.unsigned_abs() + 1,
             created_at_us: row.created_at_us,
             readings: count,
-            last_seq: row.last_seq.unwrap_or(0).unsigned_abs(),
+            first_seq,
+            last_seq,
         });
     }
     if deliveries.is_empty() {
-        return Ok(None);
+        return Ok(Claimed::Nothing);
     }
     let seqs: Vec<String> = deliveries.iter().map(|one| one.seq.to_string()).collect();
     let text = format!(
@@ -164,7 +196,7 @@ pub fn claim_run(conn: &mut Conn, lane: &str, mark: &str, max_readings: u64, now
     if claimed != deliveries.len() {
         return Err(crate::store::StoreError::conflict("deliveries were moved by someone else while they were claimed"));
     }
-    Ok(Some(Run { lane: lane.to_owned(), mark: mark.to_owned(), deliveries }))
+    Ok(Claimed::Run(Run { lane: lane.to_owned(), mark: mark.to_owned(), deliveries }))
 }
 
 /// The readings of one delivery; `None` where they are not there.

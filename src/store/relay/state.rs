@@ -2,19 +2,24 @@
 
 use diesel::{
     prelude::*,
-    sql_types::{BigInt, Text},
+    sql_types::{BigInt, Nullable, Text},
 };
 
 use super::{
-    Number, SINK,
+    Number, Numbers, SINK,
     run::{extent, sending, settle_run},
 };
 use crate::{
-    domain::{delivery::Event, receipt::StreamId},
+    buffer::DrainOutcome,
+    domain::{
+        delivery::{DeliveryState, Event},
+        receipt::StreamId,
+    },
     on_backend,
     store::{
         Conn, StoreResult,
-        deliveries::DeliveryRow,
+        deliveries::{DeliveryRow, is_one_of},
+        ledger::Ranges,
         schema::{batches, delivery_bodies},
     },
 };
@@ -32,6 +37,8 @@ pub struct Resolved {
     pub again: usize,
     /// Deliveries of which Kafka knows nothing any more: a person decides.
     pub uncertain: usize,
+    /// Where Kafka has forgotten: the numbers of all that wait for a person in this lane, and of whatever lies between them.
+    pub forgotten: Option<Numbers>,
 }
 
 /// How many deliveries of `lane` were being sent when their worker ended.
@@ -59,8 +66,33 @@ pub fn resolve(conn: &mut Conn, lane: &str, committed: Option<&str>, now_us: i64
     } else {
         let message = "Kafka has forgotten what it last committed for this stream; whether these readings arrived is not known";
         resolved.uncertain = free(conn, lane, Event::OutcomeUnknown, ("outcome_forgotten", message), now_us)?;
+        // Not only those of now: the answer to an earlier try may have been lost.
+        resolved.forgotten = failed_numbers(conn, lane)?;
     }
     Ok(resolved)
+}
+
+#[derive(QueryableByName)]
+struct Span {
+    #[diesel(sql_type = Nullable<BigInt>)]
+    first_seq: Option<i64>,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    last_seq: Option<i64>,
+}
+
+fn failed_numbers(conn: &mut Conn, lane: &str) -> StoreResult<Option<Numbers>> {
+    let text = format!(
+        "SELECT MIN(first_seq) AS first_seq, MAX(last_seq) AS last_seq FROM delivery_bodies WHERE delivery_id IN ({})",
+        failed("id")
+    );
+    let span: Span = on_backend!(conn, |c| diesel::sql_query(text).bind::<Text, _>(lane).get_result(c))?;
+    Ok(span.first_seq.zip(span.last_seq).map(|(first, last)| (first.unsigned_abs(), last.unsigned_abs())))
+}
+
+/// Selects `what` of the deliveries that wait for a person in the lane `$1`.
+fn failed(what: &str) -> String {
+    let condition = is_one_of("state", &DeliveryState::FAILED);
+    format!("SELECT {what} FROM deliveries WHERE sink = '{SINK}' AND {condition} AND lane = $1")
 }
 
 fn free(conn: &mut Conn, lane: &str, event: Event, (word, message): (&str, &str), now_us: i64) -> StoreResult<usize> {
@@ -117,6 +149,53 @@ pub fn first_waiting(conn: &mut Conn, stream: StreamId) -> StoreResult<Option<u6
         .first(conn)
         .optional()?;
     Ok(first.map(i64::unsigned_abs))
+}
+
+/// The highest number of `stream` that waits for the relay; `None` where nothing does.
+///
+/// # Errors
+/// Those of the store.
+pub fn last_waiting(conn: &mut Conn, stream: StreamId) -> StoreResult<Option<u64>> {
+    let last: Option<i64> = delivery_bodies::table
+        .filter(delivery_bodies::lane.eq(stream.to_string()))
+        .order(delivery_bodies::last_seq.desc())
+        .select(delivery_bodies::last_seq)
+        .first(conn)
+        .optional()?;
+    Ok(last.map(i64::unsigned_abs))
+}
+
+/// The duplicates of a batch that is committed, where what they repeat may not be in Kafka yet: a delivery of another stream waits, or one
+/// of this stream that does not go before the batch's own. Empty where all of them are, or go with the batch.
+///
+/// # Errors
+/// Those of the store.
+pub fn unsure(conn: &mut Conn, stream: StreamId, outcome: &DrainOutcome) -> StoreResult<Vec<Numbers>> {
+    let lane = stream.to_string();
+    if outcome.duplicate == 0 || !waits_beside(conn, &lane, outcome.stored > 0)? {
+        return Ok(Vec::new());
+    }
+    let (first, last) = (outcome.first_seq, outcome.last_seq);
+    let row: Option<Option<String>> = batches::table
+        .filter(batches::stream.eq(&lane))
+        .filter(batches::first_seq.eq(first.cast_signed()))
+        .select(batches::exceptions)
+        .first(conn)
+        .optional()?;
+    Ok(row.flatten().map_or_else(|| vec![(first, last)], |text| Ranges::parse(&text).numbers(first)))
+}
+
+/// Whether a delivery waits in another lane or for a person in this one; where the batch has none of its own (`goes`), whether any does:
+/// nobody would know when that has gone.
+fn waits_beside(conn: &mut Conn, lane: &str, goes: bool) -> StoreResult<bool> {
+    let own = if goes { failed("1") } else { "SELECT 1 FROM delivery_bodies WHERE lane = $1".to_owned() };
+    // Two conditions, each a step of the index; `<>` would be a walk through this lane's backlog.
+    let text = format!(
+        "SELECT CAST(CASE WHEN EXISTS (SELECT 1 FROM delivery_bodies WHERE lane < $1) \
+         OR EXISTS (SELECT 1 FROM delivery_bodies WHERE lane > $1) OR EXISTS ({own}) THEN 1 ELSE 0 END AS BIGINT) AS number"
+    );
+    let found: Number = on_backend!(conn, |c| diesel::sql_query(text).bind::<Text, _>(lane).get_result(c))?;
+    Ok(found.number != 0)
 }
 
 /// A person has decided about a delivery: readings that will not be sent any more are let go, and their batch says that they were not.

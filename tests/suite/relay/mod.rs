@@ -8,6 +8,7 @@ mod outages;
 mod refusals;
 #[cfg(feature = "kafka-tls")]
 mod secure;
+mod unheard;
 
 use std::time::Duration;
 

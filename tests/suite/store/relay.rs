@@ -6,7 +6,7 @@ use belayd::{
         deliveries,
         failures::{self, FailureFilter},
         readings::{Relaying, prune, store_for, store_frames},
-        relay::{self, Resolved, Run},
+        relay::{self, Claimed, Numbers, Resolved, Run},
     },
 };
 
@@ -18,6 +18,7 @@ on_both!(
     a_run_is_claimed_whole_sent_whole_and_only_once,
     what_became_of_a_run_is_what_kafka_says,
     a_number_is_relayed_when_nothing_waits_that_holds_it,
+    a_repeat_is_unsure_while_what_it_repeats_may_wait_elsewhere,
     a_reading_that_a_person_retries_is_relayed,
     a_delivery_that_is_given_up_was_never_relayed,
     an_engine_keeps_the_number_of_partitions_that_it_began_with,
@@ -29,8 +30,15 @@ fn store_relayed(store: &TestStore, stream: StreamId, first: u64, readings: &[(&
     assert_eq!(stored.last_seq, first + readings.len() as u64 - 1);
 }
 
-fn claim(store: &TestStore, stream: StreamId, mark: &str, most: u64) -> Option<Run> {
+fn claimed(store: &TestStore, stream: StreamId, mark: &str, most: u64) -> Claimed {
     store.with(|conn| conn.write(|conn| relay::claim_run(conn, &stream.to_string(), mark, most, 10))).expect("claimed")
+}
+
+fn claim(store: &TestStore, stream: StreamId, mark: &str, most: u64) -> Option<Run> {
+    match claimed(store, stream, mark, most) {
+        Claimed::Run(run) => Some(run),
+        Claimed::Nothing | Claimed::Unresolved => None,
+    }
 }
 
 fn numbers(store: &TestStore, run: &Run) -> Vec<u64> {
@@ -88,11 +96,12 @@ fn a_run_is_claimed_whole_sent_whole_and_only_once(store: &TestStore) {
     let run = claim(store, stream, "m1", 5).expect("a run");
     assert_eq!(numbers(store, &run), [1, 2, 3, 4], "as many deliveries as fit");
     assert!(run.deliveries.iter().all(|delivery| delivery.attempt == 1));
-    assert_eq!(claim(store, stream, "m2", 5), None, "one run at a time");
+    assert_eq!(claimed(store, stream, "m2", 5), Claimed::Unresolved, "one run at a time");
     let lane = stream.to_string();
     let settle = |mark: &str| store.with(|conn| conn.write(|conn| relay::settle_run(conn, &lane, mark, 11))).expect("settled");
     assert_eq!(settle("m2"), 0, "the mark is the fence");
     assert_eq!((settle("m1"), settle("m1")), (2, 0));
+    assert_eq!(store.with(|conn| relay::last_waiting(conn, stream)).expect("asked"), Some(10));
     let large = claim(store, stream, "m3", 1).expect("a run");
     assert_eq!(numbers(store, &large), [5, 6], "at least one, however large");
     assert_eq!(store.with(|conn| relay::unresolved(conn, &lane)).expect("asked"), 1);
@@ -108,7 +117,13 @@ fn what_became_of_a_run_is_what_kafka_says(store: &TestStore) {
     assert_eq!(resolve(store, stream, Some("m2")), Resolved { sent: 1, readings: 1, last_seq: 1, ..Resolved::default() });
     store_relayed(store, stream, 2, &[("a", 2)]);
     let id = claim(store, stream, "m3", 10).expect("a run").deliveries[0].id.clone();
-    assert_eq!(resolve(store, stream, None), Resolved { uncertain: 1, ..Resolved::default() });
+    let forgotten = Some((2, 2));
+    assert_eq!(resolve(store, stream, None), Resolved { uncertain: 1, forgotten, ..Resolved::default() });
+    assert_eq!(
+        resolve(store, stream, None),
+        Resolved { forgotten, ..Resolved::default() },
+        "also where nobody heard of the first time"
+    );
     // It holds up nothing, and goes when a person says so.
     store_relayed(store, stream, 3, &[("a", 3)]);
     assert_eq!(numbers(store, &claim(store, stream, "m4", 10).expect("a run")), [3]);
@@ -129,6 +144,33 @@ fn a_number_is_relayed_when_nothing_waits_that_holds_it(store: &TestStore) {
     resolve(store, stream, Some("m1"));
     assert!(is_relayed(store, stream, 2) && is_relayed(store, stream, 3) && !is_relayed(store, stream, 4));
     assert!(!is_relayed(store, stream, 5));
+}
+
+fn a_repeat_is_unsure_while_what_it_repeats_may_wait_elsewhere(store: &TestStore) {
+    const NONE: [Numbers; 0] = [];
+    let (one, other) = (new_stream(store), new_stream(store));
+    let unsure = |stream: StreamId, first: u64, readings: &[(&str, i64)]| -> Vec<Numbers> {
+        let readings: Vec<_> = readings.iter().map(|(engine, at)| reading(engine, *at, 1.0)).collect();
+        let stored = store.with(|conn| store_for(conn, stream, &[frame(first, &readings)], 5, Relaying::On)).expect("stored");
+        store.with(|conn| relay::unsure(conn, stream, &stored)).expect("asked")
+    };
+    assert_eq!(unsure(one, 1, &[("a", 1), ("a", 2)]), NONE);
+    assert_eq!(unsure(one, 3, &[("a", 1), ("a", 3)]), NONE, "what it repeats goes before it");
+    assert_eq!(unsure(one, 5, &[("a", 3)]), [(5, 5)], "nothing of its own goes behind that");
+    assert_eq!(unsure(other, 1, &[("a", 1), ("b", 1), ("a", 2), ("a", 3)]), [(1, 1), (3, 4)], "that goes by itself");
+    for stream in [one, other] {
+        let mark = stream.to_string();
+        claim(store, stream, &mark, 100).expect("a run");
+        resolve(store, stream, Some(&mark));
+        assert_eq!(store.with(|conn| relay::last_waiting(conn, stream)).expect("asked"), None);
+    }
+    assert_eq!(unsure(other, 5, &[("a", 1)]), NONE);
+    assert_eq!(unsure(other, 6, &[("a", 2), ("b", 2)]), NONE);
+    let run = claim(store, other, "m1", 100).expect("a run");
+    let id = &run.deliveries[0].id;
+    store.with(|conn| conn.write(|conn| relay::reject(conn, id, ("unreadable", "no"), 20))).expect("rejected");
+    assert_eq!(unsure(other, 8, &[("b", 2), ("b", 3)]), [(8, 8)], "it waits for a person, and others do not wait for it");
+    assert_eq!(unsure(one, 6, &[("b", 2), ("c", 1)]), [(6, 6)]);
 }
 
 fn a_reading_that_a_person_retries_is_relayed(store: &TestStore) {
