@@ -59,7 +59,7 @@ fn a_claim_that_the_database_commits_unheard_is_found_and_its_run_is_relayed_onc
     assert!(reader.by_number().values().all(|count| *count == 1));
     daemon.wait_for("counted", Duration::from_secs(60), |daemon| daemon.metric("belayd_readings_relayed_total") == 30.0);
     let last = ask("SELECT attempt::bigint AS n FROM deliveries WHERE sink = 'kafka' ORDER BY seq DESC LIMIT 1");
-    assert_eq!(last, 2, "it was claimed, and claimed again");
+    assert!(last >= 2, "the claim was committed, and another came after it: {last}");
 }
 
 /// Every commit of Kafka goes unheard: only the mark tells of it.
