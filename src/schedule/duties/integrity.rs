@@ -26,8 +26,6 @@ const RUN_MAX: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(10);
 /// From one note of the place to the next: what a crash costs. The first is made with the first readings that were compared.
 const NOTE_EVERY: Duration = Duration::from_secs(10);
-/// What retention of another instance, with another clock or configuration, may have dropped since it was noted.
-const DROPPED_SINCE: Duration = Duration::from_secs(2 * 3_600);
 /// Under this name the place of an unfinished pass is kept.
 const PLACE: &str = "integrity/place";
 /// Under this name what the last whole pass found is kept.
@@ -66,12 +64,11 @@ impl IntegrityCheck {
     }
 }
 
-/// From when on deliveries cannot have been dropped by retention, that of this configuration or of an earlier one.
+/// From when on deliveries cannot have been dropped by retention, that of this configuration or of an earlier one. What another instance
+/// begins to drop later the pass finds out where it misses one.
 async fn deliveries_from_us(context: &DutyContext) -> Result<i64, StoreError> {
-    let retention = context.store.call(|conn| shared_duties::last(conn, "retention")).await?;
-    let dropped_us = retention.map_or(0, |last| shared_duties::deliveries_dropped_before(&last));
-    let margin_us = i64::try_from(DROPPED_SINCE.as_micros()).unwrap_or(i64::MAX);
-    Ok(dropped_us.max(context.ago_us(context.config.retention.deliveries)).saturating_add(margin_us))
+    let dropped_us = context.store.call(integrity::deliveries_from_us).await?.unwrap_or(0);
+    Ok(dropped_us.max(context.ago_us(context.config.retention.deliveries).saturating_add(integrity::CLOCKS_US)))
 }
 
 /// When the last whole pass of any instance ended.

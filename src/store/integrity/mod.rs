@@ -16,6 +16,7 @@ use diesel::{
 };
 
 pub use self::{
+    outbox::{CLOCKS_US, deliveries_from_us},
     pass::{Findings, Pass},
     refill::{Held, Hole, refill},
 };

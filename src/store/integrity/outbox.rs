@@ -2,7 +2,7 @@
 //! carries what the ledger does not have, and what waits has its readings.
 //!
 //! In: ledger rows on their way through a pass, and deliveries in their order, in slices. Out: faults. Settled deliveries that retention may
-//! have dropped are not asked for. It reads and writes nothing; a crash loses nothing.
+//! have dropped, as it says before it drops the first of them, are no fault. It reads and writes nothing; a crash loses nothing.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -17,8 +17,12 @@ use crate::{
         control_schema::deliveries,
         relay,
         schema::{batches, delivery_bodies, streams},
+        shared_duties,
     },
 };
+
+/// Microseconds by which the clocks of instances, of which one stores and another drops, may differ, and with room to spare.
+pub const CLOCKS_US: i64 = 2 * 3_600 * 1_000_000;
 
 /// Deliveries of one slice, those of other sinks among them.
 const SLICE_ROWS: i64 = 2_000;
@@ -30,13 +34,23 @@ type Found = (String, String, String, String);
 /// What a ledger row says of the numbers of a delivery: its last number, and which delivery carries it.
 type Owner = (i64, Option<String>);
 
+/// Deliveries that were made before this moment, microseconds since the epoch, may have been dropped by a retention that has begun by now,
+/// whichever instance does it; `None` where none ever did.
+///
+/// # Errors
+/// Those of the database.
+pub fn deliveries_from_us(conn: &mut Conn) -> StoreResult<Option<i64>> {
+    let retention = shared_duties::last(conn, "retention")?;
+    Ok(retention.map(|last| shared_duties::deliveries_dropped_before(&last).saturating_add(CLOCKS_US)))
+}
+
 /// Ledger rows of `stream` whose delivery is not there although it was made at or after `from_us`, or belongs elsewhere: a sentence each.
 ///
 /// # Errors
 /// Those of the database.
 pub(super) fn absent(conn: &mut Conn, stream: &str, rows: &[LedgerRow], from_us: i64) -> StoreResult<(u64, Vec<String>)> {
     let relayed: Vec<(&LedgerRow, &String)> = rows.iter().filter_map(|row| Some((row, row.delivery.as_ref()?))).collect();
-    let mut faults = Vec::new();
+    let (mut faults, mut gone) = (Vec::new(), Vec::new());
     for chunk in relayed.chunks(CHUNK) {
         let ids: Vec<&String> = chunk.iter().map(|(_, id)| *id).collect();
         let there: Vec<(String, String, String)> = deliveries::table
@@ -48,13 +62,19 @@ pub(super) fn absent(conn: &mut Conn, stream: &str, rows: &[LedgerRow], from_us:
             let (first, last) = (row.first, row.last);
             match there.get(*id) {
                 Some((sink, lane)) if sink == relay::SINK && lane == stream => {}
-                Some(_) => faults.push(format!("the delivery {id} of stream {stream}, numbers {first} to {last}, is not to Kafka any more")),
+                Some(_) => faults
+                    .push(format!("the delivery {id} of stream {stream}, numbers {first} to {last}, is not to Kafka any more")),
                 None if row.created_at_us < from_us => {}
-                None => faults.push(format!(
-                    "the delivery to Kafka of stream {stream}, numbers {first} to {last}, is gone: look into the topic whether they are there"
-                )),
+                None => gone.push(*row),
             }
         }
+    }
+    if !gone.is_empty() {
+        // Asked last: the retention of another instance may have begun since this run did, and says so before it drops anything.
+        let from_us = deliveries_from_us(conn)?.map_or(from_us, |dropped_us| dropped_us.max(from_us));
+        faults.extend(gone.into_iter().filter(|row| row.created_at_us >= from_us).map(|LedgerRow { first, last, .. }| {
+            format!("the delivery to Kafka of stream {stream}, numbers {first} to {last}, is gone: look into the topic whether they are there")
+        }));
     }
     Ok((relayed.len() as u64, faults))
 }

@@ -5,10 +5,10 @@ use belayd::{
     on_backend,
     store::{
         Conn, StoreResult, failures,
-        integrity::{Findings, PART, Pass},
+        integrity::{CLOCKS_US, Findings, PART, Pass},
         ledger,
         readings::{self, Relaying, pass_over, store_for, store_frames},
-        relay,
+        relay, shared_duties,
     },
 };
 use diesel::connection::SimpleConnection;
@@ -22,6 +22,7 @@ on_both!(
     sums_that_differ_from_a_whole_ledger_are_set_right,
     a_range_in_which_people_decide_meanwhile_is_left_for_the_next_pass,
     every_relayed_ledger_row_has_its_delivery_and_no_numbers_have_two,
+    what_another_instance_s_retention_drops_during_a_run_is_no_fault,
 );
 
 fn run(conn: &mut Conn, sql: &str) -> StoreResult<()> {
@@ -229,4 +230,27 @@ fn every_relayed_ledger_row_has_its_delivery_and_no_numbers_have_two(store: &Tes
     assert!(store.with(|conn| ledger::prune(conn, 46, 1_000)).expect("pruned") > 0);
     let (count, words) = faults(31);
     assert!(count == 1 && words[0].contains("has lost its readings"), "{words:?}");
+}
+
+fn what_another_instance_s_retention_drops_during_a_run_is_no_fault(store: &TestStore) {
+    let (stream, made_us) = (new_stream(store), 2 * CLOCKS_US);
+    let lane = stream.to_string();
+    store.with(|conn| store_for(conn, stream, &[frame(1, &[reading("a", 1, 1.0)])], made_us, Relaying::On)).expect("stored");
+    let send = |conn: &mut Conn| {
+        relay::claim_run(conn, &lane, "m", 1_000, made_us)?;
+        relay::settle_run(conn, &lane, "m", made_us)
+    };
+    store.with(|conn| conn.write(send)).expect("settled");
+    store.with(|conn| run(conn, "DELETE FROM deliveries")).expect("dropped");
+    // The run has asked before: nothing from then on could have been dropped.
+    let faults = || check_from(store, made_us).delivery_faults;
+    assert_eq!(faults(), 1, "nobody said that it drops any");
+    let says = |before_us: i64| {
+        let mark = shared_duties::dropped_before(before_us);
+        store.with(|conn| shared_duties::announce(conn, "retention", "another", &mark)).expect("announced");
+    };
+    says(made_us - CLOCKS_US);
+    assert_eq!(faults(), 1, "older ones only");
+    says(made_us - CLOCKS_US + 1);
+    assert_eq!(faults(), 0, "said before it was dropped");
 }
