@@ -52,6 +52,13 @@ impl LinkError {
         Self { code: code.into(), message: message.into(), definite: false, redirect: None }
     }
 
+    /// Whether this user of Redis, or this Redis, never takes the command: asked again it says the same, until a person changes it. Every other
+    /// refusal may pass: a failover, a full disk, a script that runs, a node that loads its data.
+    pub(in crate::buffer) fn is_forbidden(&self) -> bool {
+        let unknown = self.code == "ERR" && self.message.contains("unknown command");
+        self.definite && (self.code == "NOPERM" || unknown)
+    }
+
     fn of(error: &RedisError, definite: bool) -> Self {
         let redirect = error.redirect_node().map(|(node, _)| node).and_then(|node| {
             let (host, port) = node.rsplit_once(':')?;
@@ -276,6 +283,46 @@ mod tests {
         assert_eq!(slot_of("{user1000}.following"), slot_of("user1000"));
         assert_eq!(slot_of("foo{}{bar}"), slot_of("foo{}{bar}"));
         assert_ne!(slot_of("foo{}{bar}"), slot_of("bar"));
+    }
+
+    #[test]
+    fn only_a_missing_right_and_an_unknown_command_are_refused_for_good() {
+        let said = |line: &str| {
+            let Ok(Value::ServerError(error)) = redis::parse_redis_value(format!("-{line}\r\n").as_bytes()) else {
+                panic!("{line}")
+            };
+            LinkError::of(&RedisError::from(error), true)
+        };
+        for line in [
+            "NOPERM this user has no permissions to run the 'unlink' command",
+            "NOPERM No permissions to access a key",
+            "ERR unknown command 'UNLINK', with args beginning with: 'belayd:{x}' ",
+            "ERR unknown command `watch`, with args beginning with: `k`, ",
+        ] {
+            assert!(said(line).is_forbidden(), "{line}");
+            assert!(!LinkError { definite: false, ..said(line) }.is_forbidden(), "nobody said so for certain: {line}");
+        }
+        for line in [
+            "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk.",
+            "READONLY You can't write against a read only replica.",
+            "LOADING Redis is loading the dataset in memory",
+            "BUSY Redis is busy running a script.",
+            "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+            "CLUSTERDOWN The cluster is down",
+            "TRYAGAIN Multiple keys request during rehashing of slot",
+            "NOREPLICAS Not enough good replicas to write.",
+            "OOM command not allowed when used memory > 'maxmemory'.",
+            "EXECABORT Transaction discarded because of previous errors.",
+            "MOVED 3999 127.0.0.1:6381",
+            "NOAUTH Authentication required.",
+            "ERR max number of clients reached",
+        ] {
+            assert!(!said(line).is_forbidden(), "{line}");
+        }
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
+        let server = Server::new(&[format!("redis://{closed}")], false, Duration::from_secs(5)).expect("a URL");
+        let away = server.connect("k").expect_err("nobody listens");
+        assert!(away.definite && !away.is_forbidden(), "{away:?}");
     }
 
     #[test]

@@ -80,7 +80,7 @@ pub(super) struct Desk {
     pub(super) renumber: Vec<AtomicBool>,
     /// Copies with holes that are to be made anew: the stream, and the first number of its copy.
     pub(super) anew: Vec<Mutex<Option<(StreamId, u64)>>>,
-    /// Redis refuses what removes a copy: holes are only told, until the next start.
+    /// Redis never takes what removes a copy ([`LinkError::is_forbidden`]): holes are only told, until the next start.
     pub(super) cannot_remove: AtomicBool,
     /// Lanes with a gap that is being filled.
     pub(super) filling: Vec<AtomicBool>,

@@ -52,7 +52,7 @@ impl Origin for Desk {
 /// has sealed it, for that one drains it. Called by the copier alone; it asks Redis afterwards how far the copy is.
 ///
 /// # Errors
-/// Redis does not answer.
+/// Redis does not answer, or refuses it for now: throw the link away, which watches the key.
 pub(super) fn remove_copy(
     desk: &Desk,
     (lane, stream): (usize, StreamId),
@@ -61,7 +61,8 @@ pub(super) fn remove_copy(
     key: &str,
 ) -> Result<(), LinkError> {
     let refused = |refused: LinkError| {
-        if !refused.definite {
+        if !refused.is_forbidden() {
+            // Away, or it passes: the next comparison finds the hole again.
             return Err(refused);
         }
         desk.cannot_remove.store(true, Ordering::Relaxed);
@@ -75,7 +76,7 @@ pub(super) fn remove_copy(
     desk.journal.copied(lane, stream, 0);
     let sealed = last_id(link, key)? == Some(u64::MAX);
     if sealed || desk.journal.first_retained(lane) > first {
-        return link.ask(&cmd("UNWATCH")).map(drop);
+        return link.ask(&cmd("UNWATCH")).map(drop).or_else(refused);
     }
     // Sealed in between, EXEC does nothing.
     let answers = link.ask_all(&[cmd("MULTI"), cmd("UNLINK").arg(key).to_owned(), cmd("EXEC")])?;
