@@ -171,7 +171,7 @@ impl Store {
         self.writer_with(WRITER_CACHE_KIB)
     }
 
-    /// The same for the thread that drains the buffer.
+    /// The same for the thread that drains what is new, of which there is one: it keeps four times as many pages.
     pub fn drain_writer(&self) -> Writer {
         self.writer_with(DRAIN_CACHE_KIB)
     }
