@@ -19,6 +19,9 @@ pub struct Absent {
     pub last: u64,
     /// How many of them wait here for the database and are nowhere else, as far as is known.
     pub waiting: u64,
+    /// Not even an entry before or behind them is there. What has been kept long enough may be gone as it should: another instance that had
+    /// taken the stream over removes it too, and how long a copy had been there that was gone at the start nobody knows.
+    pub whole: bool,
 }
 
 /// What was found.

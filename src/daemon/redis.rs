@@ -144,6 +144,16 @@ impl RedisObserver for Observer {
         self.transition("redis-data-lost", Level::Critical, true, text);
     }
 
+    fn unlisted(&self, stream: StreamId, instance: &str) {
+        log::error!(target: "belayd::buffer", stream:% = stream, instance = instance, errorType = "redis_lost"; "Redis has lost a stream of an instance that does not run");
+        let text = format!(
+            "Redis has lost the stream {stream} of the instance {instance}, which does not run: what that had acknowledged and the database \
+             had not is in its journal (tier triple) or nowhere, and how much that was only its next start may tell; look at the persistence \
+             of Redis (docs/TIERS.md)"
+        );
+        self.transition("redis-data-lost", Level::Critical, true, text);
+    }
+
     fn inherited(&self, stream: StreamId, from: Option<&str>, readings: u64) {
         log::info!(target: "belayd::buffer", stream:% = stream, from = from.unwrap_or("an earlier run"), readings = readings; "a stream in Redis is taken over");
     }

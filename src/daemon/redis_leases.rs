@@ -16,7 +16,7 @@ use std::{
 };
 
 use crate::{
-    buffer::redis::RedisBuffer,
+    buffer::redis::{RedisBuffer, Unlisted},
     clock::SharedClock,
     store::{
         Backend, Store, StoreResult,
@@ -182,17 +182,16 @@ impl Clerk {
         for lease in self.others.values() {
             self.store.with(|conn| leases::renew(conn, lease, TTL))?;
         }
-        self.free_since.retain(|instance, _| foreign.contains(instance));
+        let unlisted = buffer.unlisted();
+        self.free_since.retain(|of, _| foreign.contains(of) || unlisted.iter().any(|gone| gone.instance == *of));
+        for gone in unlisted {
+            self.explain(buffer, &gone)?;
+        }
         for instance in foreign {
             if self.others.contains_key(&instance) || !self.is_of_this_database(&instance)? {
                 continue;
             }
-            if self.is_held(&instance)? {
-                self.free_since.remove(&instance);
-                continue;
-            }
-            let since = *self.free_since.entry(instance.clone()).or_insert_with(Instant::now);
-            if since.elapsed() < FREE_FOR {
+            if !self.is_dead(&instance)? {
                 continue;
             }
             let name = name(&instance);
@@ -204,6 +203,32 @@ impl Clerk {
             self.free_since.remove(&instance);
         }
         Ok(())
+    }
+
+    /// What became of another instance's stream that has left the list: it was ended, is a matter of that instance, which lives, or is lost.
+    fn explain(&mut self, buffer: &RedisBuffer, gone: &Unlisted) -> StoreResult<()> {
+        let mut open = Vec::new();
+        for tier in ["redis", "triple"] {
+            open.extend(self.store.with(|conn| ledger::open_streams(conn, &gone.instance, tier))?);
+        }
+        if !open.contains(&gone.stream) {
+            buffer.explained(gone, false);
+        } else if self.others.contains_key(&gone.instance) || self.is_dead(&gone.instance)? {
+            buffer.explained(gone, true);
+        } else if gone.since > TAKEN_OVER_WITHIN && !self.free_since.contains_key(&gone.instance) {
+            // Its lease was renewed since: it lives, and looks after its own.
+            buffer.explained(gone, false);
+        }
+        Ok(())
+    }
+
+    /// Whether another instance's lease has been seen free for long enough.
+    fn is_dead(&mut self, instance: &str) -> StoreResult<bool> {
+        if self.is_held(instance)? {
+            self.free_since.remove(instance);
+            return Ok(false);
+        }
+        Ok(self.free_since.entry(instance.to_owned()).or_insert_with(Instant::now).elapsed() >= FREE_FOR)
     }
 
     fn is_held(&self, instance: &str) -> StoreResult<bool> {

@@ -24,12 +24,14 @@ const PAGE: u32 = 16;
 /// What Redis must have of a stream, as the books say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Extent {
-    /// From here on; behind `end` where nothing must be there.
+    /// From here on: the first that was not trimmed; behind `end` where nothing must be there.
     pub(super) first: u64,
     /// The last number that was acknowledged, or copied.
     pub(super) end: u64,
     /// The last number that the database has.
     pub(super) settled: u64,
+    /// Up to here the copy was gone when this process began, and the journal could not make it anew.
+    pub(super) lacks: u64,
     /// It is a copy of what the journal numbers.
     pub(super) copy: bool,
 }
@@ -88,7 +90,7 @@ impl RedisAudit {
                 None => {
                     walk.first = Some(first);
                     let from = self.extent(walk.stream).filter(|extent| extent.first < first && extent.first <= extent.end);
-                    from.is_none_or(|extent| self.absent(walk, extent.first, first - 1))
+                    from.is_none_or(|extent| self.absent(walk, extent.first, extent.end.min(first - 1)))
                 }
                 Some(_) if first > walk.next => match self.hole(walk, &key)? {
                     Some((from, to)) => self.absent(walk, from, to),
@@ -159,14 +161,18 @@ impl RedisAudit {
         }
         let waiting =
             extent.filter(|extent| !extent.copy).map_or(0, |extent| (last + 1).saturating_sub(first.max(extent.settled + 1)));
-        self.found.add(Absent { stream: walk.stream, first, last, waiting });
+        self.found.add(Absent { stream: walk.stream, first, last, waiting, whole: walk.first.is_none() });
         true
     }
 
     fn begin_walk(&mut self, stream: StreamId) -> Result<Walk, LinkError> {
-        let end = self.extent(stream).map_or(0, |extent| extent.end);
+        let extent = self.extent(stream);
+        let end = extent.map_or(0, |extent| extent.end);
         let link = Some(self.connect(stream)?);
         self.found.streams += 1;
+        if let Some(last) = extent.map(|extent| extent.lacks).filter(|lacks| *lacks > 0) {
+            self.found.add(Absent { stream, first: 1, last, waiting: 0, whole: true });
+        }
         Ok(Walk { stream, link, first: None, next: 0, end })
     }
 

@@ -7,7 +7,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{books::Reached, chunks::Chunks};
+use super::{audit::Extent, books::Reached, chunks::Chunks};
 use crate::{
     buffer::{Account, DrainOutcome, Position, Totals},
     domain::{
@@ -32,6 +32,15 @@ pub(super) struct Kept {
     pub(super) since: Instant,
     /// Nothing of it waits for the relay.
     pub(super) relayed: bool,
+    /// First and last number that are there; none where the first is behind the last.
+    pub(super) there: (u64, u64),
+}
+
+impl Kept {
+    /// What Redis must have of it.
+    pub(super) fn extent(&self) -> Extent {
+        Extent { first: self.there.0, end: self.there.1, settled: self.there.1, lacks: 0, copy: false }
+    }
 }
 
 /// See the module.
@@ -53,6 +62,8 @@ pub(super) struct Book {
     /// The chain at the end.
     pub(super) chain: u64,
     pub(super) settled: u64,
+    /// First and last number that Redis has, as they were found or taken, less what was trimmed.
+    there: (u64, u64),
     /// Last number up to which nothing waits for the relay, as the database said last.
     pub(super) relayed: u64,
     totals: Totals,
@@ -84,6 +95,7 @@ impl Book {
             end,
             chain: 0,
             settled: 0,
+            there: (1, end),
             relayed: 0,
             totals: Totals::default(),
             uncounted: 0,
@@ -103,6 +115,12 @@ impl Book {
     /// What its group says was settled, until the database is asked.
     pub(super) fn settled_at_least(mut self, settled: u64) -> Self {
         self.settled = settled.min(self.end);
+        self
+    }
+
+    /// What was before its first number was trimmed by an earlier life.
+    pub(super) fn beginning_with(mut self, first: u64) -> Self {
+        self.there.0 = first;
         self
     }
 
@@ -135,6 +153,7 @@ impl Book {
     pub(super) fn taken(&mut self, last_seq: u64, chain: u64, bytes: u64) {
         let now = Instant::now();
         self.end = last_seq;
+        self.there.1 = last_seq;
         self.chain = chain;
         self.chunks.take(last_seq, bytes, now);
         self.mark(now);
@@ -213,7 +232,29 @@ impl Book {
             return None;
         }
         let relayed = if relays { self.relayed.min(self.settled) } else { self.settled };
-        self.chunks.trim(now, keep, (self.settled, relayed), too_many)
+        let first = self.chunks.trim(now, keep, (self.settled, relayed), too_many)?;
+        self.there.0 = self.there.0.max(first);
+        Some(first)
+    }
+
+    /// What Redis must have of it: what waits, and what is kept. `None` where it was taken over and the database has not said yet how far it
+    /// has it.
+    pub(super) fn extent(&self) -> Option<Extent> {
+        let (first, end) = self.must_be_there();
+        let extent = Extent { first, end, settled: self.settled, lacks: 0, copy: false };
+        self.knows_what_is_settled().then_some(extent)
+    }
+
+    /// It is settled to its end.
+    pub(super) fn kept(&self) -> Kept {
+        let there = self.must_be_there();
+        Kept { stream: self.stream, bytes: self.bytes(), since: self.last_taken(), relayed: false, there }
+    }
+
+    fn must_be_there(&self) -> (u64, u64) {
+        // What the database has behind the end of a copy came from the journal before it was copied. Behind the end of any other stream it
+        // came from Redis, which was put back since.
+        (self.there.0, if self.copied { self.there.1 } else { self.end })
     }
 
     /// Of what was taken over only the database knows how much of it is settled, and it has not been asked yet.

@@ -213,8 +213,7 @@ impl Books {
                     self.retired_streams.pop_front();
                 }
             }
-            let (stream, bytes, since) = (book.stream, book.bytes(), book.last_taken());
-            self.kept.push_back(Kept { stream, bytes, since, relayed: false });
+            self.kept.push_back(book.kept());
         }
     }
 
@@ -251,14 +250,14 @@ impl Books {
         self.streams().into_iter().chain(kept).chain(self.copies.streams()).collect()
     }
 
-    /// What Redis must have of `stream`; `None` where all of it is settled and only kept, or where it was taken over and the database has not
-    /// said yet how far it has it.
+    /// What Redis must have of `stream`; `None` where it was taken over and the database has not said yet how far it has it, or where it is
+    /// none of those in Redis any more.
     pub(super) fn extent(&self, stream: StreamId) -> Option<Extent> {
-        match self.all().find(|book| book.stream == stream) {
-            Some(book) if !book.knows_what_is_settled() => None,
-            Some(book) => Some(Extent { first: book.settled + 1, end: book.end, settled: book.settled, copy: false }),
-            None => self.copies.extent(stream),
+        if let Some(book) = self.all().find(|book| book.stream == stream) {
+            return book.extent();
         }
+        let kept = self.kept.iter().find(|kept| kept.stream == stream).map(Kept::extent);
+        kept.or_else(|| self.copies.extent(stream))
     }
 
     /// Streams whose entries behind their first may go: those settled (where `relays`, relayed too) and older than `keep` or, where
@@ -290,5 +289,47 @@ impl Books {
             }
         }
         (account, account.difference() + foreign)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::buffer::Totals;
+
+    fn at(cursor_seq: u64) -> Position {
+        Position { cursor_seq, cursor_chain: 0, totals: Totals { stored: cursor_seq, ..Totals::default() } }
+    }
+
+    fn span(books: &Books, stream: StreamId) -> Option<(u64, u64, u64)> {
+        books.extent(stream).map(|extent| (extent.first, extent.end, extent.settled))
+    }
+
+    #[test]
+    fn what_is_settled_must_stay_in_redis_until_it_is_trimmed_or_removed() {
+        let (mut books, stream, now) = (Books::new(2), StreamId::from_u128(1), Instant::now());
+        books.begin(0, stream);
+        assert!(books.taken(0, stream, 10, 7, 2 * 1024 * 1024) && books.taken(0, stream, 30, 8, 100));
+        assert!(books.attach(0, &at(20)).is_empty());
+        assert_eq!(span(&books, stream), Some((1, 30, 20)), "also what the database has");
+        assert_eq!(books.trim(now, Duration::MAX, 1, false), [(stream, 11)]);
+        assert_eq!(span(&books, stream), Some((11, 30, 20)));
+        books.attach(0, &at(30));
+        books.end_all();
+        books.advance(0);
+        assert_eq!((books.streams(), span(&books, stream)), (vec![], Some((11, 30, 30))), "kept");
+        books.kept.pop_front();
+        assert_eq!(span(&books, stream), None, "removed");
+    }
+
+    #[test]
+    fn what_the_database_has_beyond_a_stream_was_in_redis_unless_the_stream_is_a_copy() {
+        for (copied, end) in [(false, 50), (true, 40)] {
+            let (mut books, stream) = (Books::new(1), StreamId::from_u128(2));
+            books.inherit(0, Book::found(stream, Some("b"), 40, 100).beginning_with(21).copied(copied));
+            assert_eq!(span(&books, stream), None, "the database was not asked");
+            books.attach(0, &at(50));
+            assert_eq!(span(&books, stream), Some((21, end, end)), "settled to its end, and kept");
+        }
     }
 }

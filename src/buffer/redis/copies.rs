@@ -18,6 +18,8 @@ struct Copy {
     end: u64,
     settled: u64,
     relayed: u64,
+    /// Up to here Redis had nothing of it when it was begun, and the journal no more.
+    lacks: u64,
     chunks: Chunks,
 }
 
@@ -33,9 +35,21 @@ impl Copies {
     /// Redis has `stream` from `first` to `end`, in about so many bytes. What was known of it before is forgotten, but for what the
     /// database has.
     pub(in crate::buffer) fn found(&mut self, stream: StreamId, first: u64, end: u64, bytes: u64) {
-        let (settled, relayed) = self.of(stream).map_or((0, 0), |copy| (copy.settled, copy.relayed));
+        let (settled, relayed, lacks) = self.of(stream).map_or((0, 0, 0), |copy| (copy.settled, copy.relayed, copy.lacks));
         self.forget(stream);
-        self.0.push(Copy { stream, first, end, settled, relayed, chunks: Chunks::found(end, bytes) });
+        self.0.push(Copy { stream, first, end, settled, relayed, lacks, chunks: Chunks::found(end, bytes) });
+    }
+
+    /// There was no such stream in Redis when this process looked for the first time: what it holds begins behind `lacks`.
+    pub(in crate::buffer) fn began_behind(&mut self, stream: StreamId, lacks: u64) {
+        if let Some(copy) = self.of(stream) {
+            copy.lacks = lacks;
+        }
+    }
+
+    /// This process has asked Redis for it before.
+    pub(in crate::buffer) fn knows(&self, stream: StreamId) -> bool {
+        self.0.iter().any(|copy| copy.stream == stream)
     }
 
     /// The stream is none of the journal's any more.
@@ -55,7 +69,7 @@ impl Copies {
 
     pub(super) fn extent(&self, stream: StreamId) -> Option<Extent> {
         let copy = self.0.iter().find(|copy| copy.stream == stream)?;
-        Some(Extent { first: copy.first, end: copy.end, settled: copy.settled, copy: true })
+        Some(Extent { first: copy.first, end: copy.end, settled: copy.settled, lacks: copy.lacks, copy: true })
     }
 
     /// Redis has taken everything up to `end`.

@@ -16,6 +16,7 @@ use super::{
     health::Health,
     lane::LaneSide,
     link::LinkError,
+    others::Others,
 };
 use crate::{
     buffer::{Buffer, OnVisible},
@@ -46,8 +47,8 @@ pub(in crate::buffer) struct Core {
     pub(in crate::buffer) look_again: AtomicBool,
     /// Whether this instance drains its own streams: not while another has taken it for dead.
     pub(super) may_drain: AtomicBool,
-    /// Other instances with streams in Redis, as the keeper saw them last.
-    pub(super) foreign: Mutex<Vec<String>>,
+    /// Streams of other instances, as the keeper saw them last.
+    pub(super) others: Mutex<Others>,
     /// Dead ones whose streams are to be taken over.
     pub(super) take_over: Mutex<Vec<String>>,
     pub(super) on_visible: OnceLock<Arc<OnVisible>>,

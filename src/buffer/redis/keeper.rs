@@ -14,7 +14,8 @@ use redis::{Value, cmd};
 use uuid::Uuid;
 
 use super::{
-    book::Book,
+    again::entries_from,
+    book::{Book, Kept},
     core::{Core, lock},
     entry::{Entry, GROUP, Registered, entries, seal, seq_of},
     facts::Facts,
@@ -36,8 +37,6 @@ const TRIM_EVERY: Duration = Duration::from_secs(5);
 const TRIES: usize = 8;
 /// Most streams that are kept although nothing of them waits; the oldest go first.
 const KEPT_MAX: usize = 1_024;
-/// Most other instances that are looked at.
-const INSTANCES_MAX: usize = 256;
 
 /// Starts the thread.
 pub(super) fn start(core: Arc<Core>) -> std::io::Result<thread::JoinHandle<()>> {
@@ -190,6 +189,7 @@ impl Keeper {
 
     /// Takes a stream from the list.
     fn strike(&mut self, stream: StreamId) -> Result<(), LinkError> {
+        lock(&self.core.others).forget(stream);
         let registry = self.core.keys.registry();
         self.link()?.ask(cmd("HDEL").arg(registry).arg(stream.to_string())).map(drop)
     }
@@ -258,26 +258,27 @@ impl Keeper {
             }
             let newest = link.ask(cmd("XREVRANGE").arg(key).arg("+").arg("-").arg("COUNT").arg(2))?;
             let end = entries(newest).iter().find(|entry| !matches!(entry, Entry::Seal)).map_or(0, Entry::last_seq);
+            let first = entries_from(link, key, 0, 1)?.first().map_or(1, Entry::first_seq);
             let bytes = match link.ask(cmd("MEMORY").arg("USAGE").arg(key)) {
                 Ok(Value::Int(bytes)) => u64::try_from(bytes).unwrap_or(0),
                 Ok(_) => 0,
                 Err(refused) if refused.definite => 0,
                 Err(failed) => return Err(failed),
             };
-            Ok(Some((end, bytes, settled_in_group(link, key)?)))
+            Ok(Some(((first, end), bytes, settled_in_group(link, key)?)))
         })?;
         match found {
             None => {
                 self.core.observer.lost(stream, None);
                 self.strike(stream)
             }
-            Some((0, ..)) => {
+            Some(((_, 0), ..)) => {
                 lock(&self.core.books).finished.push_back(stream);
                 self.remove(stream)
             }
-            Some((end, bytes, settled)) => {
+            Some(((first, end), bytes, settled)) => {
                 let copied = self.core.settings.streams == 0;
-                let book = Book::found(stream, from, end, bytes).settled_at_least(settled).copied(copied);
+                let book = Book::found(stream, from, end, bytes).beginning_with(first).settled_at_least(settled).copied(copied);
                 lock(&self.core.books).inherit(self.core.heritage(), book);
                 self.core.observer.inherited(stream, from, end.saturating_sub(settled));
                 Ok(())
@@ -302,9 +303,7 @@ impl Keeper {
                     self.core.tell_visible();
                 }
             }
-            let others: BTreeSet<_> = listed.into_iter().map(|listed| listed.instance).collect();
-            let others = others.into_iter().filter(|instance| *instance != self.core.settings.instance);
-            *lock(&self.core.foreign) = others.take(INSTANCES_MAX).collect();
+            lock(&self.core.others).see(&listed, &self.core.settings.instance, now);
         }
         if now >= self.facts_at {
             self.facts_at = now + FACTS_EVERY;
@@ -346,13 +345,16 @@ impl Keeper {
             if young && left == 0 && !crowded && oldest.bytes > 0 {
                 break;
             }
+            // Out of the books first: what stands in them must be in Redis.
+            lock(&self.core.books).kept.pop_front();
             if let Err(cause) = self.remove(oldest.stream) {
+                let nothing = (oldest.there.1 + 1, oldest.there.1);
+                lock(&self.core.books).kept.push_front(Kept { there: nothing, ..oldest });
                 log::warn!(target: "belayd::buffer", stream:% = oldest.stream, error:% = cause; "a settled stream could not be removed from Redis; tried again");
                 self.link = None;
                 return;
             }
             left = left.saturating_sub(oldest.bytes);
-            lock(&self.core.books).kept.pop_front();
         }
         let cuts = lock(&self.core.books).trim(now, keep, left, self.core.settings.relays);
         for (stream, first) in cuts {

@@ -43,12 +43,14 @@ mod health;
 mod keeper;
 mod lane;
 pub mod link;
+mod others;
 pub(super) mod send;
 pub mod tier;
 mod view;
 
 use std::time::Duration;
 
+pub use others::Unlisted;
 pub use tier::RedisBuffer;
 pub use view::RedisView;
 
@@ -99,6 +101,8 @@ pub trait RedisObserver: Send + Sync {
     fn full(&self, full: bool);
     /// Readings that Redis had acknowledged are not there any more; how many, where it is known.
     fn lost(&self, stream: StreamId, readings: Option<u64>);
+    /// A stream of another instance, which does not run, has left the list of streams, and nobody ended it.
+    fn unlisted(&self, stream: StreamId, instance: &str);
     /// A stream of an earlier life of this instance (or, by name, of another one) is drained here now.
     fn inherited(&self, stream: StreamId, from: Option<&str>, readings: u64);
 }

@@ -82,7 +82,7 @@ impl RedisBuffer {
             found: AtomicBool::new(false),
             look_again: AtomicBool::new(false),
             may_drain: AtomicBool::new(false),
-            foreign: Mutex::new(Vec::new()),
+            others: Mutex::default(),
             take_over: Mutex::new(Vec::new()),
             on_visible: OnceLock::new(),
             keeper: (Mutex::new(false), Condvar::new()),
@@ -127,11 +127,6 @@ impl RedisBuffer {
     /// Nothing of `stream` up to `last_seq` waits for the relay; `u64::MAX` where nothing of it does.
     pub fn relayed(&self, stream: StreamId, last_seq: u64) {
         lock(&self.core.books).relayed(stream, last_seq);
-    }
-
-    /// Other instances with streams in Redis.
-    pub fn foreign(&self) -> Vec<String> {
-        lock(&self.core.foreign).clone()
     }
 
     /// An instance is dead: its streams are drained here.

@@ -378,7 +378,10 @@ impl LaneCopy {
         if newest == u64::MAX || newest >= state.next_seq() {
             return Err(Failed::Astray);
         }
-        let known = lock(&desk.redis.core.books).copies.span(self.stream);
+        let (known, is_first) = {
+            let books = lock(&desk.redis.core.books);
+            (books.copies.span(self.stream), !books.copies.knows(self.stream))
+        };
         let retained = desk.journal.first_retained(self.lane);
         let last = entries(link.ask(cmd("XREVRANGE").arg(key).arg("+").arg("-").arg("COUNT").arg(1))?).pop();
         let first = entries(link.ask(cmd("XRANGE").arg(key).arg("-").arg("+").arg("COUNT").arg(1))?).pop();
@@ -408,7 +411,12 @@ impl LaneCopy {
             _ => 0,
         };
         let first = first.map_or(self.at + 1, |entry| entry.first_seq());
-        lock(&desk.redis.core.books).copies.found(self.stream, first, self.at, bytes);
+        let mut books = lock(&desk.redis.core.books);
+        books.copies.found(self.stream, first, self.at, bytes);
+        if is_first && newest == 0 {
+            books.copies.began_behind(self.stream, retained - 1);
+        }
+        drop(books);
         desk.journal.copied(self.lane, self.stream, self.at);
         Ok(())
     }

@@ -13,7 +13,7 @@ use crate::{
     domain::alert::{AlertKind, Level, Transition},
     schedule::{Duty, DutyContext, DutyReport, Rhythm},
     store::{
-        StoreError,
+        Conn, StoreError,
         integrity::{self, Absent, Audit, Audited},
     },
 };
@@ -22,6 +22,9 @@ use crate::{
 const RUN_MAX: Duration = Duration::from_secs(60);
 /// Shortest pause between slices. It is as long as the slice before it where that took longer.
 const PAUSE: Duration = Duration::from_millis(5);
+/// Where nothing of a stream is there, copies count as missing that the database has had for at most this part of `redis.keep`. Redis had them
+/// earlier than the database, and may have removed them in time although by the ledger `keep` has not passed.
+const KEPT_FOR_CERTAIN: (u32, u32) = (3, 4);
 /// The condition that Redis lacks readings.
 const INCOMPLETE: &str = "redis-incomplete";
 
@@ -109,23 +112,29 @@ impl Duty for RedisCheck {
 async fn judged(context: &DutyContext, found: &Audited) -> Verdict {
     let mut verdict = Verdict { unsettled: found.further, ..Verdict::default() };
     let mut is_away = false;
+    let since_us = context.ago_us(context.config.redis.keep * KEPT_FOR_CERTAIN.0 / KEPT_FOR_CERTAIN.1);
     for absent in &found.absent {
-        let Absent { stream, first, last, waiting } = *absent;
+        let Absent { stream, first, last, waiting, whole } = *absent;
         let numbers = last + 1 - first;
         // One that does not answer is asked once: each question may take as long as a connection does.
         let settled = if is_away || context.is_stopping() {
             None
         } else {
-            let asked = context.store.call(move |conn| integrity::settled_readings(conn, stream, first, last)).await;
+            let ask = move |conn: &mut Conn| {
+                let (settled, written_off) = integrity::settled_readings(conn, stream, first, last)?;
+                let kept = if whole { integrity::settled_since(conn, stream, (first, last), since_us)? } else { settled };
+                Ok((settled + written_off, kept))
+            };
+            let asked = context.store.call(ask).await;
             asked.map_err(|error| log::debug!(target: "belayd::schedule", error:% = error; "what Redis lacks could not be compared with the ledger")).ok()
         };
         match settled {
             // What the database has taken or written off since then does not wait any more.
-            Some((settled, written_off)) => {
-                let missing = waiting.min(numbers.saturating_sub(settled + written_off));
+            Some((decided, kept)) => {
+                let missing = waiting.min(numbers.saturating_sub(decided));
                 verdict.waiting += missing;
-                verdict.copies += settled;
-                if verdict.words.is_empty() && missing + settled > 0 {
+                verdict.copies += kept;
+                if verdict.words.is_empty() && missing + kept > 0 {
                     verdict.words = format!(": first numbers {first} to {last} of stream {stream}");
                 }
             }

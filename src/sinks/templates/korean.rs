@@ -160,6 +160,12 @@ pub const SENTENCES: &[(&str, &str)] = &[
     ),
     ("an unknown number of", "알 수 없음"),
     (
+        "Redis has lost the stream {} of the instance {}, which does not run: what that had acknowledged and the database had not is in its \
+         journal (tier triple) or nowhere, and how much that was only its next start may tell; look at the persistence of Redis (docs/TIERS.md)",
+        "실행 중이 아닌 인스턴스 {1}의 스트림 {0}을(를) Redis가 잃었습니다. 그 인스턴스가 접수했고 데이터베이스에 아직 없는 측정값은 그 인스턴스의 저널에만 \
+         있거나 아무 데도 없습니다. 건수는 그 인스턴스가 다시 시작해야 알 수 있습니다. Redis의 보존 설정을 점검하세요(docs/TIERS.md).",
+    ),
+    (
         "Redis has lost its copy of {} readings of stream {}, and the journal holds them no more: the database has the only one, and none is \
          lost while it is whole; look at the persistence of Redis (docs/TIERS.md), and make a backup",
         "Redis가 스트림 {1}의 측정값 사본을 잃었고(건수: {0}) 저널에도 더 이상 없습니다. 데이터베이스에만 있으며 데이터베이스가 온전한 동안은 손실이 없습니다. \

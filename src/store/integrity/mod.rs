@@ -192,6 +192,28 @@ pub fn settled_readings(conn: &mut Conn, stream: StreamId, first: u64, last: u64
     Ok(((last + 1 - first - written_off).unsigned_abs(), written_off.unsigned_abs()))
 }
 
+/// The same, without those that are written off, of what was stored at `since_us`, microseconds since the epoch, or later. Nothing of streams
+/// that were begun without Redis: what the journal had let go by the time that Redis came was never copied.
+///
+/// # Errors
+/// Those of the database.
+pub fn settled_since(conn: &mut Conn, stream: StreamId, (first, last): (u64, u64), since_us: i64) -> StoreResult<u64> {
+    let name = stream.to_string();
+    let tier: Option<String> = streams::table.filter(streams::stream.eq(&name)).select(streams::tier).first(conn).optional()?;
+    if !tier.is_some_and(|tier| matches!(tier.as_str(), "redis" | "triple")) {
+        return Ok(0);
+    }
+    let from: Option<i64> = batches::table
+        .filter(batches::stream.eq(&name))
+        .filter(batches::last_seq.ge(first.cast_signed()))
+        .filter(batches::first_seq.le(last.cast_signed()))
+        .filter(batches::created_at_us.ge(since_us))
+        .select(diesel::dsl::min(batches::first_seq))
+        .first(conn)?;
+    let Some(from) = from else { return Ok(0) };
+    Ok(settled_readings(conn, stream, first.max(from.unsigned_abs()), last)?.0)
+}
+
 /// Sets the sums of a stream whose ledger is whole to those of its ledger. Returns whether they differed.
 fn repair_sums(conn: &mut Conn, stream: &Stream) -> StoreResult<bool> {
     #[derive(QueryableByName, PartialEq, Eq)]

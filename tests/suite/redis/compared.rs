@@ -86,6 +86,66 @@ fn entries_that_somebody_deletes_are_told_whether_the_database_has_them_or_not()
 }
 
 #[test]
+fn streams_that_are_kept_and_gone_as_a_whole_are_told_and_what_was_removed_in_time_is_not() {
+    if !redis::is_installed() {
+        return;
+    }
+    let server = Redis::start(&["--appendfsync everysec"]);
+    let mut daemon = on(&server).start();
+    wait_up(&daemon);
+    let told = Arc::new(Told::default());
+    let push = |daemon: &Daemon, pushes: usize| {
+        let client = Client::new(&daemon.address, &daemon.token);
+        (0..pushes).for_each(|_| told.push(&client, 10));
+        daemon.drained();
+    };
+    push(&daemon, 20);
+    let [before] = &server.streams()[..] else { panic!("one stream") };
+    assert!(daemon.stop().success());
+    daemon.start_again();
+    wait_up(&daemon);
+    push(&daemon, 30);
+    // What the earlier run wrote is settled to its end; the drain has asked the database.
+    daemon.wait_for("kept only", LONG, |daemon| account(daemon)["redis"]["streams"] == 1);
+    let clean = compared(&daemon);
+    assert_eq!((clean["readings"], clean["copiesMissing"], clean["waitingMissing"]), (500, 0, 0), "{clean:?}");
+    let now = server.streams().into_iter().find(|key| key != before).expect("the one that is written");
+
+    assert_eq!(server.ask::<u64>(&["DEL", before]), 1);
+    let found = compared(&daemon);
+    assert_eq!((found["copiesMissing"], found["waitingMissing"]), (200, 0), "{found:?}");
+    daemon.wait_for("told", LONG, |daemon| incomplete(daemon).as_deref() == Some("WARNING"));
+    assert_eq!(daemon.metric("belayd_integrity_redis_faulty_rows"), 200.0);
+    // The one that is written, of which the database has everything; and its entries from the front.
+    let first = ids(&server, &now)[0].clone();
+    assert_eq!(server.ask::<u64>(&["XDEL", &now, &first]), 1);
+    let found = compared(&daemon);
+    assert_eq!((found["copiesMissing"], found["waitingMissing"]), (210, 0), "{found:?}");
+    assert_eq!(server.ask::<u64>(&["DEL", &now]), 1);
+    let found = compared(&daemon);
+    assert_eq!((found["copiesMissing"], found["waitingMissing"]), (500, 0), "{found:?}");
+    assert_whole(&daemon, &told);
+    drop(daemon);
+
+    // Removed in time, by belayd itself.
+    let server = Redis::start(&["--appendfsync everysec"]);
+    let mut setup = on(&server);
+    setup.more = setup.more.replace("timeout", "keep = \"1s\"\ntimeout");
+    let mut daemon = setup.start();
+    wait_up(&daemon);
+    let client = Client::new(&daemon.address, &daemon.token);
+    told.push(&client, 10);
+    daemon.drained();
+    let [before] = &server.streams()[..] else { panic!("one stream") };
+    assert!(daemon.stop().success());
+    daemon.start_again();
+    wait_up(&daemon);
+    daemon.wait_for("removed", LONG, |_| !server.streams().contains(before));
+    let clean = compared(&daemon);
+    assert_eq!((clean["copiesMissing"], incomplete(&daemon)), (0, None), "{clean:?}");
+}
+
+#[test]
 fn a_redis_with_less_memory_than_its_streams_may_take_is_told() {
     if !redis::is_installed() {
         return;

@@ -40,6 +40,46 @@ fn a_dead_instance_s_readings_in_redis_are_stored_by_another() {
 }
 
 #[test]
+fn a_dead_instance_s_streams_that_redis_has_lost_with_their_lines_are_told_by_another() {
+    if !redis::is_installed() || !postgres::is_installed() {
+        return;
+    }
+    let server = Redis::start(&["--appendfsync everysec"]);
+    let mut database = Postgres::start(&[]);
+    let mut first = on(&server).store(&database.url("postgres")).start();
+    let second = on(&server).store(&database.url("postgres")).start();
+    for daemon in [&first, &second] {
+        wait_up(daemon);
+        daemon.wait_for("ready", Duration::from_secs(60), |daemon| daemon.get("/readyz").json()["state"] == "ready");
+    }
+    // The database knows the stream, and then lacks what Redis alone has of it.
+    let client = Client::new(&first.address, &first.token);
+    let answer = client.post("/api/readings?ack=store", &reading(1)).json();
+    let stream = answer["receipt"]["stream"].as_str().expect("a stream").to_owned();
+    database.crash();
+    assert_eq!(client.post("/api/readings", &reading(2)).json()["ack"], "redis");
+    first.kill();
+    // As a Redis that was put back to where it stood before that instance began.
+    let lines: BTreeMap<String, String> = server.ask(&["HGETALL", "belayd:streams"]);
+    let instance = lines[&stream].split(' ').next().expect("an instance").to_owned();
+    let of_first: Vec<&String> = lines.iter().filter(|(_, line)| line.starts_with(&instance)).map(|(stream, _)| stream).collect();
+    for stream in &of_first {
+        server.ask::<()>(&["DEL", &format!("belayd:{{{stream}}}")]);
+        server.ask::<()>(&["HDEL", "belayd:streams", stream]);
+    }
+    database.restart();
+    let said = "Redis has lost a stream of an instance that does not run";
+    second.wait_for("told", Duration::from_secs(90), |second| second.log().contains(said));
+    second.wait_for("alarmed", Duration::from_secs(30), |second| {
+        let alerts = second.get("/api/alerts?name=redis-data-lost").json();
+        alerts["items"].as_array().is_some_and(|all| all.iter().any(|alert| alert["text"].to_string().contains(&instance)))
+    });
+    let log = second.log();
+    let told: Vec<&str> = log.lines().filter(|line| line.contains(said)).collect();
+    assert!(told.iter().all(|line| of_first.iter().any(|stream| line.contains(stream.as_str()))), "its own are there: {told:?}");
+}
+
+#[test]
 fn a_cluster_is_followed_when_slots_move_and_left_alone_while_a_node_is_down() {
     if !redis::is_installed() {
         return;

@@ -5,7 +5,7 @@ use belayd::{
     on_backend,
     store::{
         Conn, StoreResult, failures,
-        integrity::{CLOCKS_US, Findings, PART, Pass},
+        integrity::{self, CLOCKS_US, Findings, PART, Pass},
         ledger,
         readings::{self, Relaying, pass_over, store_for, store_frames},
         relay, shared_duties,
@@ -23,6 +23,7 @@ on_both!(
     a_range_in_which_people_decide_meanwhile_is_left_for_the_next_pass,
     every_relayed_ledger_row_has_its_delivery_and_no_numbers_have_two,
     what_another_instance_s_retention_drops_during_a_run_is_no_fault,
+    what_redis_must_still_have_is_counted_by_when_it_was_stored,
 );
 
 fn run(conn: &mut Conn, sql: &str) -> StoreResult<()> {
@@ -253,4 +254,24 @@ fn what_another_instance_s_retention_drops_during_a_run_is_no_fault(store: &Test
     assert_eq!(faults(), 1, "older ones only");
     says(made_us - CLOCKS_US + 1);
     assert_eq!(faults(), 0, "said before it was dropped");
+}
+
+fn what_redis_must_still_have_is_counted_by_when_it_was_stored(store: &TestStore) {
+    for (tier, counted) in [("redis", 1), ("triple", 1), ("journal", 0)] {
+        let stream = belayd::domain::receipt::StreamId::new_v4();
+        store.with(|conn| ledger::register_stream(conn, stream, tier, "me", 1)).expect("registered");
+        for (first, at_us) in [(1, 100), (11, 200), (21, 300)] {
+            let readings: Vec<_> = (0..10).map(|n| reading(tier, i64::try_from(first).expect("small") + n, 1.0)).collect();
+            store.with(|conn| store_frames(conn, stream, &[frame(first, &readings)], at_us)).expect("stored");
+        }
+        let gap =
+            Gap { first_seq: 31, last_seq: 34, kind: GapKind::Lost, acknowledged: 4, chain_before: chain(30), chain: chain(34) };
+        store.with(|conn| pass_over(conn, stream, &gap, 400)).expect("passed over");
+        let since =
+            |numbers, since_us| store.with(|conn| integrity::settled_since(conn, stream, numbers, since_us)).expect("asked");
+        assert_eq!(since((1, 40), 0), 30 * counted, "{tier}: without what is written off");
+        assert_eq!(since((1, 40), 200), 20 * counted, "{tier}");
+        assert_eq!(since((5, 25), 200), 15 * counted, "{tier}");
+        assert_eq!((since((1, 10), 200), since((31, 34), 0), since((1, 40), 401)), (0, 0, 0), "{tier}");
+    }
 }

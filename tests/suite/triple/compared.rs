@@ -107,3 +107,34 @@ fn a_redis_that_takes_no_changes_for_a_moment_does_not_end_the_making_anew_of_co
     daemon.wait_for("made again", LONG, |_| ids(&server, &key) == whole);
     assert_eq!(incomplete(&daemon), None);
 }
+
+#[test]
+fn copies_that_redis_lost_while_belayd_was_down_are_told_as_far_as_the_journal_cannot_make_them_anew() {
+    if !redis::is_installed() {
+        return;
+    }
+    let server = Redis::start(&["--appendfsync everysec"]);
+    let mut daemon = with(&server, "journal_bytes = \"8MB\"\n").start();
+    wait_whole(&daemon);
+    let told = Arc::new(Told::default());
+    let client = Client::new(&daemon.address, &daemon.token);
+    let oldest = segments(&daemon).remove(0);
+    daemon.wait_for("let go by the journal", LONG * 4, |daemon| {
+        told.push(&client, 1_000);
+        !segments(daemon).contains(&oldest)
+    });
+    daemon.drained();
+    wait_copied(&daemon);
+    let clean = compared(&daemon);
+    assert_eq!((clean["readings"], clean["copiesMissing"]), (told.total(), 0), "{clean:?}");
+    assert!(daemon.stop().success());
+    server.ask::<()>(&["FLUSHALL"]);
+    daemon.start_again();
+    wait_whole(&daemon);
+    wait_copied(&daemon);
+    let found = compared(&daemon);
+    assert!(found["copiesMissing"] > 0 && found["readings"] > 0, "{found:?}");
+    assert_eq!(found["copiesMissing"] + found["readings"], told.total(), "what is made again, and the rest: {found:?}");
+    daemon.wait_for("told", LONG, |daemon| incomplete(daemon).as_deref() == Some("WARNING"));
+    assert_whole(&daemon, &told);
+}
