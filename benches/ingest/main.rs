@@ -10,6 +10,7 @@
 
 mod acks;
 mod alert;
+mod bare;
 #[path = "../../tests/support/daemon.rs"]
 mod daemon;
 mod flood;
@@ -63,11 +64,14 @@ const SCENARIOS: &[Scenario] = &[
     acks::PUSH_1000,
     acks::SINGLE_16,
     acks::SINGLE_64,
+    bare::SINGLE_16,
+    bare::SINGLE_64,
     acks::DRAINING_100,
     acks::DRAINING_1000,
     acks::DRAINING_SINGLE,
     acks::OFFERED,
     acks::TRICKLE,
+    bare::OFFERED,
     acks::STORE_SQLITE,
     acks::STORE_POSTGRES,
     alert::ALERT,
@@ -145,6 +149,11 @@ fn main() {
             "--list" => {
                 SCENARIOS.iter().for_each(|scenario| println!("{:<24} {}", scenario.name, scenario.what));
                 return;
+            }
+            // This program once more, as the server that `bare` measures.
+            bare::SERVE => {
+                let (dir, gather_us) = (args.next().unwrap_or_default(), args.next().unwrap_or_default());
+                return bare::serve(&dir, &gather_us);
             }
             // `cargo bench` passes this to every bench.
             "--bench" => {}
