@@ -78,10 +78,10 @@ fn fill_store(store: &Store, rows: u64) {
     let columns = "message_id, no, delivery_id, recipient, created_at_us";
     fill(store, rows, "message_deliveries", columns, &format!("{message}, 0, {delivery}, 'engineer' || (n % 1000), n"));
     let columns = "id, sink, lane, subject, payload, state, max_attempts, due_at_us, on_unknown, created_at_us, updated_at_us, \
-                   lease_until_us, settled_at_us, last_error_type";
+                   settled_at_us, last_error_type";
     let values = format!(
         "{delivery}, {via}, 'lane' || (n % 5000), 's', '{{\"body\":\"{body}\"}}', {STATE}, 30, n, 'review', n, n, \
-         CASE WHEN n % 5000 = 3 THEN n END, CASE WHEN {STATE} = 'sent' THEN n END, \
+         CASE WHEN {STATE} = 'sent' THEN n END, \
          CASE WHEN n % 2000 = 6 THEN 'timeout' WHEN {STATE} IN ('dead', 'uncertain') THEN 'http_500' END"
     );
     fill(store, rows, "deliveries", columns, &values);

@@ -192,7 +192,6 @@ diesel::table! {
         attempt -> Integer,
         max_attempts -> Integer,
         due_at_us -> BigInt,
-        lease_until_us -> Nullable<BigInt>,
         epoch -> BigInt,
         claimed_by -> Nullable<Text>,
         last_error_type -> Nullable<Text>,

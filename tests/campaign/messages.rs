@@ -73,7 +73,7 @@ pub enum Harm {
 impl Harm {
     fn done_to(self, url: &str) -> Result<(), String> {
         let (state, more) = match self {
-            Self::SentAgain => ("ready", "NEW.claimed_by := NULL; NEW.lease_until_us := NULL; NEW.settled_at_us := NULL;"),
+            Self::SentAgain => ("ready", "NEW.settled_at_us := NULL;"),
             Self::CalledSent => ("sent", ""),
         };
         flight::execute(

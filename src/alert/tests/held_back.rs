@@ -7,6 +7,7 @@ use crate::{
     domain::silence::Matchers,
     store::{
         alerts,
+        deliveries::Claim,
         silences::{self, NewSilence},
     },
 };
@@ -156,7 +157,9 @@ fn what_is_due_and_untouched_is_told_unless_its_sink_is_away_or_busy() {
     // It is told to others, and to the log where there is nobody else.
     let open = || Surroundings { open: world.with(alerts::open), ..audit() };
     assert!(world.round(open()).found.conditions.is_empty(), "once");
-    world.sql("UPDATE deliveries SET state = 'sending' WHERE sink = 'pager'");
+    let lease = std::time::Duration::from_secs(60);
+    let claim = Claim { sink: "pager", worker: "w", limit: 9, per_lane: 9, after: None, lease, now_us: 1 };
+    assert_eq!(world.with(|conn| conn.write(|conn| deliveries::claim_due(conn, &claim))).rows.len(), 1);
     let over = world.round(open()).found.conditions;
     assert_eq!(over.iter().map(|one| (one.name.as_str(), one.firing)).collect::<Vec<_>>(), [("delivery-overdue", false)]);
 }

@@ -5,7 +5,7 @@
 
 use diesel::{
     prelude::*,
-    sql_types::{BigInt, Text},
+    sql_types::{BigInt, Nullable, Text},
 };
 use serde::Serialize;
 
@@ -13,6 +13,7 @@ use super::query::rfc3339;
 use crate::store::{
     Conn, StoreResult,
     control_schema::{alert_notices, deliveries},
+    deliveries::state_sql,
 };
 
 /// Most rows of one alert that are shown.
@@ -100,7 +101,7 @@ pub fn of_alert(conn: &mut Conn, alert_id: &str) -> StoreResult<Vec<Notice>> {
         alert_notices::delivery_id,
         alert_notices::reason,
         alert_notices::detail,
-        deliveries::state.nullable(),
+        diesel::dsl::sql::<Nullable<Text>>(&state_sql("deliveries", false)),
         deliveries::answer.nullable(),
         deliveries::last_error.nullable(),
     );

@@ -17,14 +17,14 @@ use diesel::{
 };
 
 use super::{
-    is_one_of, literals,
+    claims, is_one_of,
     row::{COLUMNS, DeliveryRow, Place, Scanned},
     sources,
 };
 use crate::{
     domain::delivery::{DeliveryState, Event},
     on_backend,
-    store::{Conn, StoreResult, control_schema::deliveries},
+    store::{Conn, StoreResult},
 };
 
 /// Rows made ready in one statement.
@@ -33,6 +33,8 @@ const PROMOTE_ROWS: i64 = 1_000;
 const WINDOW_MIN: i64 = 16;
 /// Rows of one lane that are passed over on SQLite before the look goes to the next lane by the index, which costs as much as some rows.
 const PASSED_MAX: u32 = 8;
+/// Claims of one sink that may come in between before this round gives the sink up.
+const TURNS_MAX: usize = 16;
 /// Bytes of payloads after which a claim takes no more; a single one may be longer.
 const CLAIM_BYTES: i64 = 2 * 1024 * 1024;
 /// The database's clock, for leases that several instances read.
@@ -74,8 +76,10 @@ pub struct Held {
     pub id: String,
     /// Its number.
     pub seq: i64,
-    /// The epoch of the claim.
+    /// The epoch of the claim: the one after that which the delivery had.
     pub epoch: i64,
+    /// The number of the claim.
+    pub claim: i64,
 }
 
 /// The clock of leases on SQLite, where one process has the file: monotonic, so that a step of the wall clock expires nothing.
@@ -134,8 +138,8 @@ struct Ready {
     sink: String,
 }
 
-/// Which of these sinks have anything that is ready, be its lane held up or not. Writes nothing, so that a look which finds nothing costs
-/// next to nothing.
+/// Which of these sinks have anything that is ready, be its lane held up or it itself held or not. Writes nothing, so that a look which finds
+/// nothing costs next to nothing.
 ///
 /// # Errors
 /// Those of the store.
@@ -153,9 +157,9 @@ pub(super) fn ready_sql(is_pg: bool) -> String {
     format!("SELECT s.sink FROM {list} WHERE EXISTS (SELECT 1 FROM deliveries AS d WHERE d.sink = s.sink AND d.state = 'ready')")
 }
 
-/// Claims deliveries whose turn it is and notes that their attempts begin, counting them: `Claim` and `BeginSend` in one statement. It
-/// must be committed before the first byte leaves. On SQLite call it in a writing transaction; on PostgreSQL it is one by itself, so that a
-/// worker that is halted holds no lock.
+/// Claims deliveries whose turn it is and notes that their attempts begin: `Claim` and `BeginSend` in one row of
+/// [`claims`]. It must be committed before the first byte leaves. On SQLite call it in a writing transaction; on PostgreSQL it is one by
+/// itself, so that a worker that is halted holds no lock.
 ///
 /// # Errors
 /// Those of the store.
@@ -179,7 +183,7 @@ fn window_sql(columns: &str, claim: &Claim<'_>) -> String {
     )
 }
 
-/// Whether something before `d` in its lane is on its way or has to come again.
+/// Whether something before `d` in its lane has to come again.
 fn held_up_sql(row: &str) -> String {
     format!(
         "EXISTS (SELECT 1 FROM deliveries AS b WHERE b.sink = $1 AND b.lane = {row}.lane AND b.seq < {row}.seq AND {})",
@@ -205,10 +209,11 @@ struct Picked {
     bytes: i64,
     /// Rows looked at.
     scanned: i64,
-    /// The last lane that was looked at, how many of it were picked, and how many were not.
+    /// The last lane that was looked at, how many of it were picked, how many were not, and whether one that somebody holds was among them.
     lane: String,
     of_lane: u32,
     passed: u32,
+    behind: bool,
 }
 
 /// What comes after a row.
@@ -222,7 +227,7 @@ enum Step {
 
 impl Picked {
     /// From behind `claim.after` on; `None` where the last row was reached.
-    fn look(&mut self, c: &mut SqliteConnection, claim: &Claim<'_>) -> StoreResult<Option<Step>> {
+    fn look(&mut self, c: &mut SqliteConnection, claim: &Claim<'_>, held: &HashSet<(i64, i64)>) -> StoreResult<Option<Step>> {
         let left = window(claim) - self.scanned;
         // Row by row: what is not asked for is not read.
         let places = diesel::sql_query(places_sql(claim))
@@ -231,7 +236,7 @@ impl Picked {
             .bind::<BigInt, _>(left)
             .load_iter::<Place, DefaultLoadingMode>(c)?;
         for place in places {
-            let step = self.pick(place?, claim);
+            let step = self.pick(place?, claim, held);
             if step != Step::Next {
                 return Ok(Some(step));
             }
@@ -239,14 +244,17 @@ impl Picked {
         Ok((self.scanned >= window(claim)).then_some(Step::Enough))
     }
 
-    fn pick(&mut self, place: Place, claim: &Claim<'_>) -> Step {
+    fn pick(&mut self, place: Place, claim: &Claim<'_>, held: &HashSet<(i64, i64)>) -> Step {
         self.scanned += 1;
         if *place.lane() != self.lane {
             place.lane().clone_into(&mut self.lane);
-            (self.of_lane, self.passed) = (0, 0);
+            (self.of_lane, self.passed, self.behind) = (0, 0, false);
+        }
+        if let Place::Turn(row) = &place {
+            self.behind |= held.contains(&(row.seq, row.epoch));
         }
         match place {
-            Place::Turn(row) if self.of_lane < claim.per_lane.max(1) => {
+            Place::Turn(row) if !self.behind && self.of_lane < claim.per_lane.max(1) => {
                 let bytes = i64::try_from(row.payload.len()).unwrap_or(i64::MAX / 4);
                 if let Some(last) = self.rows.last()
                     && self.bytes.saturating_add(bytes) > CLAIM_BYTES
@@ -271,11 +279,12 @@ impl Picked {
 /// There is one writer, so whose turn it is can be found out first and written then. `OR FAIL`: what a failure of the statement leaves is
 /// undone with the transaction, so SQLite need not keep a copy of each page to undo the statement alone.
 fn claim_sqlite(c: &mut SqliteConnection, claim: &Claim<'_>) -> StoreResult<Taken> {
+    let held = claims::held_of(c, claim.sink)?;
     let mut picked = Picked::default();
-    let mut step = picked.look(c, claim)?;
+    let mut step = picked.look(c, claim, &held)?;
     while step == Some(Step::NextLane) && picked.scanned < window(claim) {
         let lane = picked.lane.clone();
-        step = picked.look(c, &Claim { after: Some(&lane), ..*claim })?;
+        step = picked.look(c, &Claim { after: Some(&lane), ..*claim }, &held)?;
     }
     let Picked { mut rows, lane, .. } = picked;
     let resume = step.is_some().then_some(lane);
@@ -283,76 +292,96 @@ fn claim_sqlite(c: &mut SqliteConnection, claim: &Claim<'_>) -> StoreResult<Take
         return Ok(Taken { rows, resume });
     }
     rows.sort_unstable_by_key(|row| row.seq);
-    let seqs: Vec<i64> = rows.iter().map(|row| row.seq).collect();
-    let state = Event::BeginSend.target();
-    diesel::sql_query(format!(
-        "UPDATE OR FAIL deliveries SET state = '{state}', epoch = epoch + 1, attempt = attempt + 1, claimed_by = $1, lease_until_us = $2, \
-         updated_at_us = $3 WHERE seq IN (SELECT value FROM json_each($4))"
-    ))
+    let (seqs, epochs): (Vec<i64>, Vec<i64>) = rows.iter().map(|row| (row.seq, row.epoch)).unzip();
+    let made: Made = diesel::sql_query(
+        "INSERT OR FAIL INTO delivery_claims (sink, worker, claimed_at_us, lease_until_us, remaining, seqs, epochs) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id",
+    )
+    .bind::<Text, _>(claim.sink)
     .bind::<Text, _>(claim.worker)
-    .bind::<BigInt, _>(monotonic_us() + lease_us(claim.lease))
     .bind::<BigInt, _>(claim.now_us)
+    .bind::<BigInt, _>(monotonic_us() + lease_us(claim.lease))
+    .bind::<BigInt, _>(i64::try_from(rows.len()).unwrap_or(i64::MAX))
     .bind::<Text, _>(serde_json::json!(seqs).to_string())
-    .execute(c)?;
-    rows.iter_mut().for_each(|row| row.begun(state.as_str(), claim.worker, claim.now_us));
+    .bind::<Text, _>(serde_json::json!(epochs).to_string())
+    .get_result(c)?;
+    rows.iter_mut().for_each(|row| row.begun(claim.worker, made.id, claim.now_us));
     Ok(Taken { rows, resume })
+}
+
+#[derive(QueryableByName)]
+struct Made {
+    #[diesel(sql_type = BigInt)]
+    id: i64,
 }
 
 /// The statement of a claim on PostgreSQL: `$1` sink, `$2` lane behind which it begins, `$3` worker, `$4` lease in microseconds, `$5` now.
 ///
-/// What is held up takes nothing of the bytes that a claim may have. All that is to be taken is locked, or passed over where another
-/// worker has it; and of a lane nothing is taken behind what could not be locked. Two workers may see different firsts of one lane, since
-/// an earlier row becomes ready between their looks: who holds the first would otherwise jump over what the other has. What another worker
-/// has moved between this statement's snapshot and the lock is looked at again by PostgreSQL (`state = 'ready'`); a row that was moved and
-/// came back has another place in the table and counts as not locked.
+/// It sees what is ready and what is held at one moment. Whoever else claims of the sink, or takes something out of what is ready
+/// ([`claims::take_turn`]), gives the sink's turn another version; a claim is written only where the version is still the one that it saw,
+/// and otherwise made again: so no row is locked or written but those of turn and claim. What another worker settles meanwhile leaves what is
+/// ready and what is held in one transaction.
 ///
-/// Rows are locked and written at the places where they were found (`ctid`, which holds for as long as this statement's snapshot), so that
-/// no row is looked up in an index a second time. Lists are arrays, and membership is kept from becoming a join (`IS TRUE`): PostgreSQL
-/// cannot know how many there are, and what it takes for one row would be a loop over loops for a thousand.
+/// What is held up takes nothing of the bytes that a claim may have; of a lane nothing is taken behind what somebody holds.
 pub(super) fn claim_sql(claim: &Claim<'_>) -> String {
-    let columns = COLUMNS.split(", ").map(|column| format!("t.{column}")).collect::<Vec<_>>().join(", ");
     format!(
-        "WITH found AS MATERIALIZED ({} LIMIT {}), \
-         placed AS (SELECT seq, lane, spot, bytes, row_number() OVER in_lane AS place, first_value(seq) OVER in_lane AS head \
-         FROM found WINDOW in_lane AS (PARTITION BY lane ORDER BY seq)), \
-         free AS (SELECT p.seq, p.head, p.spot, sum(p.bytes) OVER (ORDER BY p.lane, p.seq) - p.bytes AS before FROM placed AS p \
-         WHERE p.place <= {} AND NOT {} ORDER BY p.lane, p.seq LIMIT {}), \
-         turns AS MATERIALIZED (SELECT seq, head, spot FROM free WHERE before < {CLAIM_BYTES}), \
-         locked AS MATERIALIZED (SELECT d.ctid AS spot FROM deliveries AS d WHERE d.ctid = ANY(ARRAY(SELECT spot FROM turns)) \
-         AND d.state = 'ready' FOR UPDATE SKIP LOCKED), \
-         mine AS (SELECT spot, bool_and((spot IN (SELECT locked.spot FROM locked)) IS TRUE) OVER (PARTITION BY head ORDER BY seq) AS whole \
-         FROM turns) \
-         UPDATE deliveries AS t SET state = '{}', epoch = t.epoch + 1, attempt = t.attempt + 1, claimed_by = $3, \
-         lease_until_us = {PG_CLOCK_US} + $4, updated_at_us = $5 WHERE t.ctid = ANY(ARRAY(SELECT mine.spot FROM mine WHERE mine.whole)) \
-         AND t.state = 'ready' RETURNING {columns}, (SELECT count(*) FROM found)",
-        window_sql("d.seq, d.lane, d.ctid AS spot, octet_length(d.payload) AS bytes", claim),
+        "WITH held AS MATERIALIZED (SELECT h.seq, h.epoch FROM delivery_claims AS c, unnest(c.seqs, c.epochs) AS h(seq, epoch) \
+         WHERE c.sink = $1), \
+         found AS MATERIALIZED ({} LIMIT {}), \
+         placed AS (SELECT f.*, row_number() OVER in_lane AS place, bool_or(f.is_held) OVER in_lane AS behind \
+         FROM found AS f WINDOW in_lane AS (PARTITION BY lane ORDER BY seq)), \
+         free AS (SELECT p.*, sum(octet_length(p.payload)) OVER (ORDER BY p.lane, p.seq) - octet_length(p.payload) AS before \
+         FROM placed AS p WHERE p.place <= {} AND NOT p.behind AND NOT {} ORDER BY p.lane, p.seq LIMIT {}), \
+         turns AS MATERIALIZED (SELECT * FROM free WHERE before < {CLAIM_BYTES}), \
+         turn AS (UPDATE delivery_turns AS t SET version = t.version + 1 \
+         FROM (SELECT version FROM delivery_turns WHERE sink = $1) AS seen \
+         WHERE t.sink = $1 AND t.version = seen.version AND EXISTS (SELECT 1 FROM turns) RETURNING t.version), \
+         claim AS (INSERT INTO delivery_claims (sink, worker, claimed_at_us, lease_until_us, remaining, seqs, epochs) \
+         SELECT $1, $3, $5, {PG_CLOCK_US} + $4, (SELECT count(*) FROM turns), (SELECT array_agg(seq ORDER BY seq) FROM turns), \
+         (SELECT array_agg(epoch ORDER BY seq) FROM turns) FROM turn RETURNING id) \
+         SELECT {COLUMNS}, (SELECT count(*) FROM found), (SELECT id FROM claim) FROM turns",
+        window_sql(&format!("{COLUMNS}, (d.seq, d.epoch) IN (SELECT seq, epoch FROM held) AS is_held"), claim),
         window(claim),
         claim.per_lane.max(1),
         held_up_sql("p"),
         claim.limit,
-        Event::BeginSend.target(),
     )
 }
 
 fn claim_pg(c: &mut PgConnection, claim: &Claim<'_>) -> StoreResult<Taken> {
-    let found: Vec<Scanned> = diesel::sql_query(claim_sql(claim))
-        .bind::<Text, _>(claim.sink)
-        .bind::<Text, _>(claim.after.unwrap_or_default())
-        .bind::<Text, _>(claim.worker)
-        .bind::<BigInt, _>(lease_us(claim.lease))
-        .bind::<BigInt, _>(claim.now_us)
-        .load(c)?;
+    for _ in 0..TURNS_MAX {
+        let found: Vec<Scanned> = diesel::sql_query(claim_sql(claim))
+            .bind::<Text, _>(claim.sink)
+            .bind::<Text, _>(claim.after.unwrap_or_default())
+            .bind::<Text, _>(claim.worker)
+            .bind::<BigInt, _>(lease_us(claim.lease))
+            .bind::<BigInt, _>(claim.now_us)
+            .load(c)?;
+        match found.first().map(|first| first.claim) {
+            // Another was quicker, or the sink has no turn yet.
+            Some(None) => {
+                let text = "INSERT INTO delivery_turns (sink, version) VALUES ($1, 0) ON CONFLICT (sink) DO NOTHING";
+                diesel::sql_query(text).bind::<Text, _>(claim.sink).execute(c)?;
+            }
+            Some(Some(id)) => return Ok(taken(found, id, claim)),
+            // Every lane of the piece may be held up; then no row tells where it ended.
+            None => return Ok(Taken { rows: Vec::new(), resume: end_of_window(c, claim)? }),
+        }
+    }
+    // The others claim all there is: this round goes on behind, the next begins anew.
+    Ok(Taken { rows: Vec::new(), resume: Some(claim.after.unwrap_or_default().to_owned()) })
+}
+
+fn taken(found: Vec<Scanned>, id: i64, claim: &Claim<'_>) -> Taken {
     let is_full = found.first().is_none_or(|found| found.scanned >= window(claim));
     let mut rows: Vec<DeliveryRow> = found.into_iter().map(|found| found.row).collect();
     let bytes: i64 = rows.iter().map(|row| i64::try_from(row.payload.len()).unwrap_or(i64::MAX / 4)).sum();
     let was_cut = rows.len() >= claim.limit as usize || bytes >= CLAIM_BYTES / 2;
-    let resume = match rows.iter().map(|row| &row.lane).max() {
-        Some(last) => (was_cut || is_full).then(|| last.clone()),
-        // Every lane of the piece may be held up; then no row tells where it ended.
-        None => end_of_window(c, claim)?,
-    };
+    let last = rows.iter().map(|row| &row.lane).max();
+    let resume = last.filter(|_| was_cut || is_full).cloned();
     rows.sort_unstable_by_key(|row| row.seq);
-    Ok(Taken { rows, resume })
+    rows.iter_mut().for_each(|row| row.begun(claim.worker, id, claim.now_us));
+    Taken { rows, resume }
 }
 
 /// The lane in which the piece ends; `None` where it holds the last.
@@ -366,45 +395,30 @@ fn end_of_window(c: &mut PgConnection, claim: &Claim<'_>) -> StoreResult<Option<
     Ok(end.map(|end| end.lane))
 }
 
-/// Prolongs leases. Returns the claims that still hold; the workers of the others must stop.
+/// Prolongs leases. Returns what still stands in a claim; the workers of the others must stop.
 ///
 /// # Errors
 /// Those of the store.
 pub fn renew(conn: &mut Conn, held: &[Held], lease: Duration) -> StoreResult<Vec<Held>> {
-    let states = literals(&[DeliveryState::Claimed, DeliveryState::Sending]);
-    match conn {
-        Conn::Sqlite(c) => {
-            let until = monotonic_us() + lease_us(lease);
-            let mut kept = Vec::with_capacity(held.len());
-            for one in held {
-                let row = deliveries::table.filter(deliveries::seq.eq(one.seq)).filter(deliveries::epoch.eq(one.epoch));
-                let row = row.filter(deliveries::settled_at_us.is_null()).filter(deliveries::claimed_by.is_not_null());
-                if diesel::update(row).set(deliveries::lease_until_us.eq(until)).execute(c)? == 1 {
-                    kept.push(one.clone());
-                }
-            }
-            Ok(kept)
-        }
-        Conn::Pg(c) => {
-            let (seqs, epochs): (Vec<i64>, Vec<i64>) = held.iter().map(|one| (one.seq, one.epoch)).unzip();
-            let text = format!(
-                "UPDATE deliveries AS d SET lease_until_us = {PG_CLOCK_US} + {} FROM unnest($1, $2) AS u(seq, epoch) \
-                 WHERE d.seq = u.seq AND d.epoch = u.epoch AND d.state IN ({states}) RETURNING d.seq, d.epoch",
-                lease_us(lease)
-            );
-            let kept: Vec<Claimed> =
-                diesel::sql_query(text).bind::<Array<BigInt>, _>(seqs).bind::<Array<BigInt>, _>(epochs).load(c)?;
-            Ok(Claimed::among(&kept, held).0)
-        }
-    }
-}
-
-/// A number that a statement returns.
-#[derive(QueryableByName)]
-pub(super) struct Seq {
-    #[diesel(sql_type = BigInt)]
-    #[allow(dead_code, reason = "that there is one is all that is asked")]
-    pub(super) seq: i64,
+    let mut ids: Vec<i64> = held.iter().map(|one| one.claim).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    let kept: Vec<Made> = match conn {
+        Conn::Sqlite(c) => diesel::sql_query(
+            "UPDATE delivery_claims SET lease_until_us = $1 WHERE id IN (SELECT value FROM json_each($2)) RETURNING id",
+        )
+        .bind::<BigInt, _>(monotonic_us() + lease_us(lease))
+        .bind::<Text, _>(serde_json::json!(ids).to_string())
+        .load(c)?,
+        Conn::Pg(c) => diesel::sql_query(format!(
+            "UPDATE delivery_claims SET lease_until_us = {PG_CLOCK_US} + $1 WHERE id = ANY($2) RETURNING id"
+        ))
+        .bind::<BigInt, _>(lease_us(lease))
+        .bind::<Array<BigInt>, _>(ids)
+        .load(c)?,
+    };
+    let kept: HashSet<i64> = kept.into_iter().map(|made| made.id).collect();
+    Ok(held.iter().filter(|one| kept.contains(&one.claim)).cloned().collect())
 }
 
 /// A claim that a statement has written to.

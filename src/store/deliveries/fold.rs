@@ -8,7 +8,7 @@ use diesel::{
     sql_types::{BigInt, Text},
 };
 
-use super::{DeliveryRow, get, is_one_of, row::COLUMNS, settle};
+use super::{DeliveryRow, claims, get, is_one_of, row::COLUMNS, settle};
 use crate::{
     domain::delivery::{DeliveryState, Event},
     on_backend,
@@ -24,7 +24,7 @@ pub fn call_off(conn: &mut Conn, id: &str, why: &str, now_us: i64) -> StoreResul
     let mut patch = settle::Patch::of(Event::Cancel, now_us);
     patch.last_error_type = Some("folded");
     patch.last_error = Some(why);
-    Ok(settle::apply(conn, id, Some(row.epoch), Event::Cancel, &patch)?.then_some(row))
+    Ok(settle::apply(conn, id, &[DeliveryState::Scheduled], &patch)?.then_some(row))
 }
 
 /// Gives a delivery that is not due yet another payload. `false` where it is due already or gone: then another is to be made. Call it in
@@ -60,11 +60,13 @@ pub(in crate::store) fn select(
     limit: i64,
 ) -> StoreResult<Vec<DeliveryRow>> {
     let text = format!("SELECT {COLUMNS} FROM deliveries WHERE {condition} ORDER BY seq LIMIT $3");
-    Ok(on_backend!(conn, |c| diesel::sql_query(text)
+    let mut rows: Vec<DeliveryRow> = on_backend!(conn, |c| diesel::sql_query(text)
         .bind::<Text, _>(sink)
         .bind::<BigInt, _>(at_us)
         .bind::<BigInt, _>(limit)
-        .load(c))?)
+        .load(c))?;
+    claims::show(conn, &mut rows)?;
+    Ok(rows)
 }
 
 /// How many deliveries to this sink have been due since before `before_us` and nothing in the table explains why they wait: ready, first
@@ -88,7 +90,8 @@ pub fn untouched(conn: &mut Conn, sink: &str, before_us: i64) -> StoreResult<u64
     };
     let text = format!(
         "SELECT COUNT(*) AS number FROM deliveries AS d WHERE d.sink = $1 AND d.state = 'ready' AND d.due_at_us < $2 \
-         AND d.updated_at_us < $2 AND {} AND {}",
+         AND d.updated_at_us < $2 AND d.seq NOT IN {} AND {} AND {}",
+        claims::seqs_sql(matches!(conn, Conn::Pg(_))),
         before(&[DeliveryState::Ready]),
         before(&DeliveryState::TAKEN)
     );

@@ -1,11 +1,13 @@
 //! The outbox table, in the control store and in the store alike: the only code that changes the state of a delivery.
 //!
 //! In: deliveries to be sent, and what became of attempts. Out: claims. Which moves are legal says
-//! [`domain::delivery`](crate::domain::delivery); every statement here takes its states from there. A crash loses nothing: what
-//! was claimed or being sent is found again by its lease, or at once when its worker restarts.
+//! [`domain::delivery`](crate::domain::delivery); every statement here takes its states from there. What is being sent stands as `ready`
+//! with a claim ([`claims`]), so that a claim writes one row and not one for each delivery; deliveries to Kafka stand as `sending`. A crash
+//! loses nothing: what was being sent is found again by its claim's lease, or at once when its worker restarts.
 
 mod attempts;
 mod claim;
+mod claims;
 mod enqueue;
 mod fold;
 mod forward;
@@ -20,6 +22,7 @@ mod tests;
 mod vanished;
 
 pub(super) use self::claim::PG_CLOCK_US;
+pub(in crate::store) use self::claims::state_sql;
 pub(in crate::store) use self::fold::select;
 #[cfg(feature = "fault-injection")]
 pub use self::plans::plans;

@@ -6,7 +6,7 @@ use diesel::{
 };
 
 use super::{
-    is_one_of, literals,
+    claims, is_one_of, literals,
     row::{COLUMNS, DeliveryRow},
     settle,
 };
@@ -56,7 +56,7 @@ const COUNTED: [(&[DeliveryState], &[DeliveryState]); 4] = [
 pub fn counts(conn: &mut Conn) -> StoreResult<Vec<Count>> {
     let mut all = Vec::new();
     // One statement for each partial index; what is in two of them is counted once.
-    for text in counts_sql() {
+    for text in counts_sql(matches!(conn, Conn::Pg(_))) {
         let rows: Vec<CountRow> = on_backend!(conn, |c| diesel::sql_query(text).load(c))?;
         for row in rows {
             let state = row.state.parse().map_err(|_| crate::store::control::corrupt("deliveries.state", &row.state))?;
@@ -67,15 +67,25 @@ pub fn counts(conn: &mut Conn) -> StoreResult<Vec<Count>> {
     Ok(all)
 }
 
-pub(super) fn counts_sql() -> [String; 4] {
-    COUNTED.map(|(within, counted)| {
+/// What is held stands among what is ready, and counts as being sent.
+pub(super) fn counts_sql(is_pg: bool) -> [String; 5] {
+    let [ready, taken, scheduled, failed] = COUNTED.map(|(within, counted)| {
+        let free = if counted == [DeliveryState::Ready] { format!(" AND seq NOT IN {}", claims::seqs_sql(is_pg)) } else { String::new() };
         format!(
             "SELECT sink, state, COUNT(*) AS number, MIN(due_at_us) AS oldest FROM deliveries \
-             WHERE {} AND {} GROUP BY sink, state",
+             WHERE {} AND {}{free} GROUP BY sink, state",
             is_one_of("state", within),
             is_one_of("state", counted)
         )
-    })
+    });
+    let held = format!(
+        "SELECT sink, '{}' AS state, COUNT(*) AS number, MIN(due_at_us) AS oldest FROM deliveries \
+         WHERE state = '{}' AND seq IN {} GROUP BY sink",
+        DeliveryState::Sending,
+        DeliveryState::Ready,
+        claims::seqs_sql(is_pg)
+    );
+    [ready, held, taken, scheduled, failed]
 }
 
 /// One delivery.
@@ -84,7 +94,9 @@ pub(super) fn counts_sql() -> [String; 4] {
 /// Those of the store.
 pub fn get(conn: &mut Conn, id: &str) -> StoreResult<Option<DeliveryRow>> {
     let text = format!("SELECT {COLUMNS} FROM deliveries WHERE id = $1");
-    Ok(on_backend!(conn, |c| diesel::sql_query(text).bind::<Text, _>(id).get_result(c).optional())?)
+    let mut row: Option<DeliveryRow> = on_backend!(conn, |c| diesel::sql_query(text).bind::<Text, _>(id).get_result(c).optional())?;
+    claims::show(conn, row.as_mut_slice())?;
+    Ok(row)
 }
 
 /// What waits for a person (dead, uncertain), newest first; with `before`, those with a smaller `seq`.
@@ -118,7 +130,13 @@ pub fn act(conn: &mut Conn, id: &str, event: Event, now_us: i64) -> StoreResult<
 /// # Errors
 /// As [`act`].
 pub fn act_at(conn: &mut Conn, id: &str, event: Event, due_at_us: i64, now_us: i64) -> StoreResult<DeliveryRow> {
-    let found = get(conn, id)?.ok_or_else(|| StoreError::not_found(format!("there is no delivery {id}")))?;
+    let there = |conn: &mut Conn| get(conn, id)?.ok_or_else(|| StoreError::not_found(format!("there is no delivery {id}")));
+    let mut found = there(conn)?;
+    if event.sources().contains(&DeliveryState::Ready) {
+        // Whether a worker has it is known for certain only while nobody can claim it.
+        claims::take_turn(conn, &found.sink)?;
+        found = there(conn)?;
+    }
     delivery::next(found.state()?, event).map_err(|illegal| StoreError::conflict(illegal.to_string()))?;
     let mut patch = settle::Patch::of(event, now_us);
     if matches!(event, Event::Redrive | Event::RedriveLater) {
@@ -126,11 +144,11 @@ pub fn act_at(conn: &mut Conn, id: &str, event: Event, due_at_us: i64, now_us: i
         patch.due_at_us = Some(due_at_us);
         patch.possible_repeat = Some(i32::from(found.possible_repeat() || found.state()? == DeliveryState::Uncertain));
     }
-    if !settle::apply(conn, id, None, event, &patch)? {
+    if !settle::apply(conn, id, event.sources(), &patch)? {
         return Err(StoreError::conflict(format!("delivery {id} has just been moved by someone else; look again")));
     }
     relay::decided(conn, &found, event)?;
-    get(conn, id)?.ok_or_else(|| StoreError::not_found(format!("there is no delivery {id}")))
+    there(conn)
 }
 
 /// Drops at most `limit` deliveries that were settled before `before_us`, with the history of their attempts; returns how many.

@@ -8,7 +8,7 @@ use super::{
     claim::{self, Claim},
     forward, people,
     row::COLUMNS,
-    settle, vanished,
+    settle,
 };
 use crate::{
     domain::delivery::Event,
@@ -36,7 +36,7 @@ pub fn plans(conn: &mut Conn) -> StoreResult<Vec<(&'static str, String)>> {
     let claim =
         |limit, per_lane, after| Claim { sink: "hook", worker: "w", limit, per_lane, after, lease: Duration::ZERO, now_us: 1 };
     let of_claim = |claim: &Claim<'_>| if is_pg { claim::claim_sql(claim) } else { claim::places_sql(claim) };
-    let [ready, taken, scheduled, failed] = people::counts_sql();
+    let [ready, held, taken, scheduled, failed] = people::counts_sql(is_pg);
     let row = |condition: &str| format!("SELECT {COLUMNS} FROM deliveries WHERE {condition}");
     let bound = |text: String, values: &[&str]| {
         let numbered = values.iter().enumerate().rev();
@@ -50,10 +50,10 @@ pub fn plans(conn: &mut Conn) -> StoreResult<Vec<(&'static str, String)>> {
         ("ready sinks", bound(claim::ready_sql(is_pg), &[list])),
         ("promote", bound(claim::promote_sql(is_pg), &["500", "500"])),
         ("next due", claim::next_due_sql()),
-        ("reclaim", row(&vanished::expired_sql(is_pg))),
         ("failures", bound(people::failures_sql(), &["1000000000", "100"])),
         ("one", row("id = 'd1'")),
         ("count ready", ready),
+        ("count held", held),
         ("count taken", taken),
         ("count scheduled", scheduled),
         ("count failed", failed),
@@ -63,7 +63,8 @@ pub fn plans(conn: &mut Conn) -> StoreResult<Vec<(&'static str, String)>> {
         ("prune", bound(people::prunable_sql(), &["500", "2000"])),
     ];
     if is_pg {
-        let arrays = ["1", "ARRAY[1, 2, 3]::bigint[]", "ARRAY[1, 1, 1]::bigint[]", "ARRAY['a', 'b', NULL]::text[]"];
+        let numbers = "ARRAY[1, 1, 1]::bigint[]";
+        let arrays = ["1", "ARRAY[1, 2, 3]::bigint[]", numbers, numbers, "ARRAY['a', 'b', NULL]::text[]"];
         statements.push(("settle", bound(settle::move_sql(Event::SentOk, true), &arrays)));
     }
     let mut plans = Vec::new();

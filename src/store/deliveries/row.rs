@@ -10,7 +10,7 @@ use diesel::{
 use super::Held;
 use crate::{
     config::OnUnknown,
-    domain::delivery::DeliveryState,
+    domain::delivery::{DeliveryState, Event},
     store::{StoreResult, control::corrupt},
 };
 
@@ -40,6 +40,8 @@ pub struct DeliveryRow {
     pub epoch: i64,
     /// The worker that holds it.
     pub claimed_by: Option<String>,
+    /// The number of its claim; 0 where nobody holds it.
+    pub(super) claim: i64,
     /// A fixed word for the last failure.
     pub last_error_type: Option<String>,
     /// The last failure in a sentence.
@@ -94,16 +96,17 @@ impl DeliveryRow {
 
     /// What identifies this claim.
     pub fn held(&self) -> Held {
-        Held { id: self.id.clone(), seq: self.seq, epoch: self.epoch }
+        Held { id: self.id.clone(), seq: self.seq, epoch: self.epoch, claim: self.claim }
     }
 
-    /// As it stands after it was claimed and its attempt has begun.
-    pub(super) fn begun(&mut self, state: &str, worker: &str, now_us: i64) {
-        state.clone_into(&mut self.state);
+    /// As it stands while it is held: its attempt has begun.
+    pub(super) fn begun(&mut self, worker: &str, claim: i64, claimed_at_us: i64) {
+        Event::BeginSend.target().as_str().clone_into(&mut self.state);
         self.claimed_by = Some(worker.to_owned());
+        self.claim = claim;
         self.epoch += 1;
         self.attempt += 1;
-        self.updated_at_us = now_us;
+        self.updated_at_us = claimed_at_us;
     }
 }
 
@@ -142,6 +145,7 @@ where
             due_at_us: next::<BigInt, _, _>(row, &mut at)?,
             epoch: next::<BigInt, _, _>(row, &mut at)?,
             claimed_by: next::<Nullable<Text>, _, _>(row, &mut at)?,
+            claim: 0,
             last_error_type: next::<Nullable<Text>, _, _>(row, &mut at)?,
             last_error: next::<Nullable<Text>, _, _>(row, &mut at)?,
             on_unknown: next::<Text, _, _>(row, &mut at)?,
@@ -155,11 +159,12 @@ where
     }
 }
 
-/// A row that was claimed, and how many were looked at for the whole claim.
+/// A row whose turn it is, how many were looked at for the whole claim, and its number; `None` where another was quicker.
 #[derive(Debug)]
 pub(super) struct Scanned {
     pub(super) row: DeliveryRow,
     pub(super) scanned: i64,
+    pub(super) claim: Option<i64>,
 }
 
 impl<DB> QueryableByName<DB> for Scanned
@@ -167,14 +172,16 @@ where
     DB: Backend,
     DeliveryRow: QueryableByName<DB>,
     i64: FromSql<BigInt, DB>,
+    Option<i64>: FromSql<Nullable<BigInt>, DB>,
 {
     fn build<'a>(row: &impl NamedRow<'a, DB>) -> Result<Self> {
         let mut last = COLUMNS_COUNT;
-        Ok(Self { row: DeliveryRow::build(row)?, scanned: next::<BigInt, _, _>(row, &mut last)? })
+        let (scanned, claim) = (next::<BigInt, _, _>(row, &mut last)?, next::<Nullable<BigInt>, _, _>(row, &mut last)?);
+        Ok(Self { row: DeliveryRow::build(row)?, scanned, claim })
     }
 }
 
-/// A row that was looked at, and whether something before it in its lane is on its way or has to come again.
+/// A row that was looked at, and whether something before it in its lane has to come again.
 #[derive(Debug)]
 pub(super) enum Place {
     Turn(Box<DeliveryRow>),

@@ -10,10 +10,10 @@ use diesel::{
 use super::{
     attempts::{self, Ended},
     claim::{Claimed, Held},
-    is_one_of, sources,
+    claims,
 };
 use crate::{
-    domain::delivery::Event,
+    domain::delivery::{DeliveryState, Event},
     on_backend,
     store::{Conn, StoreResult, control_schema::deliveries},
 };
@@ -113,7 +113,7 @@ pub struct Made {
     pub ended_at_us: i64,
 }
 
-/// What a move changes beside the state; `None` leaves a column as it is.
+/// What a move that no worker makes changes beside the state; `None` leaves a column as it is.
 #[derive(Default, AsChangeset)]
 #[diesel(table_name = deliveries)]
 pub(super) struct Patch<'a> {
@@ -123,37 +123,30 @@ pub(super) struct Patch<'a> {
     pub(super) attempt: Option<i32>,
     pub(super) last_error_type: Option<&'a str>,
     pub(super) last_error: Option<&'a str>,
-    pub(super) answer: Option<&'a str>,
     pub(super) possible_repeat: Option<i32>,
     pub(super) settled_at_us: Option<i64>,
-    pub(super) lease_until_us: Option<Option<i64>>,
-    pub(super) claimed_by: Option<Option<&'a str>>,
 }
 
 impl Patch<'_> {
-    /// What every move out of a worker's hands or by a person's does.
+    /// What every such move does.
     pub(super) fn of(event: Event, now_us: i64) -> Self {
         let target = event.target();
         Self {
             state: target.as_str(),
             updated_at_us: now_us,
             settled_at_us: target.is_final().then_some(now_us),
-            lease_until_us: Some(None),
-            claimed_by: Some(None),
             ..Self::default()
         }
     }
 }
 
-/// Carries out one move, if the delivery stands where the move starts and, with a fence, the claim still holds.
-pub(super) fn apply(conn: &mut Conn, id: &str, fence: Option<i64>, event: Event, patch: &Patch<'_>) -> StoreResult<bool> {
-    let from: Vec<&str> = event.sources().iter().map(|state| state.as_str()).collect();
+/// Carries out one move of a delivery that nobody holds, if it stands in one of `from`. What is ready may be held: look for that first,
+/// having taken the sink's turn.
+pub(super) fn apply(conn: &mut Conn, id: &str, from: &[DeliveryState], patch: &Patch<'_>) -> StoreResult<bool> {
+    let from: Vec<&str> = from.iter().map(|state| state.as_str()).collect();
     let moved = on_backend!(conn, |c| {
         let row = deliveries::table.filter(deliveries::id.eq(id)).filter(deliveries::state.eq_any(from));
-        match fence {
-            Some(epoch) => diesel::update(row.filter(deliveries::epoch.eq(epoch))).set(patch).execute(c),
-            None => diesel::update(row).set(patch).execute(c),
-        }
+        diesel::update(row).set(patch).execute(c)
     })?;
     Ok(moved == 1)
 }
@@ -172,6 +165,7 @@ pub(super) struct Move<'a> {
 
 impl<'a> Move<'a> {
     pub(super) fn of(held: &'a Held, event: Event) -> Self {
+        debug_assert!(event.sources().contains(&DeliveryState::Sending), "{event:?} moves nothing that is held");
         Self { held, event, due_at_us: None, attempt: None, possible_repeat: None, error: None, answer: None }
     }
 
@@ -249,6 +243,7 @@ pub(super) fn carry_out(conn: &mut Conn, moves: &[Move<'_>], now_us: i64) -> Sto
 
 /// One writer: successes of a kind in one statement, all else row by row.
 fn on_sqlite(conn: &mut Conn, moves: &[Move<'_>], now_us: i64) -> StoreResult<Vec<Held>> {
+    let Conn::Sqlite(c) = conn else { return Err(crate::store::StoreError::other("not an SQLite connection")) };
     let mut fenced = Vec::new();
     let (plain, others): (Vec<&Move<'_>>, Vec<&Move<'_>>) = moves.iter().partition(|one| one.is_plain_success());
     let mut alike: HashMap<(i64, Option<&str>), Vec<&Held>> = HashMap::new();
@@ -256,37 +251,61 @@ fn on_sqlite(conn: &mut Conn, moves: &[Move<'_>], now_us: i64) -> StoreResult<Ve
         alike.entry((one.held.epoch, one.answer)).or_default().push(one.held);
     }
     for ((epoch, answer), held) in alike {
-        fenced.append(&mut send_all(conn, epoch, answer, &held, now_us)?);
+        let lost = send_all(c, epoch, answer, &held, now_us)?;
+        claims::reduce(c, held.into_iter().filter(|one| !lost.contains(one)))?;
+        fenced.extend(lost);
     }
     for one in others {
-        let mut patch = Patch::of(one.event, now_us);
-        (patch.due_at_us, patch.attempt, patch.possible_repeat) = (one.due_at_us, one.attempt, one.possible_repeat);
-        (patch.last_error_type, patch.last_error) = one.error.unzip();
-        patch.answer = one.answer;
-        if !apply(conn, &one.held.id, Some(one.held.epoch), one.event, &patch)? {
+        if end_one(c, one, now_us)? {
+            claims::reduce(c, std::iter::once(one.held))?;
+        } else {
             fenced.push(one.held.clone());
         }
     }
     Ok(fenced)
 }
 
+/// A move of what is held: it has the epoch of before its claim.
+fn end_one(c: &mut SqliteConnection, one: &Move<'_>, now_us: i64) -> StoreResult<bool> {
+    let settled = if one.event.target().is_final() { ", settled_at_us = $1" } else { "" };
+    let text = format!(
+        "UPDATE deliveries SET state = '{}', updated_at_us = $1{settled}, epoch = $2, attempt = COALESCE($3, attempt + 1), \
+         due_at_us = COALESCE($4, due_at_us), possible_repeat = COALESCE($5, possible_repeat), \
+         last_error_type = COALESCE($6, last_error_type), last_error = COALESCE($7, last_error), answer = COALESCE($8, answer) \
+         WHERE seq = $9 AND epoch = $2 - 1 AND state = '{}'",
+        one.event.target(),
+        DeliveryState::Ready
+    );
+    let (word, message) = one.error.unzip();
+    let moved = diesel::sql_query(text)
+        .bind::<BigInt, _>(now_us)
+        .bind::<BigInt, _>(one.held.epoch)
+        .bind::<Nullable<Integer>, _>(one.attempt)
+        .bind::<Nullable<BigInt>, _>(one.due_at_us)
+        .bind::<Nullable<Integer>, _>(one.possible_repeat)
+        .bind::<Nullable<Text>, _>(word)
+        .bind::<Nullable<Text>, _>(message)
+        .bind::<Nullable<Text>, _>(one.answer)
+        .bind::<BigInt, _>(one.held.seq)
+        .execute(c)?;
+    Ok(moved == 1)
+}
+
 /// The move of nearly all. Returns those that it did not find. `OR FAIL`: see [`claim`](super::claim).
-fn send_all(conn: &mut Conn, epoch: i64, answer: Option<&str>, held: &[&Held], now_us: i64) -> StoreResult<Vec<Held>> {
-    let Conn::Sqlite(c) = conn else { return Err(crate::store::StoreError::other("not an SQLite connection")) };
+fn send_all(c: &mut SqliteConnection, epoch: i64, answer: Option<&str>, held: &[&Held], now_us: i64) -> StoreResult<Vec<Held>> {
     let seqs: Vec<i64> = held.iter().map(|held| held.seq).collect();
     let seqs = serde_json::json!(seqs).to_string();
     let text = format!(
-        "UPDATE OR FAIL deliveries SET state = '{}', updated_at_us = $1, settled_at_us = $2, lease_until_us = NULL, claimed_by = NULL, \
-         answer = $3 WHERE seq IN (SELECT value FROM json_each($4)) AND epoch = $5 AND {}",
+        "UPDATE OR FAIL deliveries SET state = '{}', updated_at_us = $1, settled_at_us = $1, epoch = $2, attempt = attempt + 1, \
+         answer = $3 WHERE seq IN (SELECT value FROM json_each($4)) AND epoch = $2 - 1 AND state = '{}'",
         Event::SentOk.target(),
-        is_one_of("state", Event::SentOk.sources())
+        DeliveryState::Ready
     );
     let moved = diesel::sql_query(text)
         .bind::<BigInt, _>(now_us)
-        .bind::<BigInt, _>(now_us)
+        .bind::<BigInt, _>(epoch)
         .bind::<Nullable<Text>, _>(answer)
         .bind::<Text, _>(&seqs)
-        .bind::<BigInt, _>(epoch)
         .execute(c)?;
     if moved == held.len() {
         return Ok(Vec::new());
@@ -305,11 +324,13 @@ fn all_of_a_kind(conn: &mut Conn, (event, is_plain): (Event, bool), moves: &[&Mo
     let Conn::Pg(pg) = conn else { return Err(crate::store::StoreError::other("not a PostgreSQL connection")) };
     let seqs: Vec<i64> = moves.iter().map(|one| one.held.seq).collect();
     let epochs: Vec<i64> = moves.iter().map(|one| one.held.epoch).collect();
+    let claims: Vec<i64> = moves.iter().map(|one| one.held.claim).collect();
     let answers: Vec<Option<&str>> = moves.iter().map(|one| one.answer).collect();
     let query = diesel::sql_query(move_sql(event, is_plain))
         .bind::<BigInt, _>(now_us)
         .bind::<Array<BigInt>, _>(seqs)
         .bind::<Array<BigInt>, _>(epochs)
+        .bind::<Array<BigInt>, _>(claims)
         .bind::<Array<Nullable<Text>>, _>(answers);
     let moved: Vec<Claimed> = if is_plain {
         query.load(pg)?
@@ -328,26 +349,32 @@ fn all_of_a_kind(conn: &mut Conn, (event, is_plain): (Event, bool), moves: &[&Mo
     Ok(Claimed::among(&moved, moves.iter().map(|one| one.held)).1)
 }
 
-/// All moves of a kind in one statement: `$1` now, then arrays.
+/// All moves of a kind in one statement: `$1` now, then arrays. What is held has the epoch of before its claim; claims of which nothing is
+/// left go.
 pub(super) fn move_sql(event: Event, is_plain: bool) -> String {
     let settled = if event.target().is_final() { ", settled_at_us = $1" } else { "" };
     let (more, arrays, names) = if is_plain {
-        ("", "", "")
+        (", attempt = d.attempt + 1", "", "")
     } else {
         (
-            ", due_at_us = COALESCE(u.due_at_us, d.due_at_us), attempt = COALESCE(u.attempt, d.attempt), \
+            ", due_at_us = COALESCE(u.due_at_us, d.due_at_us), attempt = COALESCE(u.attempt, d.attempt + 1), \
              possible_repeat = COALESCE(u.possible_repeat, d.possible_repeat), \
              last_error_type = COALESCE(u.error_type, d.last_error_type), last_error = COALESCE(u.error, d.last_error)",
-            ", $5, $6, $7, $8, $9",
+            ", $6, $7, $8, $9, $10",
             ", due_at_us, attempt, possible_repeat, error_type, error",
         )
     };
     format!(
-        "UPDATE deliveries AS d SET state = '{}', updated_at_us = $1{settled}, lease_until_us = NULL, claimed_by = NULL, \
-         answer = COALESCE(u.answer, d.answer){more} FROM unnest($2, $3, $4{arrays}) AS u(seq, epoch, answer{names}) \
-         WHERE d.seq = u.seq AND d.epoch = u.epoch AND d.state IN ({}) RETURNING d.seq, d.epoch",
+        "WITH moved AS (UPDATE deliveries AS d SET state = '{}', updated_at_us = $1{settled}, epoch = u.epoch, \
+         answer = COALESCE(u.answer, d.answer){more} FROM unnest($2, $3, $4, $5{arrays}) AS u(seq, epoch, claim, answer{names}) \
+         WHERE d.seq = u.seq AND d.epoch = u.epoch - 1 AND d.state = '{}' RETURNING d.seq, d.epoch, u.claim), \
+         ended AS (SELECT claim, count(*) AS number FROM moved GROUP BY claim), \
+         gone AS (DELETE FROM delivery_claims AS c USING ended AS e WHERE c.id = e.claim AND c.remaining <= e.number), \
+         less AS (UPDATE delivery_claims AS c SET remaining = c.remaining - e.number FROM ended AS e \
+         WHERE c.id = e.claim AND c.remaining > e.number) \
+         SELECT seq, epoch FROM moved",
         event.target(),
-        sources(event)
+        DeliveryState::Ready
     )
 }
 

@@ -2,24 +2,28 @@
 
 use std::collections::HashSet;
 
-use diesel::{prelude::*, sql_types::Text};
+use diesel::{
+    prelude::*,
+    sql_types::{Array, BigInt, Text},
+};
 
 use super::{
     attempts::{self, Ended},
-    claim::{self, Held, Seq},
-    literals,
+    claim::{self, Held, monotonic_us},
+    claims::{self, ClaimRow},
     row::{COLUMNS, DeliveryRow},
     settle::{Made, Move, carry_out},
 };
 use crate::{
     config::OnUnknown,
     domain::delivery::{DeliveryState, Event},
-    on_backend,
-    store::{Conn, StoreResult, relay},
+    store::{Conn, StoreResult},
 };
 
-/// Rows looked at in one pass over vanished workers.
-const RECLAIM_ROWS: i64 = 2_000;
+/// Deliveries that one pass over vanished workers frees, before it looks at no further claim.
+const RECLAIM_ROWS: usize = 2_000;
+/// Claims that it looks at.
+const RECLAIM_CLAIMS: usize = 64;
 
 /// Whose claims are void.
 #[derive(Clone, Copy, Debug)]
@@ -36,27 +40,27 @@ pub enum Owner<'a> {
 /// # Errors
 /// Those of the store.
 pub fn take_back(conn: &mut Conn, owner: Owner<'_>, keep: &[Held], may_be_sent: bool, now_us: i64) -> StoreResult<usize> {
-    let states = literals(&[DeliveryState::Claimed, DeliveryState::Sending]);
-    // A relay's runs have no lease of their own: whoever holds the lane's finds out what Kafka made of them.
-    let text = format!("SELECT {COLUMNS} FROM deliveries WHERE state IN ({states}) AND sink <> '{}'", relay::SINK);
-    let rows: Vec<DeliveryRow> = match owner {
-        Owner::Anyone => on_backend!(conn, |c| diesel::sql_query(text).load(c))?,
-        Owner::Worker(worker) => {
-            on_backend!(conn, |c| diesel::sql_query(format!("{text} AND claimed_by = $1")).bind::<Text, _>(worker).load(c))?
-        }
+    // A relay's runs are no claims: whoever holds the lane's lease finds out what Kafka made of them.
+    let found = match owner {
+        Owner::Anyone => claims::load(conn, "id >= 0", None)?,
+        Owner::Worker(worker) => claims::load(conn, "worker = $1", Some(worker))?,
     };
-    free(conn, &without(rows, keep), Event::GiveBack, may_be_sent, now_us)
+    let keep = numbers(keep);
+    let mut freed = 0;
+    for claim in &found {
+        freed += void(conn, claim, &keep, may_be_sent, now_us)?;
+    }
+    Ok(freed)
 }
 
-fn without(rows: Vec<DeliveryRow>, keep: &[Held]) -> Vec<DeliveryRow> {
-    let keep: HashSet<(i64, i64)> = keep.iter().map(|held| (held.seq, held.epoch)).collect();
-    rows.into_iter().filter(|row| !keep.contains(&(row.seq, row.epoch))).collect()
+fn numbers(held: &[Held]) -> HashSet<(i64, i64)> {
+    held.iter().map(|held| (held.seq, held.epoch)).collect()
 }
 
-/// Which leases have run out, as a condition that an index serves: the clock is read once.
+/// Which leases have run out, as a condition: the clock is read once.
 pub(super) fn expired_sql(is_pg: bool) -> String {
-    let clock = if is_pg { format!("(SELECT {})", claim::PG_CLOCK_US) } else { claim::monotonic_us().to_string() };
-    format!("state IN ({}) AND lease_until_us < {clock}", literals(&[DeliveryState::Claimed, DeliveryState::Sending]))
+    let clock = if is_pg { format!("(SELECT {})", claim::PG_CLOCK_US) } else { monotonic_us().to_string() };
+    format!("lease_until_us < {clock}")
 }
 
 /// Whether any lease has run out; takes no lock.
@@ -64,9 +68,8 @@ pub(super) fn expired_sql(is_pg: bool) -> String {
 /// # Errors
 /// Those of the store.
 pub fn any_expired(conn: &mut Conn) -> StoreResult<bool> {
-    let text = format!("SELECT seq FROM deliveries WHERE {} LIMIT 1", expired_sql(matches!(conn, Conn::Pg(_))));
-    let found: Option<Seq> = on_backend!(conn, |c| diesel::sql_query(text).get_result(c).optional())?;
-    Ok(found.is_some())
+    let condition = format!("{} LIMIT 1", expired_sql(matches!(conn, Conn::Pg(_))));
+    Ok(!claims::load(conn, &condition, None)?.is_empty())
 }
 
 /// Frees deliveries whose lease has run out, except those in `keep`, which the caller works on: a process that was halted finds its own
@@ -77,33 +80,67 @@ pub fn any_expired(conn: &mut Conn) -> StoreResult<bool> {
 pub fn reclaim_expired(conn: &mut Conn, keep: &[Held], now_us: i64) -> StoreResult<usize> {
     let is_pg = matches!(conn, Conn::Pg(_));
     let skip = if is_pg { "FOR UPDATE SKIP LOCKED" } else { "" };
-    let text = format!("SELECT {COLUMNS} FROM deliveries WHERE {} LIMIT {RECLAIM_ROWS} {skip}", expired_sql(is_pg));
-    let rows: Vec<DeliveryRow> = on_backend!(conn, |c| diesel::sql_query(text).load(c))?;
-    free(conn, &without(rows, keep), Event::LeaseExpired, true, now_us)
+    let condition = format!("{} ORDER BY id LIMIT {RECLAIM_CLAIMS} {skip}", expired_sql(is_pg));
+    let (found, keep) = (claims::load(conn, &condition, None)?, numbers(keep));
+    let mut freed = 0;
+    for claim in &found {
+        freed += void(conn, claim, &keep, true, now_us)?;
+        if freed >= RECLAIM_ROWS {
+            break;
+        }
+    }
+    Ok(freed)
 }
 
-/// `unsent` moves what was claimed only; what was being sent and may have arrived takes the way its route wants.
-fn free(conn: &mut Conn, rows: &[DeliveryRow], unsent: Event, may_be_sent: bool, now_us: i64) -> StoreResult<usize> {
+/// Frees what a claim still holds, except what is in `keep`. Where nothing of it is left the claim is forgotten.
+fn void(conn: &mut Conn, claim: &ClaimRow, keep: &HashSet<(i64, i64)>, may_be_sent: bool, now_us: i64) -> StoreResult<usize> {
+    let mut rows = still_held(conn, claim)?;
+    let all = rows.len();
+    rows.retain(|row| !keep.contains(&(row.seq, row.epoch)));
+    let whole = rows.len() == all;
+    let freed = free(conn, &rows, may_be_sent, now_us)?;
+    if whole {
+        claims::forget(conn, claim.id)?;
+    }
+    Ok(freed)
+}
+
+/// What a claim still holds, as it returned it.
+fn still_held(conn: &mut Conn, claim: &ClaimRow) -> StoreResult<Vec<DeliveryRow>> {
+    let of = |list: &str| format!("SELECT {COLUMNS} FROM deliveries WHERE state = '{}' AND seq {list}", DeliveryState::Ready);
+    let mut rows: Vec<DeliveryRow> = match conn {
+        Conn::Sqlite(c) => {
+            let seqs = serde_json::json!(claim.seqs).to_string();
+            diesel::sql_query(of("IN (SELECT value FROM json_each($1))")).bind::<Text, _>(seqs).load(c)?
+        }
+        Conn::Pg(c) => diesel::sql_query(of("= ANY($1)")).bind::<Array<BigInt>, _>(&claim.seqs).load(c)?,
+    };
+    let pairs: HashSet<(i64, i64)> = claim.pairs().collect();
+    rows.retain(|row| pairs.contains(&(row.seq, row.epoch)));
+    rows.iter_mut().for_each(|row| row.begun(&claim.worker, claim.id, claim.claimed_at_us));
+    Ok(rows)
+}
+
+/// What was being sent and may have arrived takes the way its route wants; what was not goes back as it came.
+fn free(conn: &mut Conn, rows: &[DeliveryRow], may_be_sent: bool, now_us: i64) -> StoreResult<usize> {
     const VANISHED: (&str, &str) = ("worker_vanished", "the worker vanished while it was sending; the delivery may have arrived");
     let held: Vec<Held> = rows.iter().map(DeliveryRow::held).collect();
     let mut moves = Vec::with_capacity(rows.len());
     let mut ended = Vec::new();
     for (row, held) in rows.iter().zip(&held) {
-        let event = match (row.state()?, row.on_unknown()) {
-            (DeliveryState::Claimed, _) => unsent,
+        let event = match row.on_unknown() {
             _ if !may_be_sent => Event::GiveBack,
-            (_, OnUnknown::Review) => Event::OutcomeUnknown,
-            (_, OnUnknown::Resend) if row.may_retry() => Event::Repeat,
-            (_, OnUnknown::Resend) => Event::ExhaustedAttempts,
+            OnUnknown::Review => Event::OutcomeUnknown,
+            OnUnknown::Resend if row.may_retry() => Event::Repeat,
+            OnUnknown::Resend => Event::ExhaustedAttempts,
         };
         let mut one = Move::of(held, event);
         if event == Event::Repeat {
             (one.due_at_us, one.possible_repeat) = (Some(now_us), Some(1));
         }
-        if !may_be_sent && row.state()? == DeliveryState::Sending {
+        if event == Event::GiveBack {
             one.attempt = Some(row.attempt - 1);
-        }
-        if event != unsent && event != Event::GiveBack {
+        } else {
             one.error = Some(VANISHED);
             // When it was marked as being sent is the last that is known of it.
             let worker = row.claimed_by.as_deref().unwrap_or_default().into();

@@ -15,7 +15,7 @@ use crate::{
         message::{MessageStatus, status},
     },
     on_backend,
-    store::{Conn, StoreResult, control_schema::deliveries, readings::PAGE_MAX},
+    store::{Conn, StoreResult, control_schema::deliveries, deliveries::state_sql, readings::PAGE_MAX},
 };
 
 /// Messages that one page looks at before it is handed out short, with a cursor to go on from: a filter that hardly anything passes must not
@@ -170,9 +170,15 @@ impl MessageDelivery {
 
 /// The deliveries of a message, in the order of its recipients.
 pub(super) fn deliveries_of(conn: &mut Conn, id: &str) -> StoreResult<Vec<MessageDelivery>> {
-    let text = "SELECT d.id, d.recipient, d.state, d.attempt, d.max_attempts, d.due_at_us, d.answer, d.last_error_type, d.last_error, \
-                d.possible_repeat, d.updated_at_us, d.settled_at_us FROM message_deliveries AS l \
-                JOIN deliveries AS d ON d.id = l.delivery_id WHERE l.message_id = $1 ORDER BY l.no";
+    let state = state_sql("d", matches!(conn, Conn::Pg(_)));
+    // What is held has begun one attempt more than its row says.
+    let text = format!(
+        "SELECT id, recipient, state, CASE WHEN state = stored THEN attempt ELSE attempt + 1 END AS attempt, max_attempts, due_at_us, \
+         answer, last_error_type, last_error, possible_repeat, updated_at_us, settled_at_us FROM (SELECT d.id, d.recipient, {state} AS state, \
+         d.state AS stored, d.attempt, d.max_attempts, d.due_at_us, d.answer, d.last_error_type, d.last_error, d.possible_repeat, \
+         d.updated_at_us, d.settled_at_us, l.no FROM message_deliveries AS l JOIN deliveries AS d ON d.id = l.delivery_id \
+         WHERE l.message_id = $1) AS shown ORDER BY no"
+    );
     Ok(on_backend!(conn, |c| diesel::sql_query(text).bind::<Text, _>(id).load(c))?)
 }
 
@@ -310,11 +316,12 @@ fn chunk(conn: &mut Conn, filter: &ListFilter, before: Option<&Place>, size: usi
 /// Those of the database.
 pub fn states(conn: &mut Conn, ids: &[&str]) -> StoreResult<HashMap<String, Vec<(DeliveryState, u64)>>> {
     let mut all: HashMap<String, Vec<(DeliveryState, u64)>> = HashMap::new();
+    let state = state_sql("deliveries", matches!(conn, Conn::Pg(_)));
     for slice in ids.chunks(CHUNK) {
         let rows: Vec<(String, String)> = on_backend!(conn, |c| message_deliveries::table
             .inner_join(deliveries::table.on(deliveries::id.eq(message_deliveries::delivery_id)))
             .filter(message_deliveries::message_id.eq_any(slice.to_vec()))
-            .select((message_deliveries::message_id, deliveries::state))
+            .select((message_deliveries::message_id, diesel::dsl::sql::<Text>(&state)))
             .load(c))?;
         for (id, word) in rows {
             let Ok(state) = word.parse::<DeliveryState>() else { continue };

@@ -105,6 +105,8 @@ tables! {
     Issues = "issues",
     IssueEvents = "issue_events",
     DeliveryAttempts = "delivery_attempts",
+    DeliveryClaims = "delivery_claims",
+    DeliveryTurns = "delivery_turns",
 }
 
 type Sink<'a> = &'a mut dyn FnMut(&[u8]) -> StoreResult<()>;

@@ -90,18 +90,20 @@ pub fn worker(daemon: &Daemon) -> Result<String, String> {
     found.into_iter().next().ok_or_else(|| "the directory has no id".to_owned())
 }
 
-const SENDING: &str = "SELECT id AS word FROM deliveries WHERE sink = 'smtp' AND state IN ('claimed', 'sending')";
-
-/// Messages in flight by mail, of one instance or of all.
+/// Messages in flight by mail, of one instance or of all: what is ready and stands in a claim beside the epoch that it has.
 pub fn in_flight(url: &str, worker: Option<&str>) -> Result<Vec<String>, String> {
     let mut conn = PgConnection::establish(url).map_err(|error| error.to_string())?;
-    let of = worker.map_or_else(String::new, |worker| format!(" AND claimed_by = '{worker}'"));
-    words(sql_query(format!("{SENDING}{of}")).load(&mut conn))
+    let of = worker.map_or_else(String::new, |worker| format!(" AND c.worker = '{worker}'"));
+    let sending = "SELECT d.id AS word FROM delivery_claims AS c CROSS JOIN LATERAL unnest(c.seqs, c.epochs) AS h(seq, epoch) \
+                   JOIN deliveries AS d ON d.seq = h.seq AND d.epoch = h.epoch WHERE d.sink = 'smtp' AND d.state = 'ready'";
+    words(sql_query(format!("{sending}{of}")).load(&mut conn))
 }
 
 /// Notices of alerts in flight by mail, of an instance that was killed or halted.
 pub fn notices_in_flight(daemon: &Daemon) -> Result<Vec<String>, String> {
-    words(sql_query(SENDING).load(&mut control(daemon)?))
+    let sending = "SELECT d.id AS word FROM delivery_claims AS c, json_each(c.seqs) AS s JOIN json_each(c.epochs) AS e ON e.key = s.key \
+                   JOIN deliveries AS d ON d.seq = s.value AND d.epoch = e.value WHERE d.sink = 'smtp' AND d.state = 'ready'";
+    words(sql_query(sending).load(&mut control(daemon)?))
 }
 
 /// Waits until the database has ended whatever an instance asked of it that was killed (`is_gone`) or halted: from then on what the

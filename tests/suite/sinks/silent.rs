@@ -28,9 +28,9 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// Ways that are tried, each with a message and with an alert.
 const WAYS: [&str; 4] = ["slack", "discord", "hook", "bot"];
 /// Deliveries on their way.
-const SENDING: &str = "SELECT COUNT(*) AS n FROM deliveries WHERE state = 'sending'";
+const SENDING: &str = "SELECT CAST(COALESCE(SUM(remaining), 0) AS BIGINT) AS n FROM delivery_claims";
 /// As somebody does who has to do with the same rows.
-const TOUCH: &str = "UPDATE deliveries SET updated_at_us = updated_at_us WHERE state = 'sending'";
+const TOUCH: &str = "UPDATE deliveries SET updated_at_us = updated_at_us WHERE state = 'ready'";
 
 /// Takes connections, keeps them and never answers.
 struct Silent {

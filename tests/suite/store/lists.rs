@@ -14,7 +14,7 @@ use belayd::{
     store::{
         Backend, Conn, Store, StoreResult,
         alerts::{self, AlertFilter},
-        deliveries::{self, FailureFilter, Owner},
+        deliveries::{self, FailureFilter},
         issues::{self, IssueFilter},
         messages::{self, ListFilter},
         silences,
@@ -69,9 +69,9 @@ fn fill_messages(store: &Store, rows: u64) {
     let columns = "message_id, no, delivery_id, recipient, created_at_us";
     fill(store, rows, "message_deliveries", columns, &format!("{message}, 0, {delivery}, 'p' || (n % 50000), n"));
     let columns = "id, sink, lane, subject, payload, state, max_attempts, due_at_us, on_unknown, created_at_us, updated_at_us, \
-                   lease_until_us, settled_at_us, last_error_type";
+                   settled_at_us, last_error_type";
     let values = format!(
-        "{delivery}, {via}, 'lane' || (n % 5000), 's', '{{}}', {STATE}, 3, n, 'review', n, n, CASE WHEN n % 5000 = 3 THEN n END, \
+        "{delivery}, {via}, 'lane' || (n % 5000), 's', '{{}}', {STATE}, 3, n, 'review', n, n, \
          CASE WHEN {STATE} = 'sent' THEN n END, CASE WHEN n % 2000 = 6 THEN 'timeout' WHEN {STATE} IN ('dead', 'uncertain') THEN 'http_500' END"
     );
     fill(store, rows, "deliveries", columns, &values);
@@ -218,11 +218,6 @@ fn every_list_of_messages_failures_and_issues_uses_an_index(store: &TestStore) {
     uses(store, "causes", &["deliveries_failed"], |conn| deliveries::causes(conn, 200).map(drop));
     let counted = ["deliveries_ready", "deliveries_taken", "deliveries_due", "deliveries_failed"];
     uses(store, "counts", &counted, |conn| deliveries::counts(conn).map(drop));
-    uses(store, "leases that ran out", &["deliveries_lease"], |conn| deliveries::any_expired(conn).map(drop));
-    let nobody = Owner::Worker("nobody");
-    uses(store, "claims of a worker", &["deliveries_lease|deliveries_taken"], |conn| {
-        deliveries::take_back(conn, nobody, &[], true, 1).map(drop)
-    });
     uses(store, "untouched", &["deliveries_ready", "deliveries_taken"], |conn| {
         deliveries::untouched(conn, "hook", 5_000).map(drop)
     });
