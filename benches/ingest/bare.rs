@@ -186,6 +186,8 @@ fn commits(mut file: File, waiting: &mpsc::Receiver<Waiting>, gather: Duration) 
         at += bytes.len() as u64;
         bytes.clear();
         // Whoever has gone needs no answer.
-        told.drain(..).for_each(|done: oneshot::Sender<()>| drop(done.send(())));
+        for done in told.drain(..) {
+            let _: Result<(), ()> = done.send(());
+        }
     }
 }

@@ -70,7 +70,8 @@ pub fn counts(conn: &mut Conn) -> StoreResult<Vec<Count>> {
 /// What is held stands among what is ready, and counts as being sent.
 pub(super) fn counts_sql(is_pg: bool) -> [String; 5] {
     let [ready, taken, scheduled, failed] = COUNTED.map(|(within, counted)| {
-        let free = if counted == [DeliveryState::Ready] { format!(" AND seq NOT IN {}", claims::seqs_sql(is_pg)) } else { String::new() };
+        let free =
+            if counted == [DeliveryState::Ready] { format!(" AND seq NOT IN {}", claims::seqs_sql(is_pg)) } else { String::new() };
         format!(
             "SELECT sink, state, COUNT(*) AS number, MIN(due_at_us) AS oldest FROM deliveries \
              WHERE {} AND {}{free} GROUP BY sink, state",

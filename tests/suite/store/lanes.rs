@@ -54,7 +54,7 @@ fn until_one_waits(store: &TestStore) {
         n: i64,
     }
     let waiting = "SELECT count(*) AS n FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' \
-                   AND query LIKE '%delivery_turns%' AND pid <> pg_backend_pid()";
+                   AND (query LIKE 'WITH held AS%' OR query LIKE 'INSERT INTO delivery_turns%') AND pid <> pg_backend_pid()";
     let until = Instant::now() + Duration::from_secs(20);
     let waits = || {
         let found = store.with(|conn| Ok(belayd::on_backend!(conn, |c| diesel::sql_query(waiting).get_result::<Number>(c))?));
@@ -160,15 +160,17 @@ fn workers_that_claim_of_one_sink_at_once_share_it_without_double_work() {
         let claim = |worker: &'static str| {
             let store = &store;
             scope.spawn(move || {
-                let (mut mine, mut after, mut fruitless) = (Vec::new(), None, 0);
-                while fruitless < 3 {
+                let (mut mine, mut after, mut before) = (Vec::new(), None, usize::MAX);
+                loop {
                     let claim = Claim { limit: 50, after: after.as_deref(), ..of(worker, 50) };
                     let taken = store.with(|conn| claim_due(conn, &claim)).expect("claims");
-                    fruitless = if taken.rows.is_empty() && taken.resume.is_none() { fruitless + 1 } else { 0 };
                     mine.extend(taken.rows.into_iter().map(|row| row.id));
                     after = taken.resume;
+                    // A whole round that brought nothing.
+                    if after.is_none() && std::mem::replace(&mut before, mine.len()) == mine.len() {
+                        return mine;
+                    }
                 }
-                mine
             })
         };
         let workers = ["w1", "w2", "w3", "w4"].map(claim);

@@ -2,6 +2,7 @@
 
 mod bulk;
 mod channel;
+mod claims;
 mod deliveries;
 mod draining;
 mod failures;
