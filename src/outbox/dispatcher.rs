@@ -334,7 +334,7 @@ impl Outbox {
             return;
         }
         let (count, since) = (held.len(), Instant::now());
-        let kept = side.store.call(move |conn| conn.write(|conn| deliveries::renew(conn, &held, lease))).await;
+        let kept = side.store.call(move |conn| deliveries::renew(conn, &held, lease)).await;
         match kept {
             Ok(kept) => {
                 side.renewed(&kept, since + lease);

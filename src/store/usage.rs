@@ -93,6 +93,8 @@ fn kinds(conn: &mut Conn) -> StoreResult<Kinds> {
                 "deliveries",
                 "delivery_bodies",
                 "delivery_attempts",
+                "delivery_claims",
+                "delivery_turns",
                 "messages",
                 "message_deliveries",
                 "message_attachments",

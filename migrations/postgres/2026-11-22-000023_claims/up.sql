@@ -1,3 +1,5 @@
+-- What another instance claims just now is counted in, and it claims nothing more.
+LOCK TABLE deliveries IN SHARE ROW EXCLUSIVE MODE;
 -- What workers hold, one row for all that was claimed together: a claim writes this row and leaves its deliveries as they are. A
 -- delivery is held where its number stands here beside the epoch that it has; each end of an attempt gives it the next one.
 CREATE TABLE delivery_claims (

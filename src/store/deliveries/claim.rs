@@ -158,8 +158,8 @@ pub(super) fn ready_sql(is_pg: bool) -> String {
 }
 
 /// Claims deliveries whose turn it is and notes that their attempts begin: `Claim` and `BeginSend` in one row of
-/// [`claims`]. It must be committed before the first byte leaves. On SQLite call it in a writing transaction; on PostgreSQL it is one by
-/// itself, so that a worker that is halted holds no lock.
+/// [`claims`]. It must be committed before the first byte leaves. On SQLite call it in a writing transaction; on PostgreSQL its statements
+/// are transactions by themselves, so that a worker that is halted holds no lock.
 ///
 /// # Errors
 /// Those of the store.
@@ -315,12 +315,13 @@ struct Made {
     id: i64,
 }
 
-/// The statement of a claim on PostgreSQL: `$1` sink, `$2` lane behind which it begins, `$3` worker, `$4` lease in microseconds, `$5` now.
+/// What a claim on PostgreSQL looks for: `$1` sink, `$2` lane behind which it begins. Beside each row it says how many were looked at, and the
+/// version of the sink's turn, all of one moment.
 ///
-/// It sees what is ready and what is held at one moment. Whoever else claims of the sink, or takes something out of what is ready
-/// ([`claims::take_turn`]), gives the sink's turn another version; a claim is written only where the version is still the one that it saw,
-/// and otherwise made again: so no row is locked or written but those of turn and claim. What another worker settles meanwhile leaves what is
-/// ready and what is held in one transaction.
+/// Whoever else claims of the sink, or takes something out of what is ready ([`claims::take_turn`]), gives the turn another version; the
+/// claim is written ([`CLAIM`]) only where the version is still the one that was seen, and otherwise looked for again. So no row is locked
+/// while what was found is on its way to here, and none is written but those of turn and claim. What another worker settles meanwhile leaves
+/// what is ready and what is held in one transaction.
 ///
 /// What is held up takes nothing of the bytes that a claim may have; of a lane nothing is taken behind what somebody holds.
 pub(super) fn claim_sql(claim: &Claim<'_>) -> String {
@@ -331,15 +332,8 @@ pub(super) fn claim_sql(claim: &Claim<'_>) -> String {
          placed AS (SELECT f.*, row_number() OVER in_lane AS place, bool_or(f.is_held) OVER in_lane AS behind \
          FROM found AS f WINDOW in_lane AS (PARTITION BY lane ORDER BY seq)), \
          free AS (SELECT p.*, sum(octet_length(p.payload)) OVER (ORDER BY p.lane, p.seq) - octet_length(p.payload) AS before \
-         FROM placed AS p WHERE p.place <= {} AND NOT p.behind AND NOT {} ORDER BY p.lane, p.seq LIMIT {}), \
-         turns AS MATERIALIZED (SELECT * FROM free WHERE before < {CLAIM_BYTES}), \
-         turn AS (UPDATE delivery_turns AS t SET version = t.version + 1 \
-         FROM (SELECT version FROM delivery_turns WHERE sink = $1) AS seen \
-         WHERE t.sink = $1 AND t.version = seen.version AND EXISTS (SELECT 1 FROM turns) RETURNING t.version), \
-         claim AS (INSERT INTO delivery_claims (sink, worker, claimed_at_us, lease_until_us, remaining, seqs, epochs) \
-         SELECT $1, $3, $5, {PG_CLOCK_US} + $4, (SELECT count(*) FROM turns), (SELECT array_agg(seq ORDER BY seq) FROM turns), \
-         (SELECT array_agg(epoch ORDER BY seq) FROM turns) FROM turn RETURNING id) \
-         SELECT {COLUMNS}, (SELECT count(*) FROM found), (SELECT id FROM claim) FROM turns",
+         FROM placed AS p WHERE p.place <= {} AND NOT p.behind AND NOT {} ORDER BY p.lane, p.seq LIMIT {}) \
+         SELECT {COLUMNS}, (SELECT count(*) FROM found), (SELECT version FROM delivery_turns WHERE sink = $1) FROM free WHERE before < {CLAIM_BYTES}",
         window_sql(&format!("{COLUMNS}, (d.seq, d.epoch) IN (SELECT seq, epoch FROM held) AS is_held"), claim),
         window(claim),
         claim.per_lane.max(1),
@@ -348,28 +342,41 @@ pub(super) fn claim_sql(claim: &Claim<'_>) -> String {
     )
 }
 
+/// Takes the turn and writes the claim, or neither: one statement with a small answer, so that a worker that is halted holds no lock.
+const CLAIM: &str = "WITH turn AS (UPDATE delivery_turns SET version = version + 1 WHERE sink = $1 AND version = $2 RETURNING version) \
+                     INSERT INTO delivery_claims (sink, worker, claimed_at_us, lease_until_us, remaining, seqs, epochs) \
+                     SELECT $1, $3, $4, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint + $5, cardinality($6), $6, $7 FROM turn RETURNING id";
+
 fn claim_pg(c: &mut PgConnection, claim: &Claim<'_>) -> StoreResult<Taken> {
     for _ in 0..TURNS_MAX {
         let found: Vec<Scanned> = diesel::sql_query(claim_sql(claim))
             .bind::<Text, _>(claim.sink)
             .bind::<Text, _>(claim.after.unwrap_or_default())
-            .bind::<Text, _>(claim.worker)
-            .bind::<BigInt, _>(lease_us(claim.lease))
-            .bind::<BigInt, _>(claim.now_us)
             .load(c)?;
-        match found.first().map(|first| first.claim) {
-            // Another was quicker, or the sink has no turn yet.
-            Some(None) => {
-                let text = "INSERT INTO delivery_turns (sink, version) VALUES ($1, 0) ON CONFLICT (sink) DO NOTHING";
-                diesel::sql_query(text).bind::<Text, _>(claim.sink).execute(c)?;
-            }
-            Some(Some(id)) => return Ok(taken(found, id, claim)),
-            // Every lane of the piece may be held up; then no row tells where it ended.
-            None => return Ok(Taken { rows: Vec::new(), resume: end_of_window(c, claim)? }),
+        // Every lane of the piece may be held up; then no row tells where it ended.
+        let Some(first) = found.first() else { return Ok(Taken { rows: Vec::new(), resume: end_of_window(c, claim)? }) };
+        let Some(version) = first.version else {
+            let text = "INSERT INTO delivery_turns (sink, version) VALUES ($1, 0) ON CONFLICT (sink) DO NOTHING";
+            diesel::sql_query(text).bind::<Text, _>(claim.sink).execute(c)?;
+            continue;
+        };
+        let (seqs, epochs): (Vec<i64>, Vec<i64>) = found.iter().map(|found| (found.row.seq, found.row.epoch)).unzip();
+        let made: Option<Made> = diesel::sql_query(CLAIM)
+            .bind::<Text, _>(claim.sink)
+            .bind::<BigInt, _>(version)
+            .bind::<Text, _>(claim.worker)
+            .bind::<BigInt, _>(claim.now_us)
+            .bind::<BigInt, _>(lease_us(claim.lease))
+            .bind::<Array<BigInt>, _>(seqs)
+            .bind::<Array<BigInt>, _>(epochs)
+            .get_result(c)
+            .optional()?;
+        if let Some(made) = made {
+            return Ok(taken(found, made.id, claim));
         }
     }
-    // The others claim all there is: this round goes on behind, the next begins anew.
-    Ok(Taken { rows: Vec::new(), resume: Some(claim.after.unwrap_or_default().to_owned()) })
+    // The others claim all there is; the next round looks again from here.
+    Ok(Taken { rows: Vec::new(), resume: claim.after.map(str::to_owned) })
 }
 
 fn taken(found: Vec<Scanned>, id: i64, claim: &Claim<'_>) -> Taken {
@@ -395,7 +402,7 @@ fn end_of_window(c: &mut PgConnection, claim: &Claim<'_>) -> StoreResult<Option<
     Ok(end.map(|end| end.lane))
 }
 
-/// Prolongs leases. Returns what still stands in a claim; the workers of the others must stop.
+/// Prolongs leases. Returns what still stands in a claim; the workers of the others must stop. On PostgreSQL call it outside a transaction.
 ///
 /// # Errors
 /// Those of the store.
@@ -403,20 +410,25 @@ pub fn renew(conn: &mut Conn, held: &[Held], lease: Duration) -> StoreResult<Vec
     let mut ids: Vec<i64> = held.iter().map(|one| one.claim).collect();
     ids.sort_unstable();
     ids.dedup();
-    let kept: Vec<Made> = match conn {
-        Conn::Sqlite(c) => diesel::sql_query(
-            "UPDATE delivery_claims SET lease_until_us = $1 WHERE id IN (SELECT value FROM json_each($2)) RETURNING id",
-        )
-        .bind::<BigInt, _>(monotonic_us() + lease_us(lease))
-        .bind::<Text, _>(serde_json::json!(ids).to_string())
-        .load(c)?,
-        Conn::Pg(c) => diesel::sql_query(format!(
-            "UPDATE delivery_claims SET lease_until_us = {PG_CLOCK_US} + $1 WHERE id = ANY($2) RETURNING id"
-        ))
-        .bind::<BigInt, _>(lease_us(lease))
-        .bind::<Array<BigInt>, _>(ids)
-        .load(c)?,
-    };
+    let mut kept: Vec<Made> = Vec::new();
+    match conn {
+        Conn::Sqlite(c) => {
+            kept = diesel::sql_query(
+                "UPDATE delivery_claims SET lease_until_us = $1 WHERE id IN (SELECT value FROM json_each($2)) RETURNING id",
+            )
+            .bind::<BigInt, _>(monotonic_us() + lease_us(lease))
+            .bind::<Text, _>(serde_json::json!(ids).to_string())
+            .load(c)?
+        }
+        // One after the other: who writes down ends has claims locked in an order of his own.
+        Conn::Pg(c) => {
+            let text = format!("UPDATE delivery_claims SET lease_until_us = {PG_CLOCK_US} + $1 WHERE id = $2 RETURNING id");
+            for id in ids {
+                let query = diesel::sql_query(text.as_str()).bind::<BigInt, _>(lease_us(lease)).bind::<BigInt, _>(id);
+                kept.extend(query.get_result::<Made>(c).optional()?);
+            }
+        }
+    }
     let kept: HashSet<i64> = kept.into_iter().map(|made| made.id).collect();
     Ok(held.iter().filter(|one| kept.contains(&one.claim)).cloned().collect())
 }

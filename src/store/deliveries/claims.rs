@@ -116,7 +116,7 @@ pub(super) fn held_of(c: &mut SqliteConnection, sink: &str) -> StoreResult<HashS
 }
 
 /// The numbers that stand in any claim, as a subquery. It leaves epochs aside: what came back from a claim that is not over counts as
-/// held until it is, which is good enough for people and no reason to send or not to send.
+/// held until it is. That is good enough to show; nothing may be sent or left unsent, called off or not, because of it.
 pub(in crate::store) fn seqs_sql(is_pg: bool) -> &'static str {
     if is_pg {
         "(SELECT unnest(c.seqs) FROM delivery_claims AS c)"

@@ -8,7 +8,7 @@ use super::{
     claim::{self, Claim},
     forward, people,
     row::COLUMNS,
-    settle,
+    settle, vanished,
 };
 use crate::{
     domain::delivery::Event,
@@ -50,6 +50,7 @@ pub fn plans(conn: &mut Conn) -> StoreResult<Vec<(&'static str, String)>> {
         ("ready sinks", bound(claim::ready_sql(is_pg), &[list])),
         ("promote", bound(claim::promote_sql(is_pg), &["500", "500"])),
         ("next due", claim::next_due_sql()),
+        ("still held", bound(vanished::held_sql(is_pg), &[if is_pg { "ARRAY[1, 2, 3]::bigint[]" } else { "'[1,2,3]'" }])),
         ("failures", bound(people::failures_sql(), &["1000000000", "100"])),
         ("one", row("id = 'd1'")),
         ("count ready", ready),

@@ -159,12 +159,12 @@ where
     }
 }
 
-/// A row whose turn it is, how many were looked at for the whole claim, and its number; `None` where another was quicker.
+/// A row whose turn it is, how many were looked at for the whole claim, and the version of the sink's turn; `None` where it has none yet.
 #[derive(Debug)]
 pub(super) struct Scanned {
     pub(super) row: DeliveryRow,
     pub(super) scanned: i64,
-    pub(super) claim: Option<i64>,
+    pub(super) version: Option<i64>,
 }
 
 impl<DB> QueryableByName<DB> for Scanned
@@ -176,8 +176,8 @@ where
 {
     fn build<'a>(row: &impl NamedRow<'a, DB>) -> Result<Self> {
         let mut last = COLUMNS_COUNT;
-        let (scanned, claim) = (next::<BigInt, _, _>(row, &mut last)?, next::<Nullable<BigInt>, _, _>(row, &mut last)?);
-        Ok(Self { row: DeliveryRow::build(row)?, scanned, claim })
+        let (scanned, version) = (next::<BigInt, _, _>(row, &mut last)?, next::<Nullable<BigInt>, _, _>(row, &mut last)?);
+        Ok(Self { row: DeliveryRow::build(row)?, scanned, version })
     }
 }
 

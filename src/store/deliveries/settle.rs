@@ -371,8 +371,8 @@ pub(super) fn move_sql(event: Event, is_plain: bool) -> String {
          WHERE d.seq = u.seq AND d.epoch = u.epoch - 1 AND COALESCE(d.state, '') = '{}' RETURNING d.seq, d.epoch, u.claim), \
          ended AS (SELECT claim, count(*) AS number FROM moved GROUP BY claim), \
          gone AS (DELETE FROM delivery_claims AS c USING ended AS e WHERE c.id = e.claim AND c.remaining <= e.number), \
-         less AS (UPDATE delivery_claims AS c SET remaining = c.remaining - e.number FROM ended AS e \
-         WHERE c.id = e.claim AND c.remaining > e.number) \
+         less AS (UPDATE delivery_claims AS c SET remaining = c.remaining - e.number \
+         FROM ended AS e JOIN delivery_claims AS seen ON seen.id = e.claim WHERE c.id = e.claim AND seen.remaining > e.number) \
          SELECT seq, epoch FROM moved",
         event.target(),
         DeliveryState::Ready

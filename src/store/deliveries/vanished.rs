@@ -94,31 +94,35 @@ pub fn reclaim_expired(conn: &mut Conn, keep: &[Held], now_us: i64) -> StoreResu
 
 /// Frees what a claim still holds, except what is in `keep`. Where nothing of it is left the claim is forgotten.
 fn void(conn: &mut Conn, claim: &ClaimRow, keep: &HashSet<(i64, i64)>, may_be_sent: bool, now_us: i64) -> StoreResult<usize> {
-    let mut rows = still_held(conn, claim)?;
-    let all = rows.len();
+    // Whoever writes down an end has locked the delivery, and waits for the claim that is locked here: it is left to him.
+    let mut rows = still_held(conn, claim, "FOR UPDATE SKIP LOCKED")?;
     rows.retain(|row| !keep.contains(&(row.seq, row.epoch)));
-    let whole = rows.len() == all;
     let freed = free(conn, &rows, may_be_sent, now_us)?;
-    if whole {
+    if still_held(conn, claim, "")?.is_empty() {
         claims::forget(conn, claim.id)?;
     }
     Ok(freed)
 }
 
-/// What a claim still holds, as it returned it.
-fn still_held(conn: &mut Conn, claim: &ClaimRow) -> StoreResult<Vec<DeliveryRow>> {
-    let of = |list: &str| format!("SELECT {COLUMNS} FROM deliveries WHERE state = '{}' AND seq {list}", DeliveryState::Ready);
+/// What a claim still holds, as it returned it; on PostgreSQL locked as `lock` says. For the words of the state see [`settle`](super::settle).
+fn still_held(conn: &mut Conn, claim: &ClaimRow, lock: &str) -> StoreResult<Vec<DeliveryRow>> {
     let mut rows: Vec<DeliveryRow> = match conn {
-        Conn::Sqlite(c) => {
-            let seqs = serde_json::json!(claim.seqs).to_string();
-            diesel::sql_query(of("IN (SELECT value FROM json_each($1))")).bind::<Text, _>(seqs).load(c)?
-        }
-        Conn::Pg(c) => diesel::sql_query(of("= ANY($1)")).bind::<Array<BigInt>, _>(&claim.seqs).load(c)?,
+        Conn::Sqlite(c) => diesel::sql_query(held_sql(false)).bind::<Text, _>(serde_json::json!(claim.seqs).to_string()).load(c)?,
+        Conn::Pg(c) => diesel::sql_query(format!("{} {lock}", held_sql(true))).bind::<Array<BigInt>, _>(&claim.seqs).load(c)?,
     };
     let pairs: HashSet<(i64, i64)> = claim.pairs().collect();
     rows.retain(|row| pairs.contains(&(row.seq, row.epoch)));
     rows.iter_mut().for_each(|row| row.begun(&claim.worker, claim.id, claim.claimed_at_us));
     Ok(rows)
+}
+
+pub(super) fn held_sql(is_pg: bool) -> String {
+    let ready = DeliveryState::Ready;
+    if is_pg {
+        format!("SELECT {COLUMNS} FROM deliveries WHERE seq = ANY($1) AND COALESCE(state, '') = '{ready}'")
+    } else {
+        format!("SELECT {COLUMNS} FROM deliveries WHERE seq IN (SELECT value FROM json_each($1)) AND +state = '{ready}'")
+    }
 }
 
 /// What was being sent and may have arrived takes the way its route wants; what was not goes back as it came.

@@ -4,7 +4,7 @@ use diesel::prelude::*;
 
 use super::{MessageDelivery, messages, query};
 use crate::{
-    domain::delivery::{Event, next},
+    domain::delivery::{DeliveryState, Event, next},
     store::{Conn, StoreError, StoreErrorKind, StoreResult, deliveries},
 };
 
@@ -26,7 +26,8 @@ pub fn cancel(conn: &mut Conn, id: &str, reason: &str, actor: &str, now_us: i64)
         lock(conn, id)?;
         let mut outcome = Cancelled { cancelled: Vec::new(), late: Vec::new() };
         for delivery in query::deliveries_of(conn, id)? {
-            let may = delivery.state().is_some_and(|state| next(state, Event::Cancel).is_ok());
+            // What is shown as being sent may have come back from its claim.
+            let may = delivery.state().is_some_and(|state| state == DeliveryState::Sending || next(state, Event::Cancel).is_ok());
             let done = may
                 && match deliveries::act(conn, &delivery.id, Event::Cancel, now_us) {
                     Ok(_) => true,

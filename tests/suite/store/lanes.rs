@@ -54,7 +54,7 @@ fn until_one_waits(store: &TestStore) {
         n: i64,
     }
     let waiting = "SELECT count(*) AS n FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' \
-                   AND (query LIKE 'WITH held AS%' OR query LIKE 'INSERT INTO delivery_turns%') AND pid <> pg_backend_pid()";
+                   AND (query LIKE 'WITH turn AS%' OR query LIKE 'INSERT INTO delivery_turns%') AND pid <> pg_backend_pid()";
     let until = Instant::now() + Duration::from_secs(20);
     let waits = || {
         let found = store.with(|conn| Ok(belayd::on_backend!(conn, |c| diesel::sql_query(waiting).get_result::<Number>(c))?));
