@@ -17,7 +17,8 @@ use diesel::{
 };
 
 use super::{
-    claims, is_one_of,
+    claims::{self, Made},
+    is_one_of,
     row::{COLUMNS, DeliveryRow, Place, Scanned},
     sources,
 };
@@ -309,12 +310,6 @@ fn claim_sqlite(c: &mut SqliteConnection, claim: &Claim<'_>) -> StoreResult<Take
     Ok(Taken { rows, resume })
 }
 
-#[derive(QueryableByName)]
-struct Made {
-    #[diesel(sql_type = BigInt)]
-    id: i64,
-}
-
 /// What a claim on PostgreSQL looks for: `$1` sink, `$2` lane behind which it begins. Beside each row it says how many were looked at, and the
 /// version of the sink's turn, all of one moment.
 ///
@@ -400,37 +395,6 @@ fn end_of_window(c: &mut PgConnection, claim: &Claim<'_>) -> StoreResult<Option<
         .get_result(c)
         .optional()?;
     Ok(end.map(|end| end.lane))
-}
-
-/// Prolongs leases. Returns what still stands in a claim; the workers of the others must stop. On PostgreSQL call it outside a transaction.
-///
-/// # Errors
-/// Those of the store.
-pub fn renew(conn: &mut Conn, held: &[Held], lease: Duration) -> StoreResult<Vec<Held>> {
-    let mut ids: Vec<i64> = held.iter().map(|one| one.claim).collect();
-    ids.sort_unstable();
-    ids.dedup();
-    let mut kept: Vec<Made> = Vec::new();
-    match conn {
-        Conn::Sqlite(c) => {
-            kept = diesel::sql_query(
-                "UPDATE delivery_claims SET lease_until_us = $1 WHERE id IN (SELECT value FROM json_each($2)) RETURNING id",
-            )
-            .bind::<BigInt, _>(monotonic_us() + lease_us(lease))
-            .bind::<Text, _>(serde_json::json!(ids).to_string())
-            .load(c)?
-        }
-        // One after the other: who writes down ends has claims locked in an order of his own.
-        Conn::Pg(c) => {
-            let text = format!("UPDATE delivery_claims SET lease_until_us = {PG_CLOCK_US} + $1 WHERE id = $2 RETURNING id");
-            for id in ids {
-                let query = diesel::sql_query(text.as_str()).bind::<BigInt, _>(lease_us(lease)).bind::<BigInt, _>(id);
-                kept.extend(query.get_result::<Made>(c).optional()?);
-            }
-        }
-    }
-    let kept: HashSet<i64> = kept.into_iter().map(|made| made.id).collect();
-    Ok(held.iter().filter(|one| kept.contains(&one.claim)).cloned().collect())
 }
 
 /// A claim that a statement has written to.

@@ -5,14 +5,20 @@
 //! attempt gives it the next epoch, so that it leaves the claim in the statement that moves it, and `remaining` only says when the whole row
 //! can go. A claim that is forgotten (its worker died) runs out and is found by its lease.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use diesel::{
     prelude::*,
     sql_types::{Array, BigInt, Text},
 };
 
-use super::{claim::Held, row::DeliveryRow};
+use super::{
+    claim::{self, Held},
+    row::DeliveryRow,
+};
 use crate::{
     domain::delivery::DeliveryState,
     on_backend,
@@ -172,6 +178,45 @@ pub(super) fn reduce<'a>(c: &mut SqliteConnection, ended: impl Iterator<Item = &
         }
     }
     Ok(())
+}
+
+/// A claim that was written.
+#[derive(QueryableByName)]
+pub(super) struct Made {
+    #[diesel(sql_type = BigInt)]
+    pub(super) id: i64,
+}
+
+/// Prolongs leases. Returns what still stands in a claim; the workers of the others must stop. On PostgreSQL call it outside a transaction.
+///
+/// # Errors
+/// Those of the store.
+pub fn renew(conn: &mut Conn, held: &[Held], lease: Duration) -> StoreResult<Vec<Held>> {
+    let mut ids: Vec<i64> = held.iter().map(|one| one.claim).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    let mut kept: Vec<Made> = Vec::new();
+    match conn {
+        Conn::Sqlite(c) => {
+            kept = diesel::sql_query(
+                "UPDATE delivery_claims SET lease_until_us = $1 WHERE id IN (SELECT value FROM json_each($2)) RETURNING id",
+            )
+            .bind::<BigInt, _>(claim::monotonic_us() + claim::lease_us(lease))
+            .bind::<Text, _>(serde_json::json!(ids).to_string())
+            .load(c)?
+        }
+        // One after the other: who writes down ends has claims locked in an order of his own.
+        Conn::Pg(c) => {
+            let text =
+                format!("UPDATE delivery_claims SET lease_until_us = {} + $1 WHERE id = $2 RETURNING id", claim::PG_CLOCK_US);
+            for id in ids {
+                let query = diesel::sql_query(text.as_str()).bind::<BigInt, _>(claim::lease_us(lease)).bind::<BigInt, _>(id);
+                kept.extend(query.get_result::<Made>(c).optional()?);
+            }
+        }
+    }
+    let kept: HashSet<i64> = kept.into_iter().map(|made| made.id).collect();
+    Ok(held.iter().filter(|one| kept.contains(&one.claim)).cloned().collect())
 }
 
 /// Nothing of it is held any more.

@@ -28,7 +28,8 @@ pub(in crate::store) use self::fold::select;
 pub use self::plans::plans;
 pub use self::{
     attempts::{ATTEMPTS_KEPT, AttemptRow, attempts},
-    claim::{Claim, Held, Taken, claim_due, next_due, promote_due, ready_sinks, renew},
+    claim::{Claim, Held, Taken, claim_due, next_due, promote_due, ready_sinks},
+    claims::renew,
     enqueue::{CHANNEL, NewDelivery, enqueue},
     fold::{call_off, hasten, refill, untouched},
     forward::{FORWARD_ROWS, forward, forward_one, waiting_sinks},
