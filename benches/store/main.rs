@@ -224,7 +224,7 @@ fn measure(url: &str, server: Option<u32>, case: &Case, rows: u64) -> Figure {
             let stream = StreamId::new_v4();
             store.with(|conn| register_stream(conn, stream, "memory", &format!("bench-{place}"), 0)).expect("a stream");
             let work = transactions(place, case, rows, &engines);
-            let (mut writer, barrier, case) = (store.drain_writer(), barrier.clone(), *case);
+            let (mut writer, barrier, case) = (store.writer(), barrier.clone(), *case);
             thread::spawn(move || {
                 let ready = writer.with(|conn| match conn {
                     Conn::Pg(conn) => bulk::prepare(conn, case.way).map_err(StoreError::from),

@@ -10,7 +10,7 @@ use std::{
 
 use crate::{
     buffer::{
-        Attached, Buffer, DrainOutcome, Frame, Gap, Position,
+        Attached, DrainOutcome, Frame, Gap, Position,
         drain::{Observer, Verdict, WriteFailed, Writer, outage::HealthChange},
         health::StoreHealth,
     },
@@ -73,15 +73,6 @@ impl StoreWriter {
             earlier,
             on_open,
         }
-    }
-
-    /// It drains a lane of `buffer`. The first one that new readings go to has the large page cache, and alone: every other would hold as
-    /// many bytes for what is drained now and then, after an outage or another instance's end.
-    pub(super) fn for_lane(mut self, buffer: &dyn Buffer, lane: usize) -> Self {
-        if (0..buffer.lanes()).find(|lane| buffer.lane_tier(*lane) == buffer.tier()) == Some(lane) {
-            self.writer = self.store.drain_writer();
-        }
-        self
     }
 
     /// Notes there when the database was spoken to, and whether it answered.

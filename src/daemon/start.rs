@@ -236,7 +236,6 @@ impl Daemon {
             let (store, clock, instance) = (store.clone(), clock.clone(), instance.clone());
             Box::new(
                 StoreWriter::new(store, clock, buffer.lane_tier(lane), instance, earlier, on_open, relay.clone())
-                    .for_lane(&*buffer, lane)
                     .watched_by(health.clone()),
             )
         };

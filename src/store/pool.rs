@@ -31,9 +31,6 @@ use crate::config::model::StoreConfig;
 const READER_CACHE_KIB: u32 = 512;
 /// Page cache of a connection that writes much, KiB: the b-tree's inner pages and the leaves being filled.
 pub(super) const WRITER_CACHE_KIB: u32 = 2_048;
-/// Page cache of the connection that drains the buffer, KiB: a batch touches a leaf of the readings' key for each of its engines, and
-/// what is not kept is read again by the next batch. 8 MiB store 7 % more readings a second than 2, for 6 MB (`docs/PERFORMANCE.md`).
-const DRAIN_CACHE_KIB: u32 = 8_192;
 /// Pages of 4 KiB in the store's write-ahead log before they are copied into the file: 16 MB, because each copy costs a sync.
 const STORE_WAL_PAGES: u32 = 4_000;
 /// The same for the control store, which is small and must not fill a small disk beside the journal: 1 MB.
@@ -168,16 +165,7 @@ impl Store {
 
     /// A connection of its own outside the pool, for a thread that writes all the time.
     pub fn writer(&self) -> Writer {
-        self.writer_with(WRITER_CACHE_KIB)
-    }
-
-    /// The same for the thread that drains what is new, of which there is one: it keeps four times as many pages.
-    pub fn drain_writer(&self) -> Writer {
-        self.writer_with(DRAIN_CACHE_KIB)
-    }
-
-    fn writer_with(&self, cache_kib: u32) -> Writer {
-        let settings = Settings { cache_kib, undo_in_memory: true, ..self.0.settings };
+        let settings = Settings { cache_kib: WRITER_CACHE_KIB, undo_in_memory: true, ..self.0.settings };
         Writer { store: self.clone(), settings, place: Place::default() }
     }
 
