@@ -41,12 +41,18 @@ const MANY: usize = 100;
 const ORPHANS_MAX: usize = 64;
 
 /// What a dispatcher knows from one look to the next.
-struct Beat {
+pub(super) struct Beat {
     renewed: Instant,
     reclaimed: Option<Instant>,
     asked_due: Option<Instant>,
     /// When the next scheduled or retried delivery is due, microseconds since the epoch.
     next_due_us: Option<i64>,
+}
+
+impl Beat {
+    pub(super) fn new() -> Self {
+        Self { renewed: Instant::now(), reclaimed: None, asked_due: None, next_due_us: None }
+    }
 }
 
 /// One sink's part of a look.
@@ -103,7 +109,7 @@ impl Outbox {
             listen::start(self, at);
             let driver = Driver(self.clone(), at);
             actix::spawn(async move {
-                let mut beat = Beat { renewed: Instant::now(), reclaimed: None, asked_due: None, next_due_us: None };
+                let mut beat = Beat::new();
                 let side = &driver.0.sides[at];
                 while !driver.0.stopping.load(Ordering::Acquire) {
                     let pause = driver.0.look(at, &mut beat).await;
@@ -115,7 +121,7 @@ impl Outbox {
     }
 
     /// Rounds at one store until nothing more can be claimed now; returns how long nothing can be due.
-    async fn look(self: &Arc<Self>, at: usize, beat: &mut Beat) -> Duration {
+    pub(super) async fn look(self: &Arc<Self>, at: usize, beat: &mut Beat) -> Duration {
         let config = self.config.load_full();
         let side = &self.sides[at];
         if side.name == CONTROL {
@@ -135,6 +141,7 @@ impl Outbox {
             self.renew(side, config.outbox.lease).await;
         }
         self.settle_beside(at);
+        lock(&side.laps).values_mut().for_each(|lap| lap.is_whole = false);
         loop {
             match self.round(at, beat).await {
                 Ok(true) if !self.stopping.load(Ordering::Acquire) => {}
@@ -251,11 +258,12 @@ impl Outbox {
             let lap = laps.entry(one.sink.clone()).or_default();
             lap.was_fruitful |= !taken.rows.is_empty();
             let is_over = taken.resume.is_none();
-            // A whole round that brought nothing: until something changes there is nothing.
-            more |= !nothing && (!is_over || lap.was_fruitful || one.after.is_some());
+            lap.is_whole |= one.after.is_none();
+            // A whole round that brought nothing: until something changes there is nothing. Begun behind the first lane, it has to come to
+            // its beginning before it can be called fruitless.
+            more |= !nothing && (!is_over || lap.was_fruitful || !lap.is_whole);
             if is_over {
-                // Begun behind the first lane, it has to come to its beginning before it can be called fruitless.
-                lap.was_fruitful = false;
+                (lap.was_fruitful, lap.is_whole) = (false, false);
             }
             lap.after = taken.resume;
             drop(laps);

@@ -119,6 +119,8 @@ pub(super) struct Lap {
     pub(super) after: Option<String>,
     /// Whether anything was claimed in it.
     pub(super) was_fruitful: bool,
+    /// Whether it was begun at its beginning since the dispatcher was woken.
+    pub(super) is_whole: bool,
 }
 
 /// How a store has failed the outbox lately.

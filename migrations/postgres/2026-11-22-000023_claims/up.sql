@@ -21,8 +21,9 @@ INSERT INTO delivery_claims (sink, worker, claimed_at_us, lease_until_us, remain
 SELECT sink, COALESCE(claimed_by, ''), MIN(updated_at_us), COALESCE(MIN(lease_until_us), 0), COUNT(*),
        array_agg(seq ORDER BY seq), array_agg(epoch - 1 ORDER BY seq)
 FROM deliveries WHERE state IN ('claimed', 'sending') AND sink <> 'kafka' GROUP BY sink, COALESCE(claimed_by, '');
-UPDATE deliveries SET state = 'ready', epoch = epoch - 1, attempt = attempt - 1, claimed_by = NULL
+UPDATE deliveries SET state = 'ready', epoch = epoch - 1, attempt = attempt - 1, claimed_by = NULL, lease_until_us = NULL
 WHERE state IN ('claimed', 'sending') AND sink <> 'kafka';
--- A build from before cannot claim without this column: it would send once more what is held here.
 DROP INDEX deliveries_lease;
-ALTER TABLE deliveries DROP COLUMN lease_until_us;
+-- A build from before cannot claim without this column: it would send once more what is held here. Renamed, it keeps its place, by which
+-- backups are put back after a revert.
+ALTER TABLE deliveries RENAME COLUMN lease_until_us TO lease_before_claims;

@@ -1,4 +1,4 @@
-ALTER TABLE deliveries ADD COLUMN lease_until_us INTEGER;
+ALTER TABLE deliveries RENAME COLUMN lease_before_claims TO lease_until_us;
 UPDATE deliveries AS d SET state = 'sending', epoch = d.epoch + 1, attempt = d.attempt + 1, claimed_by = h.worker,
     lease_until_us = h.lease_until_us, updated_at_us = h.claimed_at_us
 FROM (SELECT c.worker, c.lease_until_us, c.claimed_at_us, s.value AS seq, e.value AS epoch

@@ -5,7 +5,7 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-use super::*;
+use super::{super::dispatcher::Beat, *};
 use crate::sinks::{Limits, doubles::LimitedSink};
 
 /// Takes batches; what it answers for an id is told beforehand, once each; it counts how many it is asked for at once.
@@ -150,6 +150,37 @@ async fn what_was_claimed_and_not_begun_when_its_worker_stops_is_given_back() {
     let sent = states.iter().filter(|row| row.state() == Ok(DeliveryState::Sent)).count();
     let ready = states.iter().filter(|row| row.state() == Ok(DeliveryState::Ready) && row.attempt == 0).count();
     assert_eq!((sent + ready, sent), (60, sink.asked().len() - 1), "each was sent or never begun");
+}
+
+/// Never answers.
+#[derive(Debug)]
+struct Silent;
+
+impl Sink for Silent {
+    fn name(&self) -> &str {
+        "batch"
+    }
+
+    fn limits(&self) -> Limits {
+        Limits { concurrency: Some(32), per_minute: None }
+    }
+
+    fn send<'a>(&'a self, _: &'a Letter) -> BoxFuture<'a, Result<Sent, SendError>> {
+        Box::pin(std::future::pending())
+    }
+}
+
+#[actix::test]
+async fn a_look_ends_while_more_is_on_its_way_than_one_claim_looks_at() {
+    let bench = bench(vec![Arc::new(Silent)]);
+    let rows: Vec<NewDelivery> = (0..20).map(|n| new(&format!("d{n}"), "batch", &format!("l{n}"))).collect();
+    enqueue(&bench.store, &rows);
+    let mut beat = Beat::new();
+    for _ in 0..3 {
+        let look = bench.outbox.look(0, &mut beat);
+        tokio::time::timeout(Duration::from_secs(20), look).await.expect("it looks no further where a whole round brought nothing");
+    }
+    assert_eq!(bench.outbox.in_flight(), 20, "places are left, and what is held stands before all else in the index");
 }
 
 #[actix::test]

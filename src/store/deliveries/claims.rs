@@ -16,7 +16,7 @@ use diesel::{
 };
 
 use super::{
-    claim::{self, Held},
+    claim::{self, Claimed, Held},
     row::DeliveryRow,
 };
 use crate::{
@@ -187,7 +187,7 @@ pub(super) struct Made {
     pub(super) id: i64,
 }
 
-/// Prolongs leases. Returns what still stands in a claim; the workers of the others must stop. On PostgreSQL call it outside a transaction.
+/// Prolongs leases. Returns what is still held; the workers of the others must stop. On PostgreSQL call it outside a transaction.
 ///
 /// # Errors
 /// Those of the store.
@@ -216,7 +216,20 @@ pub fn renew(conn: &mut Conn, held: &[Held], lease: Duration) -> StoreResult<Vec
         }
     }
     let kept: HashSet<i64> = kept.into_iter().map(|made| made.id).collect();
-    Ok(held.iter().filter(|one| kept.contains(&one.claim)).cloned().collect())
+    let standing: Vec<&Held> = held.iter().filter(|one| kept.contains(&one.claim)).collect();
+    // Of a claim that stands, another worker may have freed a part while the lease was over.
+    let seqs: Vec<i64> = standing.iter().map(|one| one.seq).collect();
+    let text = "SELECT seq, epoch + 1 AS epoch FROM deliveries WHERE";
+    let ready = DeliveryState::Ready;
+    let ours: Vec<Claimed> = match conn {
+        Conn::Sqlite(c) => diesel::sql_query(format!("{text} seq IN (SELECT value FROM json_each($1)) AND +state = '{ready}'"))
+            .bind::<Text, _>(serde_json::json!(seqs).to_string())
+            .load(c)?,
+        Conn::Pg(c) => diesel::sql_query(format!("{text} seq = ANY($1) AND COALESCE(state, '') = '{ready}'"))
+            .bind::<Array<BigInt>, _>(seqs)
+            .load(c)?,
+    };
+    Ok(Claimed::among(&ours, standing).0)
 }
 
 /// Nothing of it is held any more.

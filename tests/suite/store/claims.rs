@@ -22,6 +22,7 @@ on_both!(
     what_leaves_a_claim_that_goes_on_can_be_claimed_again_at_once,
     a_claim_goes_with_the_last_of_its_deliveries,
     a_claim_of_which_nothing_is_left_goes_when_its_lease_has_run_out,
+    what_was_freed_of_a_claim_that_goes_on_is_not_renewed,
     what_is_held_is_shown_as_being_sent_and_not_called_off,
     what_was_being_sent_is_known_there_and_back,
 );
@@ -118,6 +119,16 @@ fn a_claim_of_which_nothing_is_left_goes_when_its_lease_has_run_out(store: &Test
     std::thread::sleep(Duration::from_millis(5));
     assert_eq!(store.with(|conn| conn.write(|conn| reclaim_expired(conn, &[], 300))), Ok(0));
     assert_eq!((claims(store), row(store, "a").state()), (0, Ok(DeliveryState::Sent)));
+}
+
+/// As where another worker freed all but one that somebody had locked.
+fn what_was_freed_of_a_claim_that_goes_on_is_not_renewed(store: &TestStore) {
+    add(store, &["a", "b"]);
+    let rows = claim(store, "w1", LEASE);
+    let held: Vec<Held> = rows.iter().map(DeliveryRow::held).collect();
+    let freed = store.with(|conn| conn.write(|conn| take_back(conn, Owner::Worker("w1"), &held[1..], true, 300)));
+    assert_eq!((freed, claims(store)), (Ok(1), 1));
+    assert_eq!(store.with(|conn| renew(conn, &held, LEASE)), Ok(held[1..].to_vec()));
 }
 
 fn what_is_held_is_shown_as_being_sent_and_not_called_off(store: &TestStore) {
