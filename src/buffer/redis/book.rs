@@ -254,7 +254,10 @@ impl Book {
     fn must_be_there(&self) -> (u64, u64) {
         // What the database has behind the end of a copy came from the journal before it was copied. Behind the end of any other stream it
         // came from Redis, which was put back since.
-        (self.there.0, if self.copied { self.there.1 } else { self.end })
+        let end = if self.copied { self.there.1 } else { self.end };
+        // One that was taken over its first owner may keep as well when it is back, and drop what is settled of it for room.
+        let first = if self.own { self.there.0 } else { self.there.0.max(self.settled + 1) };
+        (first, end)
     }
 
     /// Of what was taken over only the database knows how much of it is settled, and it has not been asked yet.

@@ -326,10 +326,18 @@ mod tests {
     fn what_the_database_has_beyond_a_stream_was_in_redis_unless_the_stream_is_a_copy() {
         for (copied, end) in [(false, 50), (true, 40)] {
             let (mut books, stream) = (Books::new(1), StreamId::from_u128(2));
-            books.inherit(0, Book::found(stream, Some("b"), 40, 100).beginning_with(21).copied(copied));
+            books.inherit(0, Book::found(stream, None, 40, 100).beginning_with(21).copied(copied));
             assert_eq!(span(&books, stream), None, "the database was not asked");
             books.attach(0, &at(50));
             assert_eq!(span(&books, stream), Some((21, end, end)), "settled to its end, and kept");
         }
+    }
+
+    #[test]
+    fn what_is_settled_of_another_instances_stream_need_not_be_there() {
+        let (mut books, stream) = (Books::new(1), StreamId::from_u128(2));
+        books.inherit(0, Book::found(stream, Some("b"), 40, 100).beginning_with(21));
+        books.attach(0, &at(30));
+        assert_eq!(span(&books, stream), Some((31, 40, 30)), "what waits must be");
     }
 }

@@ -295,6 +295,8 @@ impl Keeper {
                 return Err(LinkError::ours("error", "PING was not answered with PONG"));
             }
             let listed = self.listed()?;
+            // Before any line is struck: what is struck below must not be seen again.
+            lock(&self.core.others).see(&listed, &self.core.settings.instance, now);
             self.look_back(&listed)?;
             let orders = lock(&self.core.take_over).clone();
             for instance in orders {
@@ -303,7 +305,6 @@ impl Keeper {
                     self.core.tell_visible();
                 }
             }
-            lock(&self.core.others).see(&listed, &self.core.settings.instance, now);
         }
         if now >= self.facts_at {
             self.facts_at = now + FACTS_EVERY;

@@ -98,21 +98,26 @@ impl Board {
         }
     }
 
+    /// Makes room for `stream` where it is not there; whether it was.
+    fn admit(&self, stream: StreamId) -> bool {
+        let mut courses = self.lock();
+        let streams = &mut courses.streams;
+        let is_known = streams.contains_key(&stream);
+        if streams.len() >= STREAMS_MAX && !is_known {
+            // One that somebody waits for only where they all are.
+            let oldest = streams.iter().min_by_key(|(_, course)| (!course.waiters.is_empty(), course.heard));
+            if let Some(oldest) = oldest.map(|(stream, _)| *stream) {
+                streams.remove(&oldest);
+            }
+        }
+        streams.entry(stream).or_default();
+        is_known
+    }
+
     /// The drain has opened `stream`. The database has it up to `cursor`, and what of it waits for Kafka ends at `waiting`. What it has
     /// and nobody here has heard of (the answer to a commit was lost, or an earlier life wrote it) is unsure.
     pub(super) fn opened(&self, stream: StreamId, cursor: u64, waiting: Option<u64>) {
-        {
-            let mut courses = self.lock();
-            let streams = &mut courses.streams;
-            if streams.len() >= STREAMS_MAX && !streams.contains_key(&stream) {
-                // One that somebody waits for only where they all are.
-                let oldest = streams.iter().min_by_key(|(_, course)| (!course.waiters.is_empty(), course.heard));
-                if let Some(oldest) = oldest.map(|(stream, _)| *stream) {
-                    streams.remove(&oldest);
-                }
-            }
-            streams.entry(stream).or_default();
-        }
+        self.admit(stream);
         self.with(stream, |course| {
             course.doubt((course.committed + 1, cursor));
             course.committed = course.committed.max(cursor);
@@ -123,7 +128,12 @@ impl Board {
     /// The database has committed up to `last_seq`; `rows`: whether anything since the last call is to be relayed; `unsure`: which of its
     /// numbers were there before, and may wait elsewhere.
     pub(super) fn committed(&self, stream: StreamId, last_seq: u64, rows: bool, unsure: &[Numbers]) {
+        let is_known = self.admit(stream);
         self.with(stream, |course| {
+            if !is_known {
+                // It had to make room for others: of what came up to here nothing is known any more.
+                course.doubt((1, last_seq));
+            }
             course.committed = course.committed.max(last_seq);
             if rows {
                 course.owed = course.owed.max(last_seq);
