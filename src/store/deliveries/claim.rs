@@ -64,7 +64,7 @@ pub struct Claim<'a> {
 /// What a look brought.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Taken {
-    /// Claimed and marked as being sent, by `seq`.
+    /// Claimed, as being sent, by `seq`.
     pub rows: Vec<DeliveryRow>,
     /// The last lane that was looked at, where there may be more behind it; `None` where all were.
     pub resume: Option<String>,
