@@ -180,6 +180,8 @@ pub struct DrainOutcome {
     pub void: u64,
     /// Readings that a replaced database had stored.
     pub lost: u64,
+    /// Last number of them that goes to Kafka, 0 where none does.
+    pub relay_seq: u64,
 }
 
 impl DrainOutcome {

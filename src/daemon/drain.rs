@@ -118,7 +118,7 @@ impl StoreWriter {
             let asked = self.writer.with(|conn| store::relay::unsure(conn, stream, outcome));
             asked.unwrap_or_else(|_| vec![(outcome.first_seq, outcome.last_seq)])
         };
-        relay.committed(stream, outcome.last_seq, outcome.stored > 0, &unsure);
+        relay.committed(stream, outcome.last_seq, outcome.relay_seq, &unsure);
     }
 }
 

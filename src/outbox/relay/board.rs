@@ -32,7 +32,7 @@ struct Courses {
 struct Course {
     /// The database has committed up to here.
     committed: u64,
-    /// The last of these numbers that had anything to relay.
+    /// The last number that is to be relayed.
     owed: u64,
     /// Kafka has committed up to here.
     relayed: u64,
@@ -125,9 +125,9 @@ impl Board {
         });
     }
 
-    /// The database has committed up to `last_seq`; `rows`: whether anything since the last call is to be relayed; `unsure`: which of its
-    /// numbers were there before, and may wait elsewhere.
-    pub(super) fn committed(&self, stream: StreamId, last_seq: u64, rows: bool, unsure: &[Numbers]) {
+    /// The database has committed up to `last_seq`; `relay_seq`: the last number since the last call that is to be relayed, 0 where none is;
+    /// `unsure`: which of its numbers were there before, and may wait elsewhere.
+    pub(super) fn committed(&self, stream: StreamId, last_seq: u64, relay_seq: u64, unsure: &[Numbers]) {
         let is_known = self.admit(stream);
         self.with(stream, |course| {
             if !is_known {
@@ -135,9 +135,7 @@ impl Board {
                 course.doubt((1, last_seq));
             }
             course.committed = course.committed.max(last_seq);
-            if rows {
-                course.owed = course.owed.max(last_seq);
-            }
+            course.owed = course.owed.max(relay_seq);
             unsure.iter().for_each(|numbers| course.doubt(*numbers));
         });
     }
@@ -178,7 +176,7 @@ mod tests {
     fn who_waits_is_told_when_its_number_is_relayed_and_not_before() {
         let board = board();
         let mut tenth = board.wait_for(STREAM, (6, 10));
-        board.committed(STREAM, 10, true, &[]);
+        board.committed(STREAM, 10, 10, &[]);
         assert_eq!(tenth.try_recv(), Err(Empty));
         board.relayed(STREAM, 9);
         assert_eq!(tenth.try_recv(), Err(Empty));
@@ -191,16 +189,14 @@ mod tests {
     fn numbers_without_anything_to_relay_are_there_once_those_before_them_are() {
         let board = board();
         let (mut fifth, mut tenth) = (board.wait_for(STREAM, (1, 5)), board.wait_for(STREAM, (6, 10)));
-        board.committed(STREAM, 5, true, &[]);
-        board.committed(STREAM, 10, false, &[]);
-        assert_eq!(tenth.try_recv(), Err(Empty));
-        // The run ends at the last number that was stored; the fifth was a duplicate.
+        // The fifth was a duplicate: the run ends at the last number that was stored.
+        board.committed(STREAM, 5, 4, &[]);
+        board.committed(STREAM, 10, 0, &[]);
+        board.relayed(STREAM, 3);
+        assert_eq!((fifth.try_recv(), tenth.try_recv()), (Err(Empty), Err(Empty)));
         board.relayed(STREAM, 4);
-        assert_eq!(fifth.try_recv(), Err(Empty));
-        board.committed(STREAM, 11, true, &[]);
-        board.relayed(STREAM, 11);
-        assert_eq!((fifth.try_recv(), tenth.try_recv()), (Ok(()), Ok(())));
-        board.committed(STREAM, 20, false, &[]);
+        assert_eq!((fifth.try_recv(), tenth.try_recv()), (Ok(()), Ok(())), "nothing has to come behind it");
+        board.committed(STREAM, 20, 0, &[]);
         assert_eq!(board.wait_for(STREAM, (12, 20)).try_recv(), Ok(()));
     }
 
@@ -208,7 +204,7 @@ mod tests {
     fn of_numbers_that_may_wait_elsewhere_nothing_is_said_and_their_neighbours_are_told() {
         let board = board();
         let mut early = board.wait_for(STREAM, (1, 4));
-        board.committed(STREAM, 10, true, &[(3, 3), (8, 8)]);
+        board.committed(STREAM, 10, 10, &[(3, 3), (8, 8)]);
         assert_eq!(early.try_recv(), Err(Closed), "at once: nothing that comes will tell");
         let mut waiters = [(5, 7), (4, 7), (7, 8), (8, 8), (8, 9), (9, 10)].map(|numbers| board.wait_for(STREAM, numbers));
         board.relayed(STREAM, 10);
@@ -219,7 +215,7 @@ mod tests {
     #[test]
     fn what_is_left_out_is_not_told_with_what_comes_after_it() {
         let board = board();
-        board.committed(STREAM, 10, true, &[]);
+        board.committed(STREAM, 10, 10, &[]);
         let (mut fifth, mut tenth) = (board.wait_for(STREAM, (1, 5)), board.wait_for(STREAM, (6, 10)));
         board.left_out(STREAM, (1, 5));
         board.relayed(STREAM, 10);
@@ -231,7 +227,7 @@ mod tests {
         let board = Board::default();
         board.opened(STREAM, 10, Some(8));
         // A conflict: nothing of it is to be relayed, but what is before it still waits.
-        board.committed(STREAM, 11, false, &[]);
+        board.committed(STREAM, 11, 0, &[]);
         let mut conflict = board.wait_for(STREAM, (11, 11));
         assert_eq!(conflict.try_recv(), Err(Empty));
         assert_eq!(board.wait_for(STREAM, (10, 10)).try_recv(), Err(Closed));
@@ -242,7 +238,7 @@ mod tests {
         assert_eq!(board.wait_for(STREAM, (11, 11)).try_recv(), Ok(()));
         let mut unheard = board.wait_for(STREAM, (12, 20));
         board.opened(STREAM, 20, Some(19));
-        board.committed(STREAM, 21, true, &[]);
+        board.committed(STREAM, 21, 21, &[]);
         board.relayed(STREAM, 21);
         assert_eq!((unheard.try_recv(), board.wait_for(STREAM, (21, 21)).try_recv()), (Err(Closed), Ok(())));
     }
@@ -250,14 +246,14 @@ mod tests {
     #[test]
     fn the_stream_that_was_heard_of_longest_ago_is_forgotten_first_and_of_others_nothing_is_kept() {
         let board = board();
-        board.committed(STREAM, 5, true, &[]);
+        board.committed(STREAM, 5, 5, &[]);
         for n in 2..1_000 {
             let other = StreamId::from_u128(n);
             assert_eq!(board.wait_for(other, (1, 1)).try_recv(), Err(Closed), "not opened here");
             board.relayed(other, 1);
             board.opened(other, 1, None);
             drop(board.wait_for(other, (2, 2)));
-            board.committed(other, 2, true, &[]);
+            board.committed(other, 2, 2, &[]);
             board.relayed(STREAM, 4);
         }
         assert_eq!(board.lock().streams.len(), STREAMS_MAX);
@@ -270,7 +266,7 @@ mod tests {
     fn unsure_numbers_are_bounded_and_never_become_sure() {
         let board = board();
         let many: Vec<Numbers> = (1..=1_000).map(|n| (10 * n, 10 * n + 1)).collect();
-        board.committed(STREAM, 20_000, true, &many);
+        board.committed(STREAM, 20_000, 20_000, &many);
         board.relayed(STREAM, 20_000);
         assert_eq!(board.lock().streams[&STREAM].unsure.len(), UNSURE_MAX);
         assert!(many.iter().all(|numbers| board.wait_for(STREAM, *numbers).try_recv() == Err(Closed)));

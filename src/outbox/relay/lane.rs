@@ -197,9 +197,9 @@ impl Lane {
 
     /// Nothing of it was counted or told before: what this lane knows to be sent is settled before it opens another link.
     fn tell_resolved(&self, resolved: &relay::Resolved) {
-        let relay::Resolved { sent, readings, last_seq, again, uncertain, forgotten } = *resolved;
+        let relay::Resolved { sent, readings, last_seq, again, uncertain, left_out } = *resolved;
         let stream = self.lane.as_str();
-        if let (Ok(stream), Some(numbers)) = (stream.parse(), forgotten) {
+        if let (Ok(stream), Some(numbers)) = (stream.parse(), left_out) {
             self.shared.board.left_out(stream, numbers);
         }
         if sent + again + uncertain == 0 {

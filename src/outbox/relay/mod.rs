@@ -118,11 +118,11 @@ impl Relay {
         self.shared.board.opened(stream, cursor, waiting);
     }
 
-    /// The database has committed numbers of `stream` up to `last_seq`; `rows`: whether any of them is to be relayed; `unsure`: those of
-    /// them that repeat what may wait elsewhere ([`crate::store::relay::unsure`]).
-    pub fn committed(&self, stream: StreamId, last_seq: u64, rows: bool, unsure: &[Numbers]) {
-        self.shared.board.committed(stream, last_seq, rows, unsure);
-        if rows {
+    /// The database has committed numbers of `stream` up to `last_seq`; `relay_seq`: the last of them that is to be relayed, 0 where none is;
+    /// `unsure`: those of them that repeat what may wait elsewhere ([`crate::store::relay::unsure`]).
+    pub fn committed(&self, stream: StreamId, last_seq: u64, relay_seq: u64, unsure: &[Numbers]) {
+        self.shared.board.committed(stream, last_seq, relay_seq, unsure);
+        if relay_seq > 0 {
             self.shared.wake();
         }
     }

@@ -203,7 +203,7 @@ fn store_new(
     };
     batch.insert(conn)?;
     if let Some(id) = &delivery {
-        relay::enqueue(conn, id, stream, &relay::Body::of_frames(frames, &unstored), now_us)?;
+        outcome.relay_seq = relay::enqueue(conn, id, stream, &relay::Body::of_frames(frames, &unstored), now_us)?;
     }
     Ok(outcome)
 }

@@ -33,11 +33,12 @@ pub(in crate::store) fn new_id() -> String {
     Uuid::now_v7().to_string()
 }
 
-/// Adds the delivery `id` of `body`, where it holds anything. Call it in the transaction that stores its readings.
+/// Adds the delivery `id` of `body`, where it holds anything, and returns the last number in it, 0 where it holds nothing. Call it in the
+/// transaction that stores its readings.
 ///
 /// # Errors
 /// Those of the store.
-pub(in crate::store) fn enqueue(conn: &mut Conn, id: &str, stream: &str, body: &Body, now_us: i64) -> StoreResult<()> {
+pub(in crate::store) fn enqueue(conn: &mut Conn, id: &str, stream: &str, body: &Body, now_us: i64) -> StoreResult<u64> {
     add(conn, (id, stream), body, false, now_us)
 }
 
@@ -45,12 +46,12 @@ pub(in crate::store) fn enqueue(conn: &mut Conn, id: &str, stream: &str, body: &
 ///
 /// # Errors
 /// Those of the store.
-pub(in crate::store) fn enqueue_retried(conn: &mut Conn, stream: &str, body: &Body, now_us: i64) -> StoreResult<()> {
+pub(in crate::store) fn enqueue_retried(conn: &mut Conn, stream: &str, body: &Body, now_us: i64) -> StoreResult<u64> {
     add(conn, (&new_id(), stream), body, true, now_us)
 }
 
-fn add(conn: &mut Conn, (id, stream): (&str, &str), body: &Body, retried: bool, now_us: i64) -> StoreResult<()> {
-    let (Some(first), Some(last)) = (body.segments.first(), body.segments.last()) else { return Ok(()) };
+fn add(conn: &mut Conn, (id, stream): (&str, &str), body: &Body, retried: bool, now_us: i64) -> StoreResult<u64> {
+    let (Some(first), Some(last)) = (body.segments.first(), body.segments.last()) else { return Ok(0) };
     let (first, last) = (first.first_seq, last.first_seq + u64::from(last.batch.len()) - 1);
     let rows = body.readings();
     let payload = Payload { stream: stream.to_owned(), first_seq: first, last_seq: last, rows, retried };
@@ -78,5 +79,5 @@ fn add(conn: &mut Conn, (id, stream): (&str, &str), body: &Body, retried: bool, 
             delivery_bodies::body.eq(body.encode()),
         ))
         .execute(conn)?;
-    Ok(())
+    Ok(last)
 }

@@ -6,7 +6,7 @@ use diesel::{
 };
 
 use super::{
-    Number, Numbers, SINK,
+    Number, Numbers, Payload, SINK,
     run::{extent, sending, settle_run},
 };
 use crate::{
@@ -24,6 +24,9 @@ use crate::{
     },
 };
 
+/// Deliveries that wait for a person, looked at for the numbers that they hold.
+const FAILED_MAX: usize = 1_000;
+
 /// What was found of runs that were under way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Resolved {
@@ -37,8 +40,8 @@ pub struct Resolved {
     pub again: usize,
     /// Deliveries of which Kafka knows nothing any more: a person decides.
     pub uncertain: usize,
-    /// Where Kafka has forgotten: the numbers of all that wait for a person in this lane, and of whatever lies between them.
-    pub forgotten: Option<Numbers>,
+    /// The numbers of what waits for a person in this lane, and of whatever lies between them: what comes behind goes without them.
+    pub left_out: Option<Numbers>,
 }
 
 /// How many deliveries of `lane` were being sent when their worker ended.
@@ -66,27 +69,40 @@ pub fn resolve(conn: &mut Conn, lane: &str, committed: Option<&str>, now_us: i64
     } else {
         let message = "Kafka has forgotten what it last committed for this stream; whether these readings arrived is not known";
         resolved.uncertain = free(conn, lane, Event::OutcomeUnknown, ("outcome_forgotten", message), now_us)?;
-        // Not only those of now: the answer to an earlier try may have been lost.
-        resolved.forgotten = failed_numbers(conn, lane)?;
     }
+    // Not only those of now: the answer to an earlier try may have been lost, or another instance have had the lane meanwhile.
+    resolved.left_out = failed_numbers(conn, lane)?;
     Ok(resolved)
 }
 
 #[derive(QueryableByName)]
-struct Span {
+struct Failed {
     #[diesel(sql_type = Nullable<BigInt>)]
     first_seq: Option<i64>,
     #[diesel(sql_type = Nullable<BigInt>)]
     last_seq: Option<i64>,
+    /// Only where its readings are gone: it says which they were.
+    #[diesel(sql_type = Nullable<Text>)]
+    payload: Option<String>,
 }
 
+/// The numbers from the lowest to the highest of what waits for a person, of the newest [`FAILED_MAX`] deliveries: those who wait for their
+/// readings wait for a moment, not for days.
 fn failed_numbers(conn: &mut Conn, lane: &str) -> StoreResult<Option<Numbers>> {
     let text = format!(
-        "SELECT MIN(first_seq) AS first_seq, MAX(last_seq) AS last_seq FROM delivery_bodies WHERE delivery_id IN ({})",
-        failed("id")
+        "SELECT b.first_seq, b.last_seq, CASE WHEN b.delivery_id IS NULL THEN d.payload END AS payload FROM ({} ORDER BY seq DESC \
+         LIMIT {FAILED_MAX}) AS d LEFT JOIN delivery_bodies AS b ON b.delivery_id = d.id",
+        failed("id, payload")
     );
-    let span: Span = on_backend!(conn, |c| diesel::sql_query(text).bind::<Text, _>(lane).get_result(c))?;
-    Ok(span.first_seq.zip(span.last_seq).map(|(first, last)| (first.unsigned_abs(), last.unsigned_abs())))
+    let rows: Vec<Failed> = on_backend!(conn, |c| diesel::sql_query(text).bind::<Text, _>(lane).load(c))?;
+    let numbers = rows.into_iter().filter_map(|row| {
+        let payload = || serde_json::from_str::<Payload>(row.payload.as_deref()?).ok();
+        match (row.first_seq, row.last_seq) {
+            (Some(first), Some(last)) => Some((first.unsigned_abs(), last.unsigned_abs())),
+            _ => payload().map(|payload| (payload.first_seq, payload.last_seq)),
+        }
+    });
+    Ok(numbers.reduce(|all, one| (all.0.min(one.0), all.1.max(one.1))))
 }
 
 /// Selects `what` of the deliveries that wait for a person in the lane `$1`.

@@ -117,11 +117,11 @@ fn what_became_of_a_run_is_what_kafka_says(store: &TestStore) {
     assert_eq!(resolve(store, stream, Some("m2")), Resolved { sent: 1, readings: 1, last_seq: 1, ..Resolved::default() });
     store_relayed(store, stream, 2, &[("a", 2)]);
     let id = claim(store, stream, "m3", 10).expect("a run").deliveries[0].id.clone();
-    let forgotten = Some((2, 2));
-    assert_eq!(resolve(store, stream, None), Resolved { uncertain: 1, forgotten, ..Resolved::default() });
+    let left_out = Some((2, 2));
+    assert_eq!(resolve(store, stream, None), Resolved { uncertain: 1, left_out, ..Resolved::default() });
     assert_eq!(
         resolve(store, stream, None),
-        Resolved { forgotten, ..Resolved::default() },
+        Resolved { left_out, ..Resolved::default() },
         "also where nobody heard of the first time"
     );
     // It holds up nothing, and goes when a person says so.

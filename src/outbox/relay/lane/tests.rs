@@ -135,7 +135,7 @@ impl Bench {
         let frame = Frame { first_seq: first, batch: builder.finish(5), chain_before: 0, chain: 0 };
         let outcome = self.store.with(|conn| store_for(conn, STREAM, &[frame], 5, Relaying::On)).expect("stored");
         assert_eq!((outcome.stored, outcome.last_seq), (3, first + 2));
-        self.shared.board.committed(STREAM, outcome.last_seq, true, &[]);
+        self.shared.board.committed(STREAM, outcome.last_seq, outcome.relay_seq, &[]);
         self.shared.board.wait_for(STREAM, (first, outcome.last_seq))
     }
 
@@ -206,6 +206,25 @@ fn who_waits_for_a_delivery_that_is_rejected_is_not_told_with_those_behind_it() 
         let failures = bench.with(|conn| deliveries::failures(conn, 10, None));
         assert_eq!(failures.iter().map(deliveries::DeliveryRow::state).collect::<Vec<_>>(), [Ok(Dead)], "{damage}");
         assert_eq!(bench.counted(), 3);
+    }
+}
+
+#[test]
+fn what_another_instance_rejected_meanwhile_is_not_told_with_those_behind_it() {
+    for gone in [false, true] {
+        let bench = Bench::start();
+        bench.mark("theirs");
+        let (mut rejected, mut behind) = (bench.stored(1), bench.stored(4));
+        let id = bench.claimed("theirs");
+        if gone {
+            bench.execute("DELETE FROM delivery_bodies WHERE first_seq = 1");
+        }
+        // They had the lane, rejected the first, and sent what came behind it.
+        bench.with(|conn| relay::reject(conn, &id, ("unreadable", "damaged"), 7));
+        bench.with(|conn| relay::settle_run(conn, &STREAM.to_string(), "theirs", 7));
+        let mut last = bench.stored(7);
+        bench.lane().run();
+        assert_eq!((rejected.try_recv(), behind.try_recv(), last.try_recv()), (Err(Closed), Ok(()), Ok(())), "{gone}");
     }
 }
 
