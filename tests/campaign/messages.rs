@@ -49,6 +49,8 @@ const CONCURRENCY: u64 = 6;
 const LEASE: Duration = Duration::from_secs(4);
 /// Longest wait until everything has come to an end after the last fault.
 const AGAIN: Duration = Duration::from_secs(600);
+/// How often a person decides at most: the server hangs up on few of what is sent again.
+const DECISIONS_MAX: u32 = 20;
 
 /// Until the part is over.
 pub fn run(campaign: &Campaign, part: &mut Part) {
@@ -275,7 +277,12 @@ pub fn history(part: &mut Part, dice: &mut Dice, least: u64, harm: Option<Harm>)
     }
     verdict::settle(&site)?;
     verdict::before_decisions(part, &site, &posted)?;
-    verdict::decide(part, &site)?;
-    verdict::settle(&site)?;
+    // The server may hang up on one that is sent again: then it is asked once more.
+    for _ in 0..DECISIONS_MAX {
+        if verdict::decide(part, &site)? == 0 {
+            break;
+        }
+        verdict::settle(&site)?;
+    }
     verdict::after_decisions(part, &site)
 }
