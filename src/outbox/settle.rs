@@ -1,7 +1,7 @@
 //! Ends of attempts, written down in groups: whatever has ended while the group before was written goes in the next.
 //!
-//! In: ends, from workers. Out: settled deliveries, free places. On SQLite the dispatcher writes them, in the transaction of its claim:
-//! there is one writer, and a sync for each would cost the most. What cannot be written waits, its leases are renewed, and is tried again at the
+//! In: ends, from workers. Out: settled deliveries, free places. On PostgreSQL two settlers write them side by side, each those of its own
+//! claims. On SQLite the dispatcher does, in the transaction of its claim: there is one writer, and a sync for each would cost the most. What cannot be written waits, its leases are renewed, and is tried again at the
 //! dispatcher's next look.
 
 use std::{
@@ -34,8 +34,9 @@ impl Outbox {
 
     /// An attempt has ended.
     pub(super) fn ended(self: &Arc<Self>, at: usize, end: Settlement) {
+        let settler = self.sides[at].settler_of(&end.held);
         lock(&self.sides[at].ends).push(end);
-        self.settle_beside(at);
+        self.settle_by(at, settler);
         if self.sides[at].store.backend() == Backend::Sqlite {
             self.sides[at].wake.notify_one();
         }
@@ -55,21 +56,28 @@ impl Outbox {
         side.wake.notify_one();
     }
 
-    /// Has ends written by a task beside the dispatcher, where the store has more than one writer and none runs.
+    /// Has ends written by tasks beside the dispatcher, where the store has more than one writer and they do not run.
     pub(super) fn settle_beside(self: &Arc<Self>, at: usize) {
         let side = &self.sides[at];
-        if side.store.backend() == Backend::Sqlite || lock(&side.ends).is_empty() || side.settles.swap(true, Ordering::AcqRel) {
+        if side.store.backend() == Backend::Sqlite || lock(&side.ends).is_empty() {
             return;
         }
-        let settler = Settler(self.clone(), at);
-        actix::spawn(async move { while settler.0.settle(at).await {} });
+        (0..side.settlers.len()).for_each(|settler| self.settle_by(at, settler));
     }
 
-    /// Writes some of the ends that wait, in one transaction. Returns whether it wrote any.
-    pub(super) async fn settle(&self, at: usize) -> bool {
+    fn settle_by(self: &Arc<Self>, at: usize, settler: usize) {
         let side = &self.sides[at];
-        let _turn = side.settling.lock().await;
-        let ends = Arc::new(side.take_ends(SETTLE_MAX));
+        if side.store.backend() != Backend::Sqlite && !side.settlers[settler].runs.swap(true, Ordering::AcqRel) {
+            let right = Right(self.clone(), at, settler);
+            actix::spawn(async move { while right.0.settle(at, settler).await {} });
+        }
+    }
+
+    /// Writes some of this settler's ends that wait, in one transaction. Returns whether it wrote any.
+    pub(super) async fn settle(&self, at: usize, settler: usize) -> bool {
+        let side = &self.sides[at];
+        let _turn = side.settlers[settler].turn.lock().await;
+        let ends = Arc::new(side.take_ends(settler, SETTLE_MAX));
         if ends.is_empty() {
             return false;
         }
@@ -126,10 +134,10 @@ impl Outbox {
 }
 
 /// The right to write ends beside the dispatcher, given back however the task ends.
-struct Settler(Arc<Outbox>, usize);
+struct Right(Arc<Outbox>, usize, usize);
 
-impl Drop for Settler {
+impl Drop for Right {
     fn drop(&mut self) {
-        self.0.sides[self.1].settles.store(false, Ordering::Release);
+        self.0.sides[self.1].settlers[self.2].runs.store(false, Ordering::Release);
     }
 }

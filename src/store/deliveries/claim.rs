@@ -192,12 +192,6 @@ fn held_up_sql(row: &str) -> String {
     )
 }
 
-#[derive(QueryableByName)]
-struct Lane {
-    #[diesel(sql_type = Text)]
-    lane: String,
-}
-
 /// A look on SQLite: `$1` the sink, `$2` the lane behind which it begins, `$3` how many rows at most.
 pub(super) fn places_sql(claim: &Claim<'_>) -> String {
     format!("{} LIMIT $3", window_sql(&format!("{COLUMNS}, {} AS held_up", held_up_sql("d")), claim))
@@ -310,30 +304,36 @@ fn claim_sqlite(c: &mut SqliteConnection, claim: &Claim<'_>) -> StoreResult<Take
     Ok(Taken { rows, resume })
 }
 
-/// What a claim on PostgreSQL looks for: `$1` sink, `$2` lane behind which it begins. Beside each row it says how many were looked at, and the
-/// version of the sink's turn, all of one moment.
+/// What a claim on PostgreSQL looks at: `$1` sink, `$2` lane behind which it begins. Beside each row it says whether it and what is behind it in
+/// its lane has to wait, whether it is beyond what the claim may have, and the version of the sink's turn, all of one moment. The payload
+/// comes only with what may be taken.
 ///
 /// Whoever else claims of the sink, or takes something out of what is ready ([`claims::take_turn`]), gives the turn another version; the
 /// claim is written ([`CLAIM`]) only where the version is still the one that was seen, and otherwise looked for again. So no row is locked
 /// while what was found is on its way to here, and none is written but those of turn and claim. What another worker settles meanwhile leaves
 /// what is ready and what is held in one transaction.
 ///
-/// What is held up takes nothing of the bytes that a claim may have; of a lane nothing is taken behind what somebody holds.
+/// One pass in the order of the index, without a sort: a row of a lane that has had its share is told by the lane of the row so many before
+/// it. What is held up takes nothing of the bytes that a claim may have. Where nothing of the sink has to come again, which is found out
+/// once, no row asks for its lane.
 pub(super) fn claim_sql(claim: &Claim<'_>) -> String {
+    let again = format!("SELECT 1 FROM deliveries AS t WHERE t.sink = $1 AND {}", is_one_of("t.state", &DeliveryState::TAKEN));
+    let columns = format!(
+        "{COLUMNS}, (d.seq, d.epoch) IN (SELECT seq, epoch FROM held) OR ((SELECT EXISTS ({again})) AND {}) AS waits",
+        held_up_sql("d")
+    );
     format!(
         "WITH held AS MATERIALIZED (SELECT h.seq, h.epoch FROM delivery_claims AS c, unnest(c.seqs, c.epochs) AS h(seq, epoch) \
-         WHERE c.sink = $1), \
-         found AS MATERIALIZED ({} LIMIT {}), \
-         placed AS (SELECT f.*, row_number() OVER in_lane AS place, bool_or(f.is_held) OVER in_lane AS behind \
-         FROM found AS f WINDOW in_lane AS (PARTITION BY lane ORDER BY seq)), \
-         free AS (SELECT p.*, sum(octet_length(p.payload)) OVER (ORDER BY p.lane, p.seq) - octet_length(p.payload) AS before \
-         FROM placed AS p WHERE p.place <= {} AND NOT p.behind AND NOT {} ORDER BY p.lane, p.seq LIMIT {}) \
-         SELECT {COLUMNS}, (SELECT count(*) FROM found), (SELECT version FROM delivery_turns WHERE sink = $1) FROM free WHERE before < {CLAIM_BYTES}",
-        window_sql(&format!("{COLUMNS}, (d.seq, d.epoch) IN (SELECT seq, epoch FROM held) AS is_held"), claim),
-        window(claim),
+         WHERE c.sink = $1) \
+         SELECT {}, waits, is_far, is_over, (SELECT version FROM delivery_turns WHERE sink = $1) FROM (SELECT f.*, \
+         COALESCE(lag(lane, {}) OVER piece = lane, false) AS is_far, \
+         COALESCE(sum(CASE WHEN waits THEN 0 ELSE octet_length(payload) END) OVER piece, 0) >= {CLAIM_BYTES} AS is_over \
+         FROM ({} LIMIT {}) AS f \
+         WINDOW piece AS (ORDER BY lane, seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)) AS seen",
+        COLUMNS.replace("payload", "CASE WHEN waits OR is_far OR is_over THEN '' ELSE payload END AS payload"),
         claim.per_lane.max(1),
-        held_up_sql("p"),
-        claim.limit,
+        window_sql(&columns, claim),
+        window(claim),
     )
 }
 
@@ -344,18 +344,19 @@ const CLAIM: &str = "WITH turn AS (UPDATE delivery_turns SET version = version +
 
 fn claim_pg(c: &mut PgConnection, claim: &Claim<'_>) -> StoreResult<Taken> {
     for _ in 0..TURNS_MAX {
-        let found: Vec<Scanned> = diesel::sql_query(claim_sql(claim))
+        let seen: Vec<Scanned> = diesel::sql_query(claim_sql(claim))
             .bind::<Text, _>(claim.sink)
             .bind::<Text, _>(claim.after.unwrap_or_default())
             .load(c)?;
-        // Every lane of the piece may be held up; then no row tells where it ended.
-        let Some(first) = found.first() else { return Ok(Taken { rows: Vec::new(), resume: end_of_window(c, claim)? }) };
-        let Some(version) = first.version else {
+        let version = seen.first().map(|seen| seen.version);
+        let mut taken = pick(seen, claim);
+        let Some(version) = version.filter(|_| !taken.rows.is_empty()) else { return Ok(taken) };
+        let Some(version) = version else {
             let text = "INSERT INTO delivery_turns (sink, version) VALUES ($1, 0) ON CONFLICT (sink) DO NOTHING";
             diesel::sql_query(text).bind::<Text, _>(claim.sink).execute(c)?;
             continue;
         };
-        let (seqs, epochs): (Vec<i64>, Vec<i64>) = found.iter().map(|found| (found.row.seq, found.row.epoch)).unzip();
+        let (seqs, epochs): (Vec<i64>, Vec<i64>) = taken.rows.iter().map(|row| (row.seq, row.epoch)).unzip();
         let made: Option<Made> = diesel::sql_query(CLAIM)
             .bind::<Text, _>(claim.sink)
             .bind::<BigInt, _>(version)
@@ -367,34 +368,36 @@ fn claim_pg(c: &mut PgConnection, claim: &Claim<'_>) -> StoreResult<Taken> {
             .get_result(c)
             .optional()?;
         if let Some(made) = made {
-            return Ok(taken(found, made.id, claim));
+            taken.rows.iter_mut().for_each(|row| row.begun(claim.worker, made.id, claim.now_us));
+            return Ok(taken);
         }
     }
     // The others claim all there is; the next round looks again from here.
     Ok(Taken { rows: Vec::new(), resume: claim.after.map(str::to_owned) })
 }
 
-fn taken(found: Vec<Scanned>, id: i64, claim: &Claim<'_>) -> Taken {
-    let is_full = found.first().is_none_or(|found| found.scanned >= window(claim));
-    let mut rows: Vec<DeliveryRow> = found.into_iter().map(|found| found.row).collect();
-    let bytes: i64 = rows.iter().map(|row| i64::try_from(row.payload.len()).unwrap_or(i64::MAX / 4)).sum();
-    let was_cut = rows.len() >= claim.limit as usize || bytes >= CLAIM_BYTES / 2;
-    let last = rows.iter().map(|row| &row.lane).max();
-    let resume = last.filter(|_| was_cut || is_full).cloned();
+/// What the claim may have of a piece of the index, and the lane behind which the next look begins.
+fn pick(seen: Vec<Scanned>, claim: &Claim<'_>) -> Taken {
+    let is_full = i64::try_from(seen.len()).is_ok_and(|seen| seen >= window(claim));
+    let (mut rows, mut lane, mut waits, mut is_cut) = (Vec::new(), None, false, false);
+    for one in seen {
+        let same = lane.as_deref() == Some(one.place.lane());
+        waits = one.waits || (waits && same);
+        if !waits && (one.is_over || (matches!(one.place, Place::Turn(_)) && rows.len() >= claim.limit as usize)) {
+            is_cut = true;
+            break;
+        }
+        if !same {
+            lane = Some(one.place.lane().to_owned());
+        }
+        if let Place::Turn(row) = one.place
+            && !waits
+        {
+            rows.push(*row);
+        }
+    }
     rows.sort_unstable_by_key(|row| row.seq);
-    rows.iter_mut().for_each(|row| row.begun(claim.worker, id, claim.now_us));
-    Taken { rows, resume }
-}
-
-/// The lane in which the piece ends; `None` where it holds the last.
-fn end_of_window(c: &mut PgConnection, claim: &Claim<'_>) -> StoreResult<Option<String>> {
-    let text = format!("{} LIMIT 1 OFFSET {}", window_sql("d.lane", claim), window(claim) - 1);
-    let end: Option<Lane> = diesel::sql_query(text)
-        .bind::<Text, _>(claim.sink)
-        .bind::<Text, _>(claim.after.unwrap_or_default())
-        .get_result(c)
-        .optional()?;
-    Ok(end.map(|end| end.lane))
+    Taken { rows, resume: lane.filter(|_| is_cut || is_full) }
 }
 
 /// A claim that a statement has written to.
