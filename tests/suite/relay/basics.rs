@@ -55,6 +55,10 @@ fn every_stored_reading_is_relayed_once_as_the_api_shows_it() {
         // All of them duplicates: nothing is left to relay, so the answer need not wait.
         let again = push(&daemon, &body(0, 300, 7), "?ack=relay");
         assert_eq!(again["ack"], "relay", "{again}");
+        // The last ones are repeats, and nothing comes behind them.
+        let (new, old) = (body(400, 5, 7), body(0, 5, 7));
+        let mixed = push(&daemon, &format!("{},{}", new.trim_end_matches(']'), old.trim_start_matches('[')), "?ack=relay");
+        assert_eq!(mixed["ack"], "relay", "{mixed}");
     }
 }
 
