@@ -34,9 +34,8 @@ impl Outbox {
 
     /// An attempt has ended.
     pub(super) fn ended(self: &Arc<Self>, at: usize, end: Settlement) {
-        let settler = self.sides[at].settler_of(&end.held);
         lock(&self.sides[at].ends).push(end);
-        self.settle_by(at, settler);
+        self.settle_beside(at);
         if self.sides[at].store.backend() == Backend::Sqlite {
             self.sides[at].wake.notify_one();
         }
@@ -56,20 +55,17 @@ impl Outbox {
         side.wake.notify_one();
     }
 
-    /// Has ends written by tasks beside the dispatcher, where the store has more than one writer and they do not run.
+    /// Has ends written by tasks beside the dispatcher, where the store has more than one writer, by those that do not run.
     pub(super) fn settle_beside(self: &Arc<Self>, at: usize) {
         let side = &self.sides[at];
         if side.store.backend() == Backend::Sqlite || lock(&side.ends).is_empty() {
             return;
         }
-        (0..side.settlers.len()).for_each(|settler| self.settle_by(at, settler));
-    }
-
-    fn settle_by(self: &Arc<Self>, at: usize, settler: usize) {
-        let side = &self.sides[at];
-        if side.store.backend() != Backend::Sqlite && !side.settlers[settler].runs.swap(true, Ordering::AcqRel) {
-            let right = Right(self.clone(), at, settler);
-            actix::spawn(async move { while right.0.settle(at, settler).await {} });
+        for (settler, one) in side.settlers.iter().enumerate() {
+            if !one.runs.load(Ordering::Acquire) && side.has_ends(settler) && !one.runs.swap(true, Ordering::AcqRel) {
+                let right = Right(self.clone(), at, settler);
+                actix::spawn(async move { while right.0.settle(at, settler).await {} });
+            }
         }
     }
 

@@ -188,6 +188,11 @@ impl Side {
         (held.claim.unsigned_abs() % self.settlers.len() as u64) as usize
     }
 
+    /// Whether any end waits for this settler.
+    pub(super) fn has_ends(&self, settler: usize) -> bool {
+        lock(&self.ends).iter().any(|end| self.settler_of(&end.held) == settler)
+    }
+
     /// At most `most` of the ends that wait and are this settler's, the oldest.
     pub(super) fn take_ends(&self, settler: usize, most: usize) -> Vec<Settlement> {
         let is_its = |end: &mut Settlement| self.settler_of(&end.held) == settler;

@@ -54,6 +54,9 @@ pub(super) struct Settings {
     /// Whether what SQLite keeps to undo a single statement stays in memory, however much it is. Beyond 64 KiB it would be a file, written with
     /// two calls a page; a batch of 100 readings of as many engines gets there.
     pub(super) undo_in_memory: bool,
+    /// Whether PostgreSQL plans each statement for its own values and for the table as it is. A plan for all values is kept until statistics are
+    /// taken again: one that was made while a table was empty would read all of it long after it has filled.
+    pub(super) fresh_plans: bool,
 }
 
 impl Conn {
@@ -199,6 +202,9 @@ fn open_postgres(url: &str, settings: Settings, mark: Option<&Mark>) -> StoreRes
         "SET statement_timeout = {timeout_ms}; SET idle_in_transaction_session_timeout = {}; SET timezone = 'UTC';",
         timeout_ms.saturating_mul(4).min(i32::MAX as u128)
     ))?;
+    if settings.fresh_plans {
+        conn.batch_execute("SET plan_cache_mode = force_custom_plan;")?;
+    }
     Ok(conn)
 }
 

@@ -30,6 +30,7 @@ pub mod migrate;
 pub mod partitions;
 mod place;
 pub mod pool;
+mod prepared;
 pub mod readings;
 pub mod relay;
 pub mod rule_baselines;

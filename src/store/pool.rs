@@ -88,8 +88,14 @@ impl Store {
     ) -> StoreResult<Self> {
         let size = pool_size.max(1);
         let wal_pages = if migrations == Migrations::Control { CONTROL_WAL_PAGES } else { STORE_WAL_PAGES };
-        let settings =
-            Settings { connect_timeout, statement_timeout, cache_kib: READER_CACHE_KIB, wal_pages, undo_in_memory: false };
+        let settings = Settings {
+            connect_timeout,
+            statement_timeout,
+            cache_kib: READER_CACHE_KIB,
+            wal_pages,
+            undo_in_memory: false,
+            fresh_plans: true,
+        };
         let pool = Pool::builder()
             .max_size(size)
             .min_idle(Some(0))
@@ -165,7 +171,7 @@ impl Store {
 
     /// A connection of its own outside the pool, for a thread that writes all the time.
     pub fn writer(&self) -> Writer {
-        let settings = Settings { cache_kib: WRITER_CACHE_KIB, undo_in_memory: true, ..self.0.settings };
+        let settings = Settings { cache_kib: WRITER_CACHE_KIB, undo_in_memory: true, fresh_plans: false, ..self.0.settings };
         Writer { store: self.clone(), settings, place: Place::default() }
     }
 

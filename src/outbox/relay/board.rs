@@ -47,7 +47,8 @@ struct Course {
 impl Course {
     /// Up to where everything that is to be relayed is.
     fn reached(&self) -> u64 {
-        if self.relayed >= self.owed { self.committed.max(self.relayed) } else { self.relayed }
+        // Of what the drain has not told of yet it may be unsure.
+        if self.relayed >= self.owed { self.committed } else { self.relayed.min(self.committed) }
     }
 
     fn doubt(&mut self, (first, last): Numbers) {
@@ -210,6 +211,17 @@ mod tests {
         board.relayed(STREAM, 10);
         let told = waiters.each_mut().map(|waiter| waiter.try_recv());
         assert_eq!(told, [Ok(()), Ok(()), Err(Closed), Err(Closed), Err(Closed), Ok(())]);
+    }
+
+    #[test]
+    fn nothing_is_said_of_what_the_drain_has_not_told_of_yet() {
+        let board = board();
+        let mut early = board.wait_for(STREAM, (1, 10));
+        // The run was committed, claimed and sent while the drain still asked which of its numbers are unsure.
+        board.relayed(STREAM, 10);
+        assert_eq!(early.try_recv(), Err(Empty));
+        board.committed(STREAM, 10, 10, &[(3, 3)]);
+        assert_eq!((early.try_recv(), board.wait_for(STREAM, (4, 10)).try_recv()), (Err(Closed), Ok(())));
     }
 
     #[test]

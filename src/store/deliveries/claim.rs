@@ -13,7 +13,7 @@ use std::{
 use diesel::{
     connection::DefaultLoadingMode,
     prelude::*,
-    sql_types::{Array, BigInt, Nullable, Text},
+    sql_types::{BigInt, Nullable, Text},
 };
 
 use super::{
@@ -25,7 +25,10 @@ use super::{
 use crate::{
     domain::delivery::{DeliveryState, Event},
     on_backend,
-    store::{Conn, StoreResult},
+    store::{
+        Conn, StoreResult,
+        prepared::{Bind, Prepared},
+    },
 };
 
 /// Rows made ready in one statement.
@@ -148,14 +151,18 @@ pub fn ready_sinks(conn: &mut Conn, sinks: &[String]) -> StoreResult<Vec<String>
     let text = ready_sql(matches!(conn, Conn::Pg(_)));
     let found: Vec<Ready> = match conn {
         Conn::Sqlite(c) => diesel::sql_query(text).bind::<Text, _>(serde_json::json!(sinks).to_string()).load(c)?,
-        Conn::Pg(c) => diesel::sql_query(text).bind::<Array<Text>, _>(sinks).load(c)?,
+        Conn::Pg(c) => Prepared::new(text, vec![Bind::Texts(sinks.iter().map(|sink| Some(sink.as_str())).collect())]).load(c)?,
     };
     Ok(found.into_iter().map(|ready| ready.sink).collect())
 }
 
+/// The first of each sink in the order of the index, and not `EXISTS`: with many ready PostgreSQL would look for one by reading the table.
 pub(super) fn ready_sql(is_pg: bool) -> String {
     let list = if is_pg { "unnest($1) AS s(sink)" } else { "(SELECT value AS sink FROM json_each($1)) AS s" };
-    format!("SELECT s.sink FROM {list} WHERE EXISTS (SELECT 1 FROM deliveries AS d WHERE d.sink = s.sink AND d.state = 'ready')")
+    format!(
+        "SELECT s.sink FROM {list} WHERE \
+         (SELECT d.seq FROM deliveries AS d WHERE d.sink = s.sink AND d.state = 'ready' ORDER BY d.lane, d.seq LIMIT 1) IS NOT NULL"
+    )
 }
 
 /// Claims deliveries whose turn it is and notes that their attempts begin: `Claim` and `BeginSend` in one row of
@@ -190,6 +197,12 @@ fn held_up_sql(row: &str) -> String {
         "EXISTS (SELECT 1 FROM deliveries AS b WHERE b.sink = $1 AND b.lane = {row}.lane AND b.seq < {row}.seq AND {})",
         is_one_of("b.state", &DeliveryState::TAKEN)
     )
+}
+
+#[derive(QueryableByName)]
+struct Lane {
+    #[diesel(sql_type = Text)]
+    lane: String,
 }
 
 /// A look on SQLite: `$1` the sink, `$2` the lane behind which it begins, `$3` how many rows at most.
@@ -304,36 +317,28 @@ fn claim_sqlite(c: &mut SqliteConnection, claim: &Claim<'_>) -> StoreResult<Take
     Ok(Taken { rows, resume })
 }
 
-/// What a claim on PostgreSQL looks at: `$1` sink, `$2` lane behind which it begins. Beside each row it says whether it and what is behind it in
-/// its lane has to wait, whether it is beyond what the claim may have, and the version of the sink's turn, all of one moment. The payload
-/// comes only with what may be taken.
+/// What a claim on PostgreSQL looks for: `$1` sink, `$2` lane behind which it begins, `$3` rows looked at, `$4` most of a lane, `$5` most of all.
+/// Beside each row it says how many were looked at, and the
+/// version of the sink's turn, all of one moment.
 ///
 /// Whoever else claims of the sink, or takes something out of what is ready ([`claims::take_turn`]), gives the turn another version; the
 /// claim is written ([`CLAIM`]) only where the version is still the one that was seen, and otherwise looked for again. So no row is locked
 /// while what was found is on its way to here, and none is written but those of turn and claim. What another worker settles meanwhile leaves
 /// what is ready and what is held in one transaction.
 ///
-/// One pass in the order of the index, without a sort: a row of a lane that has had its share is told by the lane of the row so many before
-/// it. What is held up takes nothing of the bytes that a claim may have. Where nothing of the sink has to come again, which is found out
-/// once, no row asks for its lane.
+/// What is held up takes nothing of the bytes that a claim may have; of a lane nothing is taken behind what somebody holds.
 pub(super) fn claim_sql(claim: &Claim<'_>) -> String {
-    let again = format!("SELECT 1 FROM deliveries AS t WHERE t.sink = $1 AND {}", is_one_of("t.state", &DeliveryState::TAKEN));
-    let columns = format!(
-        "{COLUMNS}, (d.seq, d.epoch) IN (SELECT seq, epoch FROM held) OR ((SELECT EXISTS ({again})) AND {}) AS waits",
-        held_up_sql("d")
-    );
     format!(
         "WITH held AS MATERIALIZED (SELECT h.seq, h.epoch FROM delivery_claims AS c, unnest(c.seqs, c.epochs) AS h(seq, epoch) \
-         WHERE c.sink = $1) \
-         SELECT {}, waits, is_far, is_over, (SELECT version FROM delivery_turns WHERE sink = $1) FROM (SELECT f.*, \
-         COALESCE(lag(lane, {}) OVER piece = lane, false) AS is_far, \
-         COALESCE(sum(CASE WHEN waits THEN 0 ELSE octet_length(payload) END) OVER piece, 0) >= {CLAIM_BYTES} AS is_over \
-         FROM ({} LIMIT {}) AS f \
-         WINDOW piece AS (ORDER BY lane, seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)) AS seen",
-        COLUMNS.replace("payload", "CASE WHEN waits OR is_far OR is_over THEN '' ELSE payload END AS payload"),
-        claim.per_lane.max(1),
-        window_sql(&columns, claim),
-        window(claim),
+         WHERE c.sink = $1), \
+         found AS MATERIALIZED ({} LIMIT $3), \
+         placed AS (SELECT f.*, row_number() OVER in_lane AS place, bool_or(f.is_held) OVER in_lane AS behind \
+         FROM found AS f WINDOW in_lane AS (PARTITION BY lane ORDER BY seq)), \
+         free AS (SELECT p.*, sum(octet_length(p.payload)) OVER (ORDER BY p.lane, p.seq) - octet_length(p.payload) AS before \
+         FROM placed AS p WHERE p.place <= $4 AND NOT p.behind AND NOT {} ORDER BY p.lane, p.seq LIMIT $5) \
+         SELECT {COLUMNS}, (SELECT count(*) FROM found), (SELECT version FROM delivery_turns WHERE sink = $1) FROM free WHERE before < {CLAIM_BYTES}",
+        window_sql(&format!("{COLUMNS}, (d.seq, d.epoch) IN (SELECT seq, epoch FROM held) AS is_held"), claim),
+        held_up_sql("p"),
     )
 }
 
@@ -344,60 +349,61 @@ const CLAIM: &str = "WITH turn AS (UPDATE delivery_turns SET version = version +
 
 fn claim_pg(c: &mut PgConnection, claim: &Claim<'_>) -> StoreResult<Taken> {
     for _ in 0..TURNS_MAX {
-        let seen: Vec<Scanned> = diesel::sql_query(claim_sql(claim))
-            .bind::<Text, _>(claim.sink)
-            .bind::<Text, _>(claim.after.unwrap_or_default())
-            .load(c)?;
-        let version = seen.first().map(|seen| seen.version);
-        let mut taken = pick(seen, claim);
-        let Some(version) = version.filter(|_| !taken.rows.is_empty()) else { return Ok(taken) };
-        let Some(version) = version else {
+        let binds = vec![
+            Bind::Text(claim.sink),
+            Bind::Text(claim.after.unwrap_or_default()),
+            Bind::BigInt(window(claim)),
+            Bind::BigInt(i64::from(claim.per_lane.max(1))),
+            Bind::BigInt(i64::from(claim.limit)),
+        ];
+        let found: Vec<Scanned> = Prepared::new(claim_sql(claim), binds).load(c)?;
+        // Every lane of the piece may be held up; then no row tells where it ended.
+        let Some(first) = found.first() else { return Ok(Taken { rows: Vec::new(), resume: end_of_window(c, claim)? }) };
+        let Some(version) = first.version else {
             let text = "INSERT INTO delivery_turns (sink, version) VALUES ($1, 0) ON CONFLICT (sink) DO NOTHING";
             diesel::sql_query(text).bind::<Text, _>(claim.sink).execute(c)?;
             continue;
         };
-        let (seqs, epochs): (Vec<i64>, Vec<i64>) = taken.rows.iter().map(|row| (row.seq, row.epoch)).unzip();
-        let made: Option<Made> = diesel::sql_query(CLAIM)
-            .bind::<Text, _>(claim.sink)
-            .bind::<BigInt, _>(version)
-            .bind::<Text, _>(claim.worker)
-            .bind::<BigInt, _>(claim.now_us)
-            .bind::<BigInt, _>(lease_us(claim.lease))
-            .bind::<Array<BigInt>, _>(seqs)
-            .bind::<Array<BigInt>, _>(epochs)
-            .get_result(c)
-            .optional()?;
+        let (seqs, epochs): (Vec<i64>, Vec<i64>) = found.iter().map(|found| (found.row.seq, found.row.epoch)).unzip();
+        let binds = vec![
+            Bind::Text(claim.sink),
+            Bind::BigInt(version),
+            Bind::Text(claim.worker),
+            Bind::BigInt(claim.now_us),
+            Bind::BigInt(lease_us(claim.lease)),
+            Bind::BigInts(seqs),
+            Bind::BigInts(epochs),
+        ];
+        let made: Option<Made> = Prepared::new(CLAIM, binds).get_result(c).optional()?;
         if let Some(made) = made {
-            taken.rows.iter_mut().for_each(|row| row.begun(claim.worker, made.id, claim.now_us));
-            return Ok(taken);
+            return Ok(taken(found, made.id, claim));
         }
     }
     // The others claim all there is; the next round looks again from here.
     Ok(Taken { rows: Vec::new(), resume: claim.after.map(str::to_owned) })
 }
 
-/// What the claim may have of a piece of the index, and the lane behind which the next look begins.
-fn pick(seen: Vec<Scanned>, claim: &Claim<'_>) -> Taken {
-    let is_full = i64::try_from(seen.len()).is_ok_and(|seen| seen >= window(claim));
-    let (mut rows, mut lane, mut waits, mut is_cut) = (Vec::new(), None, false, false);
-    for one in seen {
-        let same = lane.as_deref() == Some(one.place.lane());
-        waits = one.waits || (waits && same);
-        if !waits && (one.is_over || (matches!(one.place, Place::Turn(_)) && rows.len() >= claim.limit as usize)) {
-            is_cut = true;
-            break;
-        }
-        if !same {
-            lane = Some(one.place.lane().to_owned());
-        }
-        if let Place::Turn(row) = one.place
-            && !waits
-        {
-            rows.push(*row);
-        }
-    }
+fn taken(found: Vec<Scanned>, id: i64, claim: &Claim<'_>) -> Taken {
+    let is_full = found.first().is_none_or(|found| found.scanned >= window(claim));
+    let mut rows: Vec<DeliveryRow> = found.into_iter().map(|found| found.row).collect();
+    let bytes: i64 = rows.iter().map(|row| i64::try_from(row.payload.len()).unwrap_or(i64::MAX / 4)).sum();
+    let was_cut = rows.len() >= claim.limit as usize || bytes >= CLAIM_BYTES / 2;
+    let last = rows.iter().map(|row| &row.lane).max();
+    let resume = last.filter(|_| was_cut || is_full).cloned();
     rows.sort_unstable_by_key(|row| row.seq);
-    Taken { rows, resume: lane.filter(|_| is_cut || is_full) }
+    rows.iter_mut().for_each(|row| row.begun(claim.worker, id, claim.now_us));
+    Taken { rows, resume }
+}
+
+/// The lane in which the piece ends; `None` where it holds the last.
+fn end_of_window(c: &mut PgConnection, claim: &Claim<'_>) -> StoreResult<Option<String>> {
+    let text = format!("{} LIMIT 1 OFFSET {}", window_sql("d.lane", claim), window(claim) - 1);
+    let end: Option<Lane> = diesel::sql_query(text)
+        .bind::<Text, _>(claim.sink)
+        .bind::<Text, _>(claim.after.unwrap_or_default())
+        .get_result(c)
+        .optional()?;
+    Ok(end.map(|end| end.lane))
 }
 
 /// A claim that a statement has written to.

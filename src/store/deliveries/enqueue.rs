@@ -1,15 +1,18 @@
 //! New deliveries: written in the transaction of what they tell about, in the order of their lanes.
 
-use diesel::{
-    prelude::*,
-    sql_types::{Array, Integer, Text},
-};
+use diesel::prelude::*;
 use twox_hash::XxHash3_64;
 
 use crate::{
     config::OnUnknown,
     domain::delivery::DeliveryState,
-    store::{Conn, StoreResult, conn::enlarge_cache, control_schema::deliveries, relay},
+    store::{
+        Conn, StoreResult,
+        conn::enlarge_cache,
+        control_schema::deliveries,
+        prepared::{Bind, Prepared},
+        relay,
+    },
 };
 
 /// From here on it is bulk. Fewer rows go quicker as a statement than by `COPY`, which takes three round trips.
@@ -121,15 +124,10 @@ fn lock_lanes(pg: &mut PgConnection, new: &[NewDelivery]) -> StoreResult<()> {
     locks.sort_unstable();
     locks.dedup();
     let wakes = new.iter().any(|delivery| delivery.sink != relay::SINK);
-    let notify = if wakes { ", pg_notify($3, '')" } else { "" };
+    let notify = if wakes { format!(", pg_notify('{CHANNEL}', '')") } else { String::new() };
     let text =
         format!("SELECT pg_advisory_xact_lock($1, lock){notify} FROM (SELECT lock FROM unnest($2) AS lock ORDER BY 1) AS locks");
-    let query = diesel::sql_query(text).bind::<Integer, _>(LANE_LOCK_CLASS).bind::<Array<Integer>, _>(locks);
-    if wakes {
-        query.bind::<Text, _>(CHANNEL).execute(pg)?
-    } else {
-        query.execute(pg)?
-    };
+    Prepared::new(text, vec![Bind::Integer(LANE_LOCK_CLASS), Bind::Integers(locks)]).execute(pg)?;
     Ok(())
 }
 

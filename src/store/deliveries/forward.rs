@@ -56,7 +56,12 @@ pub fn waiting_sinks(conn: &mut Conn, sinks: &[String]) -> StoreResult<Vec<Strin
 
 pub(super) fn waiting_sql(is_pg: bool) -> String {
     let list = if is_pg { "unnest($1) AS s(sink)" } else { "(SELECT value AS sink FROM json_each($1)) AS s" };
-    format!("SELECT s.sink FROM {list} WHERE EXISTS (SELECT 1 FROM deliveries AS d WHERE d.sink = s.sink AND {})", waits())
+    // As what is ready is looked for (`ready_sql`).
+    format!(
+        "SELECT s.sink FROM {list} WHERE \
+         (SELECT d.seq FROM deliveries AS d WHERE d.sink = s.sink AND {} ORDER BY d.lane, d.seq LIMIT 1) IS NOT NULL",
+        waits()
+    )
 }
 
 /// The channel is back: what waits for it is ready now, at most [`FORWARD_ROWS`]. Returns how many.

@@ -43,10 +43,9 @@ pub fn plans(conn: &mut Conn) -> StoreResult<Vec<(&'static str, String)>> {
         numbered.fold(text, |text, (at, value)| text.replace(&format!("${}", at + 1), value))
     };
     let list = if is_pg { "ARRAY['hook', 'log']" } else { "'[\"hook\",\"log\"]'" };
-    let claimed = ["'hook'", "'lane5'", "'w'", "1000000", "1"];
     let mut statements = vec![
-        ("claim", bound(of_claim(&claim(1_000, 250, None)), &claimed)),
-        ("claim behind a lane", bound(of_claim(&claim(4, 1, Some("lane5"))), &claimed)),
+        ("claim", bound(of_claim(&claim(1_000, 250, None)), &["'hook'", "''", "1000", "250", "1000"])),
+        ("claim behind a lane", bound(of_claim(&claim(4, 1, Some("lane5"))), &["'hook'", "'lane5'", "16", "1", "4"])),
         ("ready sinks", bound(claim::ready_sql(is_pg), &[list])),
         ("promote", bound(claim::promote_sql(is_pg), &["500", "500"])),
         ("next due", claim::next_due_sql()),

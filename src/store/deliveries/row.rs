@@ -159,16 +159,11 @@ where
     }
 }
 
-/// A row that a claim on PostgreSQL has looked at.
+/// A row whose turn it is, how many were looked at for the whole claim, and the version of the sink's turn; `None` where it has none yet.
 #[derive(Debug)]
 pub(super) struct Scanned {
-    /// Whether it is its turn, as far as the row tells by itself.
-    pub(super) place: Place,
-    /// It is held, or something before it has to come again; what is behind it in its lane waits with it.
-    pub(super) waits: bool,
-    /// It would have been its turn, but for the bytes of those before it.
-    pub(super) is_over: bool,
-    /// The version of the sink's turn; `None` where it has none yet.
+    pub(super) row: DeliveryRow,
+    pub(super) scanned: i64,
     pub(super) version: Option<i64>,
 }
 
@@ -176,26 +171,17 @@ impl<DB> QueryableByName<DB> for Scanned
 where
     DB: Backend,
     DeliveryRow: QueryableByName<DB>,
-    bool: FromSql<Bool, DB>,
-    String: FromSql<Text, DB>,
+    i64: FromSql<BigInt, DB>,
     Option<i64>: FromSql<Nullable<BigInt>, DB>,
 {
     fn build<'a>(row: &impl NamedRow<'a, DB>) -> Result<Self> {
         let mut last = COLUMNS_COUNT;
-        let waits = next::<Bool, _, _>(row, &mut last)?;
-        let is_far = next::<Bool, _, _>(row, &mut last)?;
-        let is_over = next::<Bool, _, _>(row, &mut last)?;
-        let version = next::<Nullable<BigInt>, _, _>(row, &mut last)?;
-        let place = if waits || is_far || is_over {
-            Place::HeldUp(next::<Text, _, _>(row, &mut LANE_AT.clone())?)
-        } else {
-            Place::Turn(Box::new(DeliveryRow::build(row)?))
-        };
-        Ok(Self { place, waits, is_over: is_over && !waits && !is_far, version })
+        let (scanned, version) = (next::<BigInt, _, _>(row, &mut last)?, next::<Nullable<BigInt>, _, _>(row, &mut last)?);
+        Ok(Self { row: DeliveryRow::build(row)?, scanned, version })
     }
 }
 
-/// A row that was looked at, or the lane of one whose turn it is not.
+/// A row that was looked at, and whether something before it in its lane has to come again.
 #[derive(Debug)]
 pub(super) enum Place {
     Turn(Box<DeliveryRow>),

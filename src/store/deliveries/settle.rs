@@ -15,7 +15,11 @@ use super::{
 use crate::{
     domain::delivery::{DeliveryState, Event},
     on_backend,
-    store::{Conn, StoreResult, control_schema::deliveries},
+    store::{
+        Conn, StoreResult,
+        control_schema::deliveries,
+        prepared::{Bind, Prepared},
+    },
 };
 
 /// Longest error or answer that is kept, in characters.
@@ -326,16 +330,18 @@ fn all_of_a_kind(conn: &mut Conn, (event, is_plain): (Event, bool), moves: &[&Mo
     let epochs: Vec<i64> = moves.iter().map(|one| one.held.epoch).collect();
     let claims: Vec<i64> = moves.iter().map(|one| one.held.claim).collect();
     let answers: Vec<Option<&str>> = moves.iter().map(|one| one.answer).collect();
-    let query = diesel::sql_query(move_sql(event, is_plain))
-        .bind::<BigInt, _>(now_us)
-        .bind::<Array<BigInt>, _>(seqs)
-        .bind::<Array<BigInt>, _>(epochs)
-        .bind::<Array<BigInt>, _>(claims)
-        .bind::<Array<Nullable<Text>>, _>(answers);
+    let text = move_sql(event, is_plain);
     let moved: Vec<Claimed> = if is_plain {
-        query.load(pg)?
+        let binds =
+            vec![Bind::BigInt(now_us), Bind::BigInts(seqs), Bind::BigInts(epochs), Bind::BigInts(claims), Bind::Texts(answers)];
+        Prepared::new(text, binds).load(pg)?
     } else {
-        query
+        diesel::sql_query(text)
+            .bind::<BigInt, _>(now_us)
+            .bind::<Array<BigInt>, _>(seqs)
+            .bind::<Array<BigInt>, _>(epochs)
+            .bind::<Array<BigInt>, _>(claims)
+            .bind::<Array<Nullable<Text>>, _>(answers)
             .bind::<Array<Nullable<BigInt>>, _>(moves.iter().map(|one| one.due_at_us).collect::<Vec<_>>())
             .bind::<Array<Nullable<Integer>>, _>(moves.iter().map(|one| one.attempt).collect::<Vec<_>>())
             .bind::<Array<Nullable<Integer>>, _>(moves.iter().map(|one| one.possible_repeat).collect::<Vec<_>>())
