@@ -8,6 +8,7 @@
 #![allow(unreachable_pub, reason = "a benchmark has no readers")]
 #![allow(clippy::print_stdout, reason = "printing figures is what it is for")]
 
+mod bare;
 #[path = "../ingest/host.rs"]
 mod host;
 mod lists;

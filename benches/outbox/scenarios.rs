@@ -8,6 +8,7 @@ use std::{
 };
 
 use crate::{
+    bare::bare,
     lists::lists,
     mail,
     report::{
@@ -41,6 +42,13 @@ pub const ALL: &[Scenario] = &[
         run: |b| drain(b, Database::Sqlite, None),
     },
     Scenario { name: "drain-postgres", what: "the same", once: false, run: |b| drain(b, Database::Postgres, None) },
+    Scenario {
+        name: "bare-sqlite",
+        what: "the least of it: rows added in bulk, read in order and marked as sent; no leases, no fencing, no lanes",
+        once: false,
+        run: |b| bare(b, Database::Sqlite),
+    },
+    Scenario { name: "bare-postgres", what: "the same, by two workers", once: false, run: |b| bare(b, Database::Postgres) },
     Scenario {
         name: "settled-sqlite",
         what: "enqueued beside the outbox as fast as it goes, until all is settled",

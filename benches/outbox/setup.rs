@@ -128,7 +128,7 @@ pub fn own_cpu() -> Duration {
 }
 
 /// One delivery, as a message of some words makes it, due at once.
-fn delivery(n: u64, lane: u64) -> NewDelivery {
+pub fn delivery(n: u64, lane: u64) -> NewDelivery {
     delivery_at(n, lane, monotonic_ns())
 }
 
