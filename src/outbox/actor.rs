@@ -90,10 +90,8 @@ impl Handler<Drain> for OutboxActor {
         let outbox = self.outbox.clone();
         actix::spawn(async move {
             while outbox.in_flight() > 0 && Instant::now() < drain.deadline {
-                for (at, side) in outbox.sides.iter().enumerate() {
-                    for settler in 0..side.settlers.len() {
-                        outbox.settle(at, settler).await;
-                    }
+                for at in 0..outbox.sides.len() {
+                    outbox.settle(at).await;
                 }
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }

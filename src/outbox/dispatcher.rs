@@ -197,8 +197,8 @@ impl Outbox {
         let wanted = if first { Vec::new() } else { self.wanted(at) };
         let doubted = if first { self.sink_names() } else { Vec::new() };
         let forward = self.to_forward(at);
-        let settling = if is_sqlite { Some(side.settlers[0].turn.lock().await) } else { None };
-        let ends = Arc::new(if is_sqlite { side.take_ends(0, usize::MAX) } else { Vec::new() });
+        let settling = if is_sqlite { Some(side.settling.lock().await) } else { None };
+        let ends = Arc::new(if is_sqlite { side.take_ends(usize::MAX) } else { Vec::new() });
         if wanted.is_empty() && ends.is_empty() && forward.is_empty() && !first && !unsure && !reclaim && !promote {
             return Ok(false);
         }

@@ -1,7 +1,7 @@
 //! Ends of attempts, written down in groups: whatever has ended while the group before was written goes in the next.
 //!
-//! In: ends, from workers. Out: settled deliveries, free places. On PostgreSQL two settlers write them side by side, each those of its own
-//! claims. On SQLite the dispatcher does, in the transaction of its claim: there is one writer, and a sync for each would cost the most. What cannot be written waits, its leases are renewed, and is tried again at the
+//! In: ends, from workers. Out: settled deliveries, free places. On SQLite the dispatcher writes them, in the transaction of its claim:
+//! there is one writer, and a sync for each would cost the most. What cannot be written waits, its leases are renewed, and is tried again at the
 //! dispatcher's next look.
 
 use std::{
@@ -55,25 +55,21 @@ impl Outbox {
         side.wake.notify_one();
     }
 
-    /// Has ends written by tasks beside the dispatcher, where the store has more than one writer, by those that do not run.
+    /// Has ends written by a task beside the dispatcher, where the store has more than one writer and none runs.
     pub(super) fn settle_beside(self: &Arc<Self>, at: usize) {
         let side = &self.sides[at];
-        if side.store.backend() == Backend::Sqlite || lock(&side.ends).is_empty() {
+        if side.store.backend() == Backend::Sqlite || lock(&side.ends).is_empty() || side.settles.swap(true, Ordering::AcqRel) {
             return;
         }
-        for (settler, one) in side.settlers.iter().enumerate() {
-            if !one.runs.load(Ordering::Acquire) && side.has_ends(settler) && !one.runs.swap(true, Ordering::AcqRel) {
-                let right = Right(self.clone(), at, settler);
-                actix::spawn(async move { while right.0.settle(at, settler).await {} });
-            }
-        }
+        let settler = Settler(self.clone(), at);
+        actix::spawn(async move { while settler.0.settle(at).await {} });
     }
 
-    /// Writes some of this settler's ends that wait, in one transaction. Returns whether it wrote any.
-    pub(super) async fn settle(&self, at: usize, settler: usize) -> bool {
+    /// Writes some of the ends that wait, in one transaction. Returns whether it wrote any.
+    pub(super) async fn settle(&self, at: usize) -> bool {
         let side = &self.sides[at];
-        let _turn = side.settlers[settler].turn.lock().await;
-        let ends = Arc::new(side.take_ends(settler, SETTLE_MAX));
+        let _turn = side.settling.lock().await;
+        let ends = Arc::new(side.take_ends(SETTLE_MAX));
         if ends.is_empty() {
             return false;
         }
@@ -130,10 +126,10 @@ impl Outbox {
 }
 
 /// The right to write ends beside the dispatcher, given back however the task ends.
-struct Right(Arc<Outbox>, usize, usize);
+struct Settler(Arc<Outbox>, usize);
 
-impl Drop for Right {
+impl Drop for Settler {
     fn drop(&mut self) {
-        self.0.sides[self.1].settlers[self.2].runs.store(false, Ordering::Release);
+        self.0.sides[self.1].settles.store(false, Ordering::Release);
     }
 }

@@ -24,7 +24,7 @@ use crate::{
     event::{Metrics, circuits::CircuitIs},
     sinks::Sink,
     store::{
-        Backend, Store,
+        Store,
         deliveries::{Held, Settlement},
     },
 };
@@ -33,9 +33,6 @@ use crate::{
 pub(super) const CONTROL: &str = "control";
 /// Its place among the sides.
 pub(super) const CONTROL_AT: usize = 0;
-
-/// Those who write ends on PostgreSQL, where settling takes the server two thirds of what a delivery costs: with one, a core of two is idle.
-const SETTLERS: usize = 2;
 
 /// Hands a condition of the outbox to the alert side.
 pub type RaiseFn = Box<dyn Fn(Vec<Transition>) + Send + Sync>;
@@ -96,21 +93,13 @@ pub(super) struct Side {
     pub(super) in_flight: Mutex<HashMap<i64, InFlight>>,
     /// Ends of attempts that are not written yet.
     pub(super) ends: Mutex<Vec<Settlement>>,
-    /// Who writes ends: one on SQLite, which has one writer.
-    pub(super) settlers: Vec<Settler>,
+    /// One writer of ends at a time.
+    pub(super) settling: tokio::sync::Mutex<()>,
+    /// Whether a task writes ends.
+    pub(super) settles: AtomicBool,
     /// How far the round over each sink's lanes has come.
     pub(super) laps: Mutex<HashMap<String, Lap>>,
     pub(super) trouble: Mutex<Trouble>,
-}
-
-/// One of those who write ends. Each has claims of its own: what is left of a claim is counted down by one writer, and two never wait for
-/// each other in a circle.
-#[derive(Debug, Default)]
-pub(super) struct Settler {
-    /// Held while ends are written.
-    pub(super) turn: tokio::sync::Mutex<()>,
-    /// Whether a task does so.
-    pub(super) runs: AtomicBool,
 }
 
 /// A claim that is being worked on.
@@ -147,7 +136,6 @@ pub(super) struct Trouble {
 
 impl Side {
     fn new(name: &'static str, store: Store, is_up: Box<dyn Fn() -> bool + Send + Sync>) -> Self {
-        let settlers = if store.backend() == Backend::Sqlite { 1 } else { SETTLERS };
         Self {
             name,
             store,
@@ -157,7 +145,8 @@ impl Side {
             listens: AtomicBool::new(false),
             in_flight: Mutex::default(),
             ends: Mutex::default(),
-            settlers: std::iter::repeat_with(Settler::default).take(settlers).collect(),
+            settling: tokio::sync::Mutex::default(),
+            settles: AtomicBool::new(false),
             laps: Mutex::default(),
             trouble: Mutex::default(),
         }
@@ -183,20 +172,11 @@ impl Side {
         }
     }
 
-    /// Which of the settlers writes the end of what is held.
-    pub(super) fn settler_of(&self, held: &Held) -> usize {
-        (held.claim.unsigned_abs() % self.settlers.len() as u64) as usize
-    }
-
-    /// Whether any end waits for this settler.
-    pub(super) fn has_ends(&self, settler: usize) -> bool {
-        lock(&self.ends).iter().any(|end| self.settler_of(&end.held) == settler)
-    }
-
-    /// At most `most` of the ends that wait and are this settler's, the oldest.
-    pub(super) fn take_ends(&self, settler: usize, most: usize) -> Vec<Settlement> {
-        let is_its = |end: &mut Settlement| self.settler_of(&end.held) == settler;
-        lock(&self.ends).extract_if(.., is_its).take(most).collect()
+    /// At most `most` of the ends that wait, the oldest.
+    pub(super) fn take_ends(&self, most: usize) -> Vec<Settlement> {
+        let mut ends = lock(&self.ends);
+        let count = ends.len().min(most);
+        ends.drain(..count).collect()
     }
 }
 

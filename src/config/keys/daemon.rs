@@ -81,13 +81,7 @@ pub(super) static STORE: Section = Section {
             Example(r#""store-url""#),
             "systemd credential (LoadCredential=) that holds the URL, instead of url.",
         ),
-        key(
-            "pool_size",
-            Int(1, 64),
-            Is("4"),
-            "Connections for queries beside the one that drains the buffer. On PostgreSQL the outbox uses up to three of them while it \
-             sends much.",
-        ),
+        key("pool_size", Int(1, 64), Is("4"), "Connections for queries beside the one that drains the buffer."),
         key("connect_timeout", Duration("100ms", "1m"), Is(r#""5s""#), "How long to wait for a connection."),
         key("statement_timeout", Duration("100ms", "1h"), Is(r#""30s""#), "How long one statement may take (PostgreSQL)."),
         breaker_failures("1"),

@@ -196,6 +196,6 @@ async fn a_claim_whose_lease_ran_out_while_the_process_was_halted_is_not_sent() 
     bench.outbox.start(0, taken.rows, long_ago);
     until("it is given back", || !super::super::state::lock(&bench.outbox.sides[0].ends).is_empty()).await;
     assert_eq!(sink.taken(), [], "others may have it");
-    bench.outbox.settle(0, 0).await;
+    bench.outbox.settle(0).await;
     assert_eq!((row(&bench.store, "a").state(), row(&bench.store, "a").attempt), (Ok(DeliveryState::Ready), 0));
 }
