@@ -73,7 +73,8 @@ fn push(daemon: &Daemon, engine: &str, devil: Option<usize>) {
     }
 }
 
-/// Statements that the daemon's writing connection sent while `work` ran: those from a begin to its end that touch the ledger's tables.
+/// Statements that reached the server while `work` ran, but for known look-ups: whatever else the daemon asks meanwhile is among them, so two
+/// counts differ by chance. `tests/suite/store/poison.rs` counts what storing alone takes, exactly.
 fn statements(log: &PathBuf, work: impl FnOnce()) -> i64 {
     let before = fs::metadata(log).map_or(0, |data| data.len()) as usize;
     work();

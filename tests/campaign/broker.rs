@@ -1,7 +1,7 @@
 //! Kafka behind a network that can be made bad, and the independent consumer that counts what arrived.
 //!
-//! The daemon knows the broker by a listener of its own whose advertised address is the proxy's; the consumer, a Python with a client that
-//! has nothing to do with the daemon's, reads past the proxy. In: what the database holds. Out: what of it is not in Kafka, is there more
+//! The daemon knows the broker by a listener of its own whose advertised address is the proxy's; the consumer, a Python with a client
+//! of its own (librdkafka beneath, as in the daemon), reads past the proxy. In: what the database holds. Out: what of it is not in Kafka, is there more
 //! often than once, or is there and was never committed.
 
 use std::{

@@ -398,3 +398,18 @@ impl DiskFile for RealFile {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_segment_is_its_owners_alone() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        RealDisk::existing(dir.path()).create_new("segment").expect("made");
+        let mode = std::fs::metadata(dir.path().join("segment")).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+}

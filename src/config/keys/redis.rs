@@ -48,7 +48,7 @@ pub(super) static REDIS: Section = Section {
             "keep",
             Duration("0", "30d"),
             Is(r#""24h""#),
-            "How long readings stay in Redis at least, once the database has them; with [kafka] also until they are relayed. A database that was put back is filled from there.",
+            "How long readings stay in Redis at least, once the database has them; with [kafka] also until they are relayed; stream_bytes comes before both. A database that was put back is filled from there.",
         ),
         key(
             "stream_bytes",

@@ -118,9 +118,12 @@ async fn after_an_hour_away_all_that_waited_goes_out_once_and_in_order_without_t
         assert_ne!(row(store, &new.id).state(), Ok(DeliveryState::Dead), "{}: an outage uses up no attempts", new.id);
     }
     // From here on only the return itself can bring anything forward: what is due by the clock is due already.
-    let back_at_us = clock.now_us();
+    let (back_at_us, back) = (clock.now_us(), Instant::now());
     sink.down.store(false, Ordering::SeqCst);
     until("all are sent", || outbox.sent_total() == 24).await;
+    let took = back.elapsed();
+    eprintln!("all were sent {took:?} after the return");
+    assert!(took < Duration::from_secs(2), "{took:?} after the return");
     for (store, new) in each {
         until_state(store, &new.id, DeliveryState::Sent).await;
         let took_us = row(store, &new.id).settled_at_us.expect("it is settled") - back_at_us;

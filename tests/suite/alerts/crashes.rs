@@ -10,7 +10,9 @@ use crate::support::daemon::Setup;
 
 /// Of these the median is told.
 const TRIALS: usize = 3;
-/// Promised are 2 s from the restart on; a machine that does much else is let have more before the test fails.
+/// Promised from the restart on; the quickest of the trials must keep it, on a machine that does much else as well.
+const PROMISED: Duration = Duration::from_secs(2);
+/// None may take longer than that after its first answer.
 const SENT_WITHIN: Duration = Duration::from_secs(10);
 
 #[test]
@@ -20,6 +22,7 @@ fn what_was_committed_and_not_sent_when_the_process_died_is_sent_by_the_next_onc
     answers.sort_unstable();
     eprintln!("sent after the start of the new process: median {:?}, {starts:?}", starts[TRIALS / 2]);
     eprintln!("sent after its first answer (zero: before it): median {:?}, {answers:?}", answers[TRIALS / 2]);
+    assert!(starts[0] < PROMISED, "{starts:?}");
     assert!(answers.iter().all(|time| *time < SENT_WITHIN), "{answers:?}");
 }
 

@@ -7,6 +7,7 @@ mod flow;
 mod fuzz;
 mod keys;
 mod limits;
+mod wake;
 
 use std::{
     io::{Read, Write},

@@ -1,4 +1,4 @@
-"""Prints what a consumer of committed records sees, with a client that has nothing to do with belayd's.
+"""Prints what a consumer of committed records sees, with a client of its own: confluent-kafka, in a process without a line of belayd (beneath it is librdkafka, too).
 
     python consume.py BROKERS TOPIC
 
