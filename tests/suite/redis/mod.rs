@@ -4,6 +4,7 @@ pub(crate) mod compared;
 mod loss;
 mod measured;
 mod others;
+mod replicas;
 mod secured;
 
 use std::{

@@ -1,9 +1,9 @@
 //! What is relayed, how it looks, and who is told.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use super::{body, databases, push, relayed, setup};
-use crate::support::{kafka::Kafka, reader::Reader};
+use crate::support::{kafka::Kafka, reader::Reader, rows};
 
 #[test]
 fn every_stored_reading_is_relayed_once_as_the_api_shows_it() {
@@ -37,6 +37,14 @@ fn every_stored_reading_is_relayed_once_as_the_api_shows_it() {
             assert!((0..3).contains(&record.partition));
             let receipt = daemon.get(&format!("/api/receipts/{}/{}", record.stream, record.seq)).json();
             assert_eq!((&receipt["state"], &receipt["relayed"]), (&"stored".into(), &true.into()), "{record:?}");
+        }
+        // The header names the delivery that it went by.
+        if nth == 0 {
+            let ids: HashSet<String> = records.iter().map(|record| format!("'{}'", record.delivery)).collect();
+            let list = ids.iter().cloned().collect::<Vec<_>>().join(", ");
+            let text = format!("SELECT count(*) AS n FROM deliveries WHERE sink = 'kafka' AND state = 'sent' AND id IN ({list})");
+            let named = rows::number(&daemon.dir().join("belayd.db"), &text);
+            assert!(named > 0 && named as usize == ids.len(), "{named} of {list}");
         }
         let stream = answer["receipt"]["stream"].as_str().expect("a stream");
         let duplicate = daemon.get(&format!("/api/receipts/{stream}/301")).json();
