@@ -190,6 +190,22 @@ mod tests {
     }
 
     #[test]
+    fn what_takes_how_much_of_the_disk_and_what_is_left_stands_on_the_page() {
+        let whole = snapshot(3);
+        let html = render_page(&whole, Lang::En, Some(VISITOR));
+        for fact in ["readings", "deliveries", "ledger", "control", "partitions", "oldest", "diskFree"] {
+            let words = Lang::En.texts().get(&format!("disk.{fact}")).expect("a text");
+            assert!(html.contains(words.as_str()), "{fact}: {words}");
+        }
+        for bytes in ["1.0 MB", "2.0 kB", "3.0 kB", "9.0 kB", "5.0 GB"] {
+            assert!(html.contains(bytes), "{bytes}");
+        }
+        let mut unknown = whole;
+        unknown["store"]["diskFreeBytes"] = json!(null);
+        assert!(!render_page(&unknown, Lang::En, Some(VISITOR)).contains(">Disk free<"), "what is not known is left out");
+    }
+
+    #[test]
     fn every_slot_of_a_row_is_filled_by_its_list() {
         let view = view::View::of(&snapshot(3), Say { lang: Lang::En, now_ms: 0 });
         for (list, row) in PAGE.match_indices("{rows:").map(|(at, _)| {
