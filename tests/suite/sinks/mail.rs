@@ -75,6 +75,43 @@ fn tests_are_asked_for_on_the_command_line_and_bad_ones_are_refused() {
     assert_eq!(server.mails().len(), 1);
 }
 
+#[test]
+fn of_a_message_to_several_each_gets_a_mail_with_its_files_and_one_that_is_refused_holds_up_nobody() {
+    if !is_there() {
+        return;
+    }
+    let server = MailServer::start(&["none"]);
+    let daemon = Setup::with(&smtp(server.port, "tls = \"none\"")).start();
+    let message = serde_json::json!({
+        "via": "smtp", "to": ["kim@example.org", "nobody@example.org", "lee@example.org"], "subject": "점검", "body": "text",
+        "attachments": [{"name": "보고.txt", "contentType": "text/plain", "content": "aGVsbG8="}],
+    });
+    let made = daemon.post("/api/messages", &message.to_string());
+    assert_eq!((made.status, made.json()["deliveries"].as_array().map(Vec::len)), (202, Some(3)), "{made:?}");
+    let path = format!("/api/messages/{}", made.json()["id"].as_str().expect("an id"));
+    let state = |to: &str| {
+        let shown = daemon.get(&path).json();
+        let of = shown["deliveries"].as_array().into_iter().flatten().find(|one| one["recipient"] == to).cloned();
+        of.unwrap_or_else(|| panic!("{to} is not in {shown:#}"))
+    };
+    daemon.wait_for("all have their end", std::time::Duration::from_secs(30), |_| {
+        ["kim", "lee"].iter().all(|name| state(&format!("{name}@example.org"))["state"] == "sent")
+            && state("nobody@example.org")["state"] == "dead"
+    });
+    assert!(state("nobody@example.org").to_string().contains("550"), "{}", state("nobody@example.org"));
+    let mut mails = server.mails();
+    mails.sort_by_key(|mail| mail["to"].to_string());
+    let to: Vec<&str> = mails.iter().filter_map(|mail| mail["to"][0].as_str()).collect();
+    assert_eq!(to, ["kim@example.org", "lee@example.org"]);
+    for mail in &mails {
+        // Read by Python's parser: the name as it was given, and the bytes by their SHA-256, that of "hello".
+        let hello = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
+        assert_eq!(mail["attachments"], serde_json::json!([["보고.txt", hello]]), "{mail:#}");
+        assert_eq!((texts(mail, "text").trim(), &mail["defects"]), ("text", &serde_json::json!([])));
+        assert_eq!(mail["to"].as_array().map(Vec::len), Some(1), "nobody sees the others");
+    }
+}
+
 /// A certificate for the loopback address, and its key.
 fn certificate(dir: &Path) -> [String; 2] {
     let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned(), "localhost".to_owned()]).expect("a certificate");

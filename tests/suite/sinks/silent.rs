@@ -26,7 +26,7 @@ use crate::support::{
 
 const LIMIT: Duration = Duration::from_secs(60);
 /// Ways that are tried, each with a message and with an alert.
-const WAYS: [&str; 4] = ["slack", "discord", "hook", "bot"];
+const WAYS: [&str; 5] = ["slack", "discord", "hook", "bot", "smtp"];
 /// Deliveries on their way.
 const SENDING: &str = "SELECT CAST(COALESCE(SUM(remaining), 0) AS BIGINT) AS n FROM delivery_claims";
 /// As somebody does who has to do with the same rows.
@@ -57,9 +57,11 @@ fn hanging(silent: &Silent) -> String {
     format!(
         "{QUICK}[slack]\nurl = \"{url}/slack\"\ntimeout = \"10m\"\n[discord]\nurl = \"{url}/discord\"\ntimeout = \"10m\"\n\
          [[webhooks]]\nname = \"hook\"\nurl = \"{url}/hook\"\ntimeout = \"10m\"\n\
+         [smtp]\nhost = \"127.0.0.1\"\nport = {}\ntls = \"none\"\nfrom = \"belayd@example.org\"\nto = \"ops@example.org\"\ntimeout = \"45s\"\n\
          [[bots]]\nname = \"bot\"\nurl = \"{url}/bot\"\ntoken = \"x\"\nroom = \"r\"\ntimeout = \"10m\"\n\
          [[rules]]\nname = \"overheat\"\nmetric = \"temperature\"\nop = \">\"\nthreshold = 350.0\nlevel = \"CRITICAL\"\n\
-         [[routes]]\nkinds = [\"rule\"]\nsinks = [\"slack\", \"discord\", \"hook\", \"bot\"]\n"
+         [[routes]]\nkinds = [\"rule\"]\nsinks = [\"slack\", \"discord\", \"hook\", \"bot\", \"smtp\"]\n",
+        silent.address.rsplit(':').next().expect("a port")
     )
 }
 
@@ -131,8 +133,10 @@ fn no_transaction_is_open_while_a_receiver_keeps_a_sender_waiting() {
         overheat(&daemon, "engine-1");
         for via in WAYS {
             let mut message = json!({"via": via, "subject": "s", "body": "b"});
-            if via == "bot" {
-                message["to"] = json!(["r"]);
+            match via {
+                "bot" => message["to"] = json!(["r"]),
+                "smtp" => message["to"] = json!(["kim@example.org"]),
+                _ => {}
             }
             let made = daemon.post("/api/messages", &message.to_string());
             assert_eq!(made.status, 202, "{made:?}");
