@@ -104,6 +104,26 @@ fn a_test_reaches_every_way_and_the_list_says_how_they_are() {
     assert_eq!(daemon.raw("POST", "/admin/sinks/log/test", &headers, br#"{"reason":"x"}"#).status, 403);
 }
 
+#[test]
+fn a_bot_gets_the_images_of_a_message_and_its_other_files_apart() {
+    let receiver = Receiver::start(ok);
+    let daemon = Setup::with(&everywhere(&receiver.url)).start();
+    let (png, text) = ("iVBORw0KGgo=", "aGVsbG8=");
+    let message = json!({
+        "via": "bot", "to": ["정비"], "subject": "s", "body": "b",
+        "attachments": [
+            {"name": "추세.png", "contentType": "image/png", "content": png},
+            {"name": "log.txt", "contentType": "text/plain", "content": text},
+        ],
+    });
+    let made = daemon.post("/api/messages", &message.to_string());
+    assert_eq!(made.status, 202, "{made:?}");
+    let got = receiver.wait_for("/bot", 1)[0].json();
+    assert_eq!(got["room"], "정비", "{got:#}");
+    assert_eq!(got["images"], json!([{"name": "추세.png", "contentType": "image/png", "base64": png}]), "{got:#}");
+    assert!(got.to_string().contains("log.txt") && got.to_string().contains(text), "{got:#}");
+}
+
 /// Says no in every way before it says yes; 408 is among what comes again.
 fn hard_to_please(before: usize, path: &str) -> Reply {
     match (before, path) {
@@ -121,12 +141,14 @@ fn a_receiver_that_fails_in_every_way_gets_it_in_the_end_and_is_told_what_may_be
     let receiver = Receiver::start(hard_to_please);
     let url = &receiver.url;
     let config = format!(
-        "{QUICK}[slack]\nurl = \"{url}/slack\"\ntimeout = \"500ms\"\nbreaker_failures = 100\n[[webhooks]]\nname = \"hook\"\nurl = \"{url}/hook\"\n\
+        "{QUICK}[slack]\nurl = \"{url}/slack\"\ntimeout = \"500ms\"\nbreaker_failures = 100\n[discord]\nurl = \"{url}/discord\"\n\
+         timeout = \"500ms\"\nbreaker_failures = 100\n[[webhooks]]\nname = \"hook\"\nurl = \"{url}/hook\"\n\
          timeout = \"500ms\"\nbreaker_failures = 100\n[[bots]]\nname = \"bot\"\nurl = \"{url}/bot\"\ntimeout = \"500ms\"\nbreaker_failures = 100\n"
     );
     let daemon = Setup::with(&config).start();
     overheat(&daemon, "engine-1");
     receiver.wait_for("/slack", 6);
+    receiver.wait_for("/discord?wait=true", 6);
     receiver.wait_for("/bot", 6);
     let hook = receiver.wait_for("/hook", 6);
     let id = hook[0].header("belayd-delivery-id").to_owned();
