@@ -283,6 +283,19 @@ async fn an_alert_tells_who_was_told_is_acknowledged_and_silenced_after_a_look()
     assert_eq!(desk.result().await, "Silenced.");
     desk.until("document.querySelectorAll('#silences-items li').length === 1").await;
     assert!(desk.text("#silences-items .text").await.contains(HOSTILE));
+
+    // It ends and begins again: of that nobody is told, and the page says why.
+    let newest = |daemon: &Daemon| daemon.get("/api/alerts?subject=engine-1").json()["items"][0]["state"].clone();
+    for (value, state) in [(300.0, "resolved"), (400.0, "firing")] {
+        let reading = json!({"engineId": "engine-1", "temperature": value});
+        assert_eq!(desk.daemon.post("/api/readings", &reading.to_string()).status, 202);
+        desk.daemon.wait_for(state, Duration::from_secs(30), |daemon| newest(daemon) == state);
+    }
+    desk.open("/alerts").await;
+    desk.until(row).await;
+    desk.browser.js(&format!("{row}.click()")).await;
+    desk.until("document.querySelector('#entry-body .part')?.innerText.includes('not told: a silence holds it back')").await;
+    desk.until("document.querySelectorAll('#silences-items li').length === 1").await;
     desk.push("#silences-items", "End now").await;
     desk.answer(&[("reason", "done")]).await;
     desk.until("document.querySelector('#silences-items .tag').innerText === 'over'").await;
