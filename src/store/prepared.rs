@@ -1,5 +1,5 @@
 //! Statements of our own text that each connection to PostgreSQL keeps prepared. `diesel::sql_query` has its text parsed anew each time,
-//! in a round trip of its own; for the few statements that stand between a commit and a send that is a third of the way.
+//! in a round trip of its own; for the few statements that stand between a commit and a send that was about a quarter of the median way (docs/PERFORMANCE.md).
 
 use diesel::{
     pg::Pg,

@@ -318,8 +318,7 @@ fn claim_sqlite(c: &mut SqliteConnection, claim: &Claim<'_>) -> StoreResult<Take
 }
 
 /// What a claim on PostgreSQL looks for: `$1` sink, `$2` lane behind which it begins, `$3` rows looked at, `$4` most of a lane, `$5` most of all.
-/// Beside each row it says how many were looked at, and the
-/// version of the sink's turn, all of one moment.
+/// Beside each row it says how many were looked at, and the version of the sink's turn, all of one moment.
 ///
 /// Whoever else claims of the sink, or takes something out of what is ready ([`claims::take_turn`]), gives the turn another version; the
 /// claim is written ([`CLAIM`]) only where the version is still the one that was seen, and otherwise looked for again. So no row is locked
