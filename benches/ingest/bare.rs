@@ -24,7 +24,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     host,
-    load::Load,
+    load::{Load, Outcome},
     report::{Figure, Scenario, plain},
     setup::{Bench, SENDERS},
 };
@@ -38,42 +38,61 @@ const WORKERS: usize = 2;
 /// What a commit waits where single pushes come slowly enough to gather.
 const GATHER: Duration = Duration::from_millis(1);
 
+pub const PUSH_100: Scenario = Scenario {
+    name: "bare-100",
+    what: "what ack-100 asks, of parser, one hop and group commit alone",
+    once: false,
+    run: |bench| closed(bench, 16, 100),
+};
+pub const PUSH_1000: Scenario = Scenario {
+    name: "bare-1000",
+    what: "what ack-1000 asks, of parser, one hop and group commit alone",
+    once: false,
+    run: |bench| closed(bench, 16, 1_000),
+};
 pub const SINGLE_16: Scenario = Scenario {
     name: "bare-single-16",
     what: "what ack-single-16 asks, of parser, one hop and group commit alone",
     once: false,
-    run: |bench| closed(bench, 16),
+    run: |bench| closed(bench, 16, 1),
 };
 pub const SINGLE_64: Scenario = Scenario {
     name: "bare-single-64",
     what: "what ack-single-64 asks, of parser, one hop and group commit alone",
     once: false,
-    run: |bench| closed(bench, 64),
+    run: |bench| closed(bench, 64, 1),
 };
-pub const OFFERED: Scenario = Scenario {
+pub const OFFERED_5000: Scenario = Scenario {
     name: "bare-offered-5000",
     what: "what offered-5000 asks, of parser, one hop and group commit alone, which waits 1 ms for company",
     once: false,
-    run: offered,
+    run: |bench| offered(bench, 5_000, GATHER),
+};
+pub const OFFERED_10000: Scenario = Scenario {
+    name: "bare-offered-10000",
+    what: "what offered-10000 asks, of parser, one hop and group commit alone",
+    once: false,
+    run: |bench| offered(bench, 10_000, Duration::ZERO),
 };
 
-fn closed(bench: &mut Bench, connections: usize) -> Vec<Figure> {
+fn closed(bench: &mut Bench, connections: usize, push: usize) -> Vec<Figure> {
     let server = Server::start(Duration::ZERO);
     let cpu = server.cpu();
-    let outcome = server.load(connections).closed(bench.length());
-    vec![
-        plain("requests/s", outcome.requests_per_s()),
-        plain("answer p50, ms", outcome.ms(0.5)),
-        plain("answer p99, ms", outcome.ms(0.99)),
-        plain("server, % of a core", (server.cpu() - cpu).as_secs_f64() / outcome.took.as_secs_f64() * 100.0),
-    ]
+    let outcome = server.load(connections, push).closed(bench.length());
+    figures(&server, cpu, &outcome)
 }
 
-fn offered(bench: &mut Bench) -> Vec<Figure> {
-    let server = Server::start(GATHER);
+fn offered(bench: &mut Bench, rate: u64, gather: Duration) -> Vec<Figure> {
+    let server = Server::start(gather);
     let cpu = server.cpu();
-    let outcome = server.load(SENDERS).open(5_000, bench.length());
+    let outcome = server.load(SENDERS, 1).open(rate, bench.length());
+    figures(&server, cpu, &outcome)
+}
+
+/// What it came to, by a server that had used `cpu` before.
+fn figures(server: &Server, cpu: Duration, outcome: &Outcome) -> Vec<Figure> {
     vec![
+        plain("readings/s", outcome.readings_per_s()),
         plain("requests/s", outcome.requests_per_s()),
         plain("answer p50, ms", outcome.ms(0.5)),
         plain("answer p99, ms", outcome.ms(0.99)),
@@ -104,8 +123,8 @@ impl Server {
         Self { child, address: address.trim().to_owned(), _dir: dir }
     }
 
-    fn load(&self, connections: usize) -> Load {
-        Load { address: self.address.clone(), token: "none".to_owned(), connections, push: 1 }
+    fn load(&self, connections: usize, push: usize) -> Load {
+        Load { address: self.address.clone(), token: "none".to_owned(), connections, push, dated: false }
     }
 
     fn cpu(&self) -> Duration {

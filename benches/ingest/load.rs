@@ -38,6 +38,8 @@ pub struct Load {
     pub connections: usize,
     /// Readings of a push.
     pub push: usize,
+    /// With a fixed rate: whether each push bears the moment when it was due, so that whoever reads it later can tell how long it took.
+    pub dated: bool,
 }
 
 /// What a run of the generator came to.
@@ -202,6 +204,9 @@ impl Load {
                         if let Some(wait) = due.checked_duration_since(Instant::now()) {
                             thread::sleep(wait);
                         }
+                        if load.dated {
+                            pusher.date(due.elapsed());
+                        }
                         pusher.send();
                         let status = pusher.receive();
                         if outcome.count(status, load.push, due.elapsed(), || pusher.last_answer()) {
@@ -339,6 +344,13 @@ impl Pusher {
     /// Takes the next timestamps: 100 microseconds on, since the last two digits tell items of one engine apart.
     pub fn advance(&mut self) {
         self.next_us += 100;
+        self.patch();
+    }
+
+    /// Takes the time that was `ago`, to 100 microseconds.
+    fn date(&mut self, ago: Duration) {
+        let us = chrono::Utc::now().timestamp_micros() - i64::try_from(ago.as_micros()).expect("not that long");
+        self.next_us = us.max(self.next_us);
         self.patch();
     }
 

@@ -88,7 +88,7 @@ impl Bench {
 
 /// A load on `daemon` over so many connections, in pushes of so many readings.
 pub fn load(daemon: &Daemon, connections: usize, push: usize) -> Load {
-    Load { address: daemon.address.clone(), token: daemon.token.clone(), connections, push }
+    Load { address: daemon.address.clone(), token: daemon.token.clone(), connections, push, dated: false }
 }
 
 /// Stores what waits now, by one reading whose sender waits for the database: a batch that is not full would wait for its time.
