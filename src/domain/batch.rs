@@ -60,6 +60,11 @@ impl Batch {
         self.len
     }
 
+    /// Whether there are so few that waking a thread for them costs about as much as handling them: fewer than 16.
+    pub fn is_small(&self) -> bool {
+        self.len < 16
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len == 0

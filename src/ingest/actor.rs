@@ -18,7 +18,7 @@ use crate::{
     config::Config,
     domain::batch::Batch,
     protocol::{Append, Drain, Ingest, Reconfigure, Refusal},
-    supervise::{Courier, SendRefused, service},
+    supervise::{Courier, SendRefused, brings_much, service},
 };
 
 /// Messages that may wait for this actor. Pushes are bounded in bytes before; this bounds their number.
@@ -121,6 +121,9 @@ impl Handler<Ingest> for IngestActor {
     type Result = ();
 
     fn handle(&mut self, Ingest { batch, ack, reply, permit }: Ingest, _: &mut Self::Context) {
+        if !batch.is_small() {
+            brings_much();
+        }
         let refusal = if self.stopping {
             Some(Refusal::Stopping)
         } else if !self.parts.raiser.has_room() {

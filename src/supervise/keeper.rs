@@ -21,7 +21,7 @@ use tokio::time::Sleep;
 use super::{
     Service,
     escalation::{Cause, Escalation},
-    linger::Linger,
+    linger::{Linger, brought_much},
     policy::{Decision, RestartPolicy},
     vitals::{ActorState, Reason, Vitals},
 };
@@ -122,7 +122,8 @@ impl<A: Service> Keeper<A> {
         let before = self.vitals.handled();
         let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(actor).poll(&mut TaskContext::from_waker(&waker))));
         if let Some(linger) = &mut self.linger {
-            linger.turned(self.vitals.handled().wrapping_sub(before), cx);
+            let handled = self.vitals.handled().wrapping_sub(before);
+            linger.turned(handled.saturating_sub(brought_much()), cx);
         }
         match polled {
             Ok(Poll::Pending) => None,

@@ -5,6 +5,8 @@
 //! by its own timer for about a millisecond, and whoever sends meanwhile wakes nobody. What it hands on, it hands on in groups: those behind
 //! it are woken less often too, and the journal syncs once for each group.
 //!
+//! What brings much work with it ([`brings_much`]) does not count: beside that a wake is cheap.
+//!
 //! Few senders that each wait for their answer would only be held up by that: no more messages come while they wait. Nobody says so, so it
 //! is tried, once a second: where messages come more than a quarter more slowly with waiting than without, there is none.
 //!
@@ -13,9 +15,10 @@
 //!   open ───────────────────────────────► closed ─────────────────────────────────────────────► open
 //!   a message wakes the thread            a message is noted, and waits
 //! ```
-//! In: how many messages each turn handled. Out: whether the actor is to be polled. A crash loses nothing here: messages wait in the mailbox.
+//! In: how many messages each turn handled that did not bring much. Out: whether the actor is to be polled. A crash loses nothing here: messages wait in the mailbox.
 
 use std::{
+    cell::Cell,
     future::Future,
     pin::Pin,
     sync::{
@@ -43,6 +46,22 @@ const OPEN: u32 = 3;
 const TRIAL: u32 = 6;
 /// Of the rate without waiting: less than this with waiting, and senders are held up. Chance alone moves the two by a tenth.
 const HELD_UP: f64 = 0.75;
+
+thread_local! {
+    /// Messages of this turn that brought much.
+    static MUCH: Cell<u32> = const { Cell::new(0) };
+}
+
+/// The message in hand brings so much work that waking a thread for it costs little beside that: others need not gather with it. For an
+/// actor whose messages gather, within the handling of a message; elsewhere it does nothing.
+pub fn brings_much() {
+    MUCH.set(MUCH.get().wrapping_add(1));
+}
+
+/// How many messages of this thread have brought much since the last call.
+pub(super) fn brought_much() -> u32 {
+    MUCH.take()
+}
 
 /// What stands between the mailbox and the thread.
 struct Gate {

@@ -39,6 +39,7 @@ use actix::prelude::*;
 pub use drain::DrainReport;
 pub use escalation::{Cause, Escalation};
 pub use keeper::{current_actor, renew};
+pub use linger::brings_much;
 pub use mailbox::{Counted, Courier, Forwarded, Probe, SendRefused};
 pub use overseer::Overseer;
 pub use policy::{Decision, RestartPolicy};

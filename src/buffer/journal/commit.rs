@@ -118,7 +118,7 @@ impl<D: Disk> Committer<D> {
     fn turn(&mut self) -> bool {
         let Some((submitted, orders)) = self.take() else { return false };
         if !submitted.is_empty() {
-            self.rate.count(submitted.len());
+            self.rate.count(submitted.iter().filter(|submitted| submitted.batch.is_small()).count());
             self.commit(submitted);
         }
         for order in orders {

@@ -1,6 +1,6 @@
-//! How fast pushes come, for the commit thread.
+//! How fast small pushes come, for the commit thread. Beside the work that a large one brings, a sync for each group costs little.
 //!
-//! In: how many pushes each group held. Out: whether gathering more of them pays. A crash loses nothing that matters.
+//! In: how many small pushes each group held. Out: whether gathering more of them pays. A crash loses nothing that matters.
 
 use std::time::{Duration, Instant};
 
