@@ -236,7 +236,7 @@ mod tests {
         fn medium_failed(&self, _: usize, _: u32, _: Duration, _: &std::io::Error) {}
         fn medium_silent(&self, _: usize, _: Duration) {}
         fn medium_works(&self, _: usize) {}
-        fn circuit(&self, _: CircuitState) {}
+        fn circuit(&self, _: CircuitState, _: &str) {}
         fn settled(&self, outcome: &DrainOutcome, _: Duration) {
             self.stored.lock().expect("no panic here").push(outcome.stored);
         }

@@ -289,9 +289,9 @@ impl Observer for DrainObserver {
         }
     }
 
-    fn circuit(&self, state: CircuitState) {
+    fn circuit(&self, state: CircuitState, cause: &str) {
         self.health.turned(state);
-        self.show_circuit(state, "");
+        self.show_circuit(state, cause);
     }
 
     fn settled(&self, outcome: &DrainOutcome, took: Duration) {
@@ -320,8 +320,6 @@ impl Observer for DrainObserver {
         match change {
             HealthChange::Down { cause, waiting } => {
                 StoreWentDown { error_type: cause.code.as_deref().unwrap_or("unavailable"), message: &cause.message }.emit();
-                // A call that hangs has not failed yet: nothing passes all the same.
-                self.show_circuit(CircuitState::Open, &cause.message);
                 self.health.went_down(self.clock.now_us(), cause.to_string());
                 self.transition(
                     DATABASE_DOWN,

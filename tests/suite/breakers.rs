@@ -1,4 +1,4 @@
-//! The circuit breakers of Kafka and Redis: they keep to what their sections say while neither server is there, and turn with real ones
+//! The circuit breakers of the database, Kafka and Redis: they keep to what their sections say while neither server is there, and turn with real ones
 //! where everybody can see it.
 
 use std::time::Duration;
@@ -8,6 +8,7 @@ use crate::{
     support::{
         daemon::{Daemon, Setup, free_address},
         kafka::Kafka,
+        postgres::{self, Postgres},
         redis::{self, Redis},
     },
 };
@@ -54,6 +55,36 @@ fn kafka_and_redis_are_left_alone_as_their_sections_say() {
     daemon.wait_for("tried", Duration::from_secs(90), |daemon| failures(daemon) >= 4.0);
     assert_eq!(circuit(&daemon, "kafka"), 0.0);
     assert_eq!((state(&daemon), circuit(&daemon, "redis")), ("down".to_owned(), 0.0));
+}
+
+#[test]
+fn the_database_is_left_alone_as_its_section_says() {
+    if !postgres::is_installed() {
+        return;
+    }
+    let mut database = Postgres::start(&["fsync=off"]);
+    let on = |name: &str| Setup::with("[buffer]\nflush_interval = \"50ms\"\n").store(&database.new_database(name));
+    let patient = on("patient").env("BELAYD__STORE__BREAKER_PAUSE", "1h").env("BELAYD__STORE__BREAKER_PAUSE_MAX", "1h").start();
+    let forgiving = on("forgiving").env("BELAYD__STORE__BREAKER_FAILURES", "1000").start();
+    let push = |daemon: &Daemon, n: i64| {
+        let body = format!(r#"{{"engineId":"e","timestamp":{},"rpm":1}}"#, 1_700_000_000_000 + n);
+        assert_eq!(daemon.post("/api/readings", &body).status, 202);
+    };
+    let limit = Duration::from_secs(60);
+    for daemon in [&patient, &forgiving] {
+        push(daemon, 1);
+        daemon.wait_for("stored", limit, |daemon| daemon.metric("belayd_readings_stored_total") == 1.0);
+    }
+    database.crash();
+    push(&patient, 2);
+    push(&forgiving, 2);
+    patient.wait_for("open", limit, |daemon| circuit(daemon, "database") == 2.0);
+    forgiving.wait_for("buffering", limit, |daemon| daemon.get("/readyz").body.contains("buffering"));
+    assert_eq!(circuit(&forgiving, "database"), 0.0, "a thousand failures are forgiven");
+    database.restart();
+    forgiving.wait_for("stored", limit, |daemon| daemon.metric("belayd_readings_stored_total") == 2.0);
+    std::thread::sleep(Duration::from_secs(5));
+    assert_eq!((circuit(&patient, "database"), patient.metric("belayd_readings_buffered")), (2.0, 1.0), "left alone for an hour");
 }
 
 /// What `/api/state` and the overview say of a party's circuit.

@@ -28,6 +28,9 @@ use crate::{
 const SLOW_WRITE: Duration = Duration::from_millis(500);
 /// Tries in a row to attach before the database counts as failing: each renumbering costs a stream.
 const ATTACHES_MAX: u32 = 3;
+/// Shortest time from a call that failed to the next, however many failures the circuit breaker allows: what is refused at once would be tried
+/// thousands of times a second.
+const TRY_AGAIN: Duration = Duration::from_millis(20);
 /// Pause after the medium could not be read.
 const MEDIUM_PAUSE: Duration = Duration::from_millis(200);
 
@@ -238,6 +241,7 @@ impl Lane {
                     if failed.verdict == Verdict::Outage || moved > ATTACHES_MAX {
                         let waiting = self.buffer.stats().rows;
                         self.circuit.failed(self.observer.as_ref(), self.lane, self.call.began(), failed, waiting);
+                        self.pause(TRY_AGAIN);
                     }
                 }
             }

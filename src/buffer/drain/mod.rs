@@ -103,8 +103,8 @@ pub trait Observer: Send + Sync {
     fn medium_works(&self, lane: usize);
     /// The database ceased to answer, or does again.
     fn health(&self, change: &HealthChange);
-    /// The circuit of the database turned.
-    fn circuit(&self, state: CircuitState);
+    /// The circuit of the database turned, for this reason where it opened.
+    fn circuit(&self, state: CircuitState, cause: &str);
 }
 
 /// What may be set.

@@ -86,7 +86,7 @@ impl Circuit {
             }
             state.trying = Some(lane);
         }
-        state.show(observer, now);
+        state.show(observer, now, "");
         Permit::Go
     }
 
@@ -101,7 +101,7 @@ impl Circuit {
             return;
         }
         state.breaker.failed(now);
-        state.show(observer, now);
+        state.show(observer, now, &cause.message);
         state.went_down(observer, now, cause, waiting);
     }
 
@@ -109,6 +109,8 @@ impl Circuit {
     pub(super) fn silent(&self, observer: &dyn Observer, since: Instant, cause: WriteFailed, waiting: u64) {
         let mut state = self.lock();
         if !state.is_of_the_past(since) {
+            // It has not failed yet: nothing passes all the same.
+            state.tell(observer, CircuitState::Open, &cause.message);
             state.went_down(observer, since, cause, waiting);
         }
     }
@@ -132,7 +134,7 @@ impl Circuit {
         if turn != Turn::Closed && state.told_up && state.down_since.is_none() {
             return;
         }
-        state.show(observer, now);
+        state.show(observer, now, "");
         let away = state.down_since.take().map_or(Duration::ZERO, |since| since.elapsed());
         if !std::mem::replace(&mut state.told_up, true) || !away.is_zero() {
             state.up_at = Some(now);
@@ -154,11 +156,14 @@ impl State {
         }
     }
 
-    fn show(&mut self, observer: &dyn Observer, now: Instant) {
-        let state = self.breaker.state(now);
+    fn show(&mut self, observer: &dyn Observer, now: Instant, cause: &str) {
+        self.tell(observer, self.breaker.state(now), cause);
+    }
+
+    fn tell(&mut self, observer: &dyn Observer, state: CircuitState, cause: &str) {
         if state != self.shown {
             self.shown = state;
-            observer.circuit(state);
+            observer.circuit(state, cause);
         }
     }
 }

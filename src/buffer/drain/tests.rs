@@ -69,7 +69,7 @@ impl Observer for Seen {
     fn medium_failed(&self, _: usize, _: u32, _: Duration, _: &std::io::Error) {}
     fn medium_silent(&self, _: usize, _: Duration) {}
     fn medium_works(&self, _: usize) {}
-    fn circuit(&self, _: CircuitState) {}
+    fn circuit(&self, _: CircuitState, _: &str) {}
     fn settled(&self, _: &DrainOutcome, _: Duration) {}
     fn health(&self, change: &HealthChange) {
         self.0.lock().expect("no panic here").push(matches!(change, HealthChange::Up { .. }));
@@ -277,7 +277,7 @@ impl Observer for Medium {
     fn medium_works(&self, _: usize) {
         self.tell("works");
     }
-    fn circuit(&self, _: CircuitState) {}
+    fn circuit(&self, _: CircuitState, _: &str) {}
     fn settled(&self, _: &DrainOutcome, _: Duration) {}
     fn health(&self, _: &HealthChange) {}
 }
