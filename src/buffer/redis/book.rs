@@ -7,7 +7,11 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{audit::Extent, books::Reached, chunks::Chunks};
+use super::{
+    audit::Extent,
+    books::Reached,
+    chunks::{Chunks, Trim},
+};
 use crate::{
     buffer::{Account, DrainOutcome, Position, Totals},
     domain::{
@@ -227,12 +231,11 @@ impl Book {
     }
 
     /// See [`super::books::Books::trim`].
-    pub(super) fn trim(&mut self, now: Instant, keep: Duration, too_many: &mut u64, relays: bool) -> Option<u64> {
+    pub(super) fn trim(&mut self, trim: &mut Trim) -> Option<u64> {
         if !self.attached {
             return None;
         }
-        let relayed = if relays { self.relayed.min(self.settled) } else { self.settled };
-        let first = self.chunks.trim(now, keep, (self.settled, relayed), too_many)?;
+        let first = self.chunks.trim((self.settled, self.relayed), trim)?;
         self.there.0 = self.there.0.max(first);
         Some(first)
     }

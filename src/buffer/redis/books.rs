@@ -7,16 +7,14 @@
 //! A lane is a queue of streams: the front is drained; the last one of a lane that is written takes what comes. Only the commit thread
 //! begins and ends what is written; only the lane's drain takes a stream from the front, by settling it to its end.
 
-use std::{
-    collections::VecDeque,
-    time::{Duration, Instant},
-};
+use std::{collections::VecDeque, time::Duration};
 
 use tokio::sync::oneshot;
 
 use super::{
     audit::Extent,
     book::{Book, Kept},
+    chunks::{Early, Trim},
     copies::Copies,
 };
 use crate::{
@@ -49,6 +47,8 @@ pub(in crate::buffer) struct Books {
     pub(super) kept: VecDeque<Kept>,
     /// Copies of the journal's streams (tier triple).
     pub(in crate::buffer) copies: Copies,
+    /// What left Redis before its time, since the start.
+    pub(super) early: Early,
 }
 
 impl Books {
@@ -61,6 +61,7 @@ impl Books {
             finished: VecDeque::new(),
             kept: VecDeque::new(),
             copies: Copies::default(),
+            early: Early::default(),
         }
     }
 
@@ -260,16 +261,16 @@ impl Books {
         kept.or_else(|| self.copies.extent(stream))
     }
 
-    /// Streams whose entries behind their first may go: those settled (where `relays`, relayed too) and older than `keep` or, where
-    /// bytes are too many, as far as needed. Returns the stream and the first number to keep.
-    pub(super) fn trim(&mut self, now: Instant, keep: Duration, mut too_many: u64, relays: bool) -> Vec<(StreamId, u64)> {
+    /// Streams whose first entries may go: those settled (and relayed) and old enough or, where bytes are too many, as far as needed.
+    /// Returns the stream and the first number to keep.
+    pub(super) fn trim(&mut self, trim: &mut Trim) -> Vec<(StreamId, u64)> {
         let mut cuts = Vec::new();
         for book in self.lanes.iter_mut().flatten() {
-            if let Some(first) = book.trim(now, keep, &mut too_many, relays) {
+            if let Some(first) = book.trim(trim) {
                 cuts.push((book.stream, first));
             }
         }
-        cuts.extend(self.copies.trim(now, keep, &mut too_many, relays));
+        cuts.extend(self.copies.trim(trim));
         cuts
     }
 
@@ -294,6 +295,8 @@ impl Books {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
     use crate::buffer::Totals;
 
@@ -307,12 +310,13 @@ mod tests {
 
     #[test]
     fn what_is_settled_must_stay_in_redis_until_it_is_trimmed_or_removed() {
-        let (mut books, stream, now) = (Books::new(2), StreamId::from_u128(1), Instant::now());
+        let (mut books, stream) = (Books::new(2), StreamId::from_u128(1));
+        let mut trim = Trim { now: Instant::now(), keep: Duration::MAX, relays: false, too_many: 1, early: Early::default() };
         books.begin(0, stream);
         assert!(books.taken(0, stream, 10, 7, 2 * 1024 * 1024) && books.taken(0, stream, 30, 8, 100));
         assert!(books.attach(0, &at(20)).is_empty());
         assert_eq!(span(&books, stream), Some((1, 30, 20)), "also what the database has");
-        assert_eq!(books.trim(now, Duration::MAX, 1, false), [(stream, 11)]);
+        assert_eq!(books.trim(&mut trim), [(stream, 11)]);
         assert_eq!(span(&books, stream), Some((11, 30, 20)));
         books.attach(0, &at(30));
         books.end_all();

@@ -24,6 +24,48 @@ struct Chunk {
     last: Instant,
 }
 
+/// How much has gone for want of room before its time, bytes since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Early {
+    /// Before `keep` had passed, the other included.
+    pub(super) keep: u64,
+    /// Before the relay had it.
+    pub(super) relay: u64,
+}
+
+impl Early {
+    pub(super) fn plus(self, more: Self) -> Self {
+        Self { keep: self.keep + more.keep, relay: self.relay + more.relay }
+    }
+}
+
+/// What may go now.
+#[derive(Debug)]
+pub(super) struct Trim {
+    pub(super) now: Instant,
+    /// How long what is settled stays.
+    pub(super) keep: Duration,
+    /// Whether what is stored is relayed: then it stays until that is done, too.
+    pub(super) relays: bool,
+    /// Bytes for which there is no room; less, with each that goes.
+    pub(super) too_many: u64,
+    /// What goes before its time is added here.
+    pub(super) early: Early,
+}
+
+impl Trim {
+    /// `bytes` go, whether or not they are old enough and relayed.
+    pub(super) fn gone(&mut self, bytes: u64, young: bool, unrelayed: bool) {
+        self.too_many = self.too_many.saturating_sub(bytes);
+        if young || unrelayed {
+            self.early.keep += bytes;
+        }
+        if unrelayed {
+            self.early.relay += bytes;
+        }
+    }
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Chunks(VecDeque<Chunk>);
@@ -62,16 +104,17 @@ impl Chunks {
         }
     }
 
-    /// Forgets what may go, and returns the first number to keep: up to `settled` where `too_many` bytes are there, else up to `relayed`
-    /// what is older than `keep`.
-    pub(super) fn trim(&mut self, now: Instant, keep: Duration, (settled, relayed): (u64, u64), too_many: &mut u64) -> Option<u64> {
+    /// Forgets what may go, and returns the first number to keep: up to `settled` where there are too many bytes, else up to `relayed`
+    /// what is old enough.
+    pub(super) fn trim(&mut self, (settled, relayed): (u64, u64), trim: &mut Trim) -> Option<u64> {
         let mut first = None;
         while let Some(chunk) = self.0.front().copied() {
-            let old = now.saturating_duration_since(chunk.last) >= keep && chunk.end <= relayed;
-            if chunk.end > settled || (!old && *too_many == 0) {
+            let young = trim.now.saturating_duration_since(chunk.last) < trim.keep;
+            let unrelayed = trim.relays && chunk.end > relayed;
+            if chunk.end > settled || ((young || unrelayed) && trim.too_many == 0) {
                 break;
             }
-            *too_many = too_many.saturating_sub(chunk.bytes);
+            trim.gone(chunk.bytes, young, unrelayed);
             self.0.pop_front();
             first = Some(chunk.end + 1);
         }
@@ -89,19 +132,25 @@ mod tests {
     fn what_is_old_stays_until_it_is_settled_and_relayed_and_goes_before_that_for_room() {
         let now = Instant::now();
         let keep = Duration::from_secs(60);
-        let late = now + keep;
+        let mut trim = Trim { now, keep, relays: true, too_many: 0, early: Early::default() };
         let mut chunks = Chunks::default();
         for end in [10, 20, 30] {
             chunks.take(end, MIB, now);
         }
         assert_eq!(chunks.bytes(), 3 * MIB);
-        assert_eq!(chunks.trim(now, keep, (30, 30), &mut 0), None, "too young");
-        assert_eq!(chunks.trim(late, keep, (30, 9), &mut 0), None, "not relayed");
-        assert_eq!(chunks.trim(late, keep, (30, 15), &mut 0), Some(11));
-        let mut too_many = 1;
-        assert_eq!(chunks.trim(now, keep, (25, 0), &mut too_many), Some(21), "room comes before the relay");
-        assert_eq!(too_many, 0);
-        assert_eq!(chunks.trim(now, keep, (25, 0), &mut 5), None, "what the database has not never goes");
+        assert_eq!(chunks.trim((30, 30), &mut trim), None, "too young");
+        trim.now = now + keep;
+        assert_eq!(chunks.trim((30, 9), &mut trim), None, "not relayed");
+        assert_eq!(chunks.trim((30, 15), &mut trim), Some(11));
+        assert_eq!(trim.early, Early::default(), "in its time");
+        (trim.now, trim.too_many) = (now, 1);
+        assert_eq!(chunks.trim((25, 0), &mut trim), Some(21), "room comes before the relay");
+        assert_eq!((trim.too_many, trim.early), (0, Early { keep: MIB, relay: MIB }));
+        trim.too_many = 5;
+        assert_eq!(chunks.trim((25, 0), &mut trim), None, "what the database has not never goes");
         assert_eq!(chunks.bytes(), MIB);
+        trim.relays = false;
+        assert_eq!(chunks.trim((30, 0), &mut trim), Some(31));
+        assert_eq!(trim.early, Early { keep: 2 * MIB, relay: MIB }, "young, and there is no relay");
     }
 }

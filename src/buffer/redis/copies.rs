@@ -3,9 +3,12 @@
 //! In: what the copier has put into Redis, what the database has taken, what the relay has sent. Out: what of it may go. A crash loses these
 //! books; Redis says again how far it has each stream.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::{audit::Extent, chunks::Chunks};
+use super::{
+    audit::Extent,
+    chunks::{Chunks, Trim},
+};
 use crate::domain::receipt::StreamId;
 
 /// One copy.
@@ -102,11 +105,10 @@ impl Copies {
         }
     }
 
-    pub(super) fn trim(&mut self, now: Instant, keep: Duration, too_many: &mut u64, relays: bool) -> Vec<(StreamId, u64)> {
+    pub(super) fn trim(&mut self, trim: &mut Trim) -> Vec<(StreamId, u64)> {
         let mut cuts = Vec::new();
         for copy in &mut self.0 {
-            let relayed = if relays { copy.relayed } else { copy.settled };
-            if let Some(first) = copy.chunks.trim(now, keep, (copy.settled, relayed), too_many) {
+            if let Some(first) = copy.chunks.trim((copy.settled, copy.relayed), trim) {
                 copy.first = copy.first.max(first);
                 cuts.push((copy.stream, first));
             }

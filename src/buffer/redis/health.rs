@@ -121,6 +121,7 @@ mod tests {
         fn changed(&self, _: &Facts) {}
         fn circuit(&self, _: CircuitState) {}
         fn full(&self, _: bool) {}
+        fn unrelayed_gone(&self, _: bool) {}
         fn lost(&self, _: StreamId, _: Option<u64>) {}
         fn unlisted(&self, _: StreamId, _: &str) {}
         fn inherited(&self, _: StreamId, _: Option<&str>, _: u64) {}

@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::{
     again::entries_from,
     book::{Book, Kept},
+    chunks::{Early, Trim},
     core::{Core, lock},
     entry::{Entry, GROUP, Registered, entries, seal, seq_of},
     facts::Facts,
@@ -35,13 +36,24 @@ const FACTS_EVERY: Duration = Duration::from_secs(30);
 const TRIM_EVERY: Duration = Duration::from_secs(5);
 /// Nodes of a cluster that are tried for a new stream: each name lies in another slot.
 const TRIES: usize = 8;
+/// How long no copy must have gone before its relay until the alarm is over.
+const CALM_AFTER: Duration = Duration::from_secs(60);
 /// Most streams that are kept although nothing of them waits; the oldest go first.
 const KEPT_MAX: usize = 1_024;
 
 /// Starts the thread.
 pub(super) fn start(core: Arc<Core>) -> std::io::Result<thread::JoinHandle<()>> {
     let now = Instant::now();
-    let mut keeper = Keeper { core, link: None, look_at: now, facts_at: now, trim_at: now, found: false, left: BTreeSet::new() };
+    let mut keeper = Keeper {
+        core,
+        link: None,
+        look_at: now,
+        facts_at: now,
+        trim_at: now,
+        unrelayed_gone_at: None,
+        found: false,
+        left: BTreeSet::new(),
+    };
     thread::Builder::new().name("redis-keeper".into()).spawn(move || {
         while !keeper.core.ended.load(Ordering::Acquire) {
             keeper.core.observer.alive();
@@ -58,6 +70,8 @@ struct Keeper {
     look_at: Instant,
     facts_at: Instant,
     trim_at: Instant,
+    /// When room was made last with what the relay had not yet, while the alarm about that is on.
+    unrelayed_gone_at: Option<Instant>,
     /// Streams of earlier lives have been looked for, all of them.
     found: bool,
     /// Streams that were begun and could not be listed: their keys are removed.
@@ -333,17 +347,35 @@ impl Keeper {
         Ok(())
     }
 
+    /// `gone`: room was made now with what the relay had not yet.
+    fn tell_unrelayed(&mut self, now: Instant, gone: bool) {
+        if gone && self.unrelayed_gone_at.replace(now).is_none() {
+            self.core.observer.unrelayed_gone(true);
+        } else if self.unrelayed_gone_at.is_some_and(|at| now - at >= CALM_AFTER) {
+            self.unrelayed_gone_at = None;
+            self.core.observer.unrelayed_gone(false);
+        }
+    }
+
     /// Removes what is settled and has been kept long enough, or as much of it as is too much.
     fn trim(&mut self, now: Instant, too_many: u64) {
-        let keep = self.core.settings.keep;
-        let mut left = too_many;
+        let (keep, relays) = (self.core.settings.keep, self.core.settings.relays);
+        let mut trim = Trim { now, keep, relays, too_many, early: Early::default() };
+        self.remove_settled(&mut trim);
+        let mut books = lock(&self.core.books);
+        books.early = books.early.plus(trim.early);
+        drop(books);
+        self.tell_unrelayed(now, trim.early.relay > 0);
+    }
+
+    fn remove_settled(&mut self, trim: &mut Trim) {
         loop {
             let oldest = lock(&self.core.books).kept.front().copied();
             let Some(oldest) = oldest else { break };
             let crowded = lock(&self.core.books).kept.len() > KEPT_MAX;
-            let awaits_relay = self.core.settings.relays && !oldest.relayed;
-            let young = now.saturating_duration_since(oldest.since) < keep || awaits_relay;
-            if young && left == 0 && !crowded && oldest.bytes > 0 {
+            let unrelayed = trim.relays && !oldest.relayed;
+            let young = trim.now.saturating_duration_since(oldest.since) < trim.keep;
+            if (young || unrelayed) && trim.too_many == 0 && !crowded && oldest.bytes > 0 {
                 break;
             }
             // Out of the books first: what stands in them must be in Redis.
@@ -355,9 +387,9 @@ impl Keeper {
                 self.link = None;
                 return;
             }
-            left = left.saturating_sub(oldest.bytes);
+            trim.gone(oldest.bytes, young, unrelayed);
         }
-        let cuts = lock(&self.core.books).trim(now, keep, left, self.core.settings.relays);
+        let cuts = lock(&self.core.books).trim(trim);
         for (stream, first) in cuts {
             let cut = self.with(stream, |link, key| link.ask(cmd("XTRIM").arg(key).arg("MINID").arg(format!("{first}-0"))));
             if let Err(cause) = cut {

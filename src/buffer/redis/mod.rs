@@ -99,6 +99,8 @@ pub trait RedisObserver: Send + Sync {
     fn circuit(&self, state: CircuitState);
     /// `stream_bytes` is reached, or no longer.
     fn full(&self, full: bool);
+    /// For want of room, what the relay had not yet has left Redis; no longer, for a minute. The database has it.
+    fn unrelayed_gone(&self, gone: bool);
     /// Readings that Redis had acknowledged are not there any more; how many, where it is known.
     fn lost(&self, stream: StreamId, readings: Option<u64>);
     /// A stream of another instance, which does not run, has left the list of streams, and nobody ended it.

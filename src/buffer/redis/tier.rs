@@ -26,7 +26,10 @@ use super::{
     link::LinkError,
 };
 use crate::{
-    buffer::{Attached, Buffer, BufferStats, DrainOutcome, Frame, OnVisible, Position, Work, audit::Audit},
+    buffer::{
+        Attached, Buffer, BufferStats, DrainOutcome, Frame, OnVisible, Position, Work,
+        audit::{Audit, Medium},
+    },
     domain::{
         ack::AckLevel,
         batch::Batch,
@@ -143,9 +146,9 @@ impl RedisBuffer {
 
     /// Redis as it is shown.
     pub fn view(&self) -> RedisView {
-        let (bytes, streams, rows) = {
+        let (bytes, early, streams, rows) = {
             let books = lock(&self.core.books);
-            (books.bytes(), books.streams().len(), books.waiting_total())
+            (books.bytes(), books.early, books.streams().len(), books.waiting_total())
         };
         let health = lock(&self.core.health);
         let full = self.core.full.load(Ordering::Acquire);
@@ -162,6 +165,8 @@ impl RedisBuffer {
             facts: health.facts.clone(),
             bytes,
             bytes_bound: self.core.settings.stream_bytes,
+            removed_early_bytes: early.keep,
+            removed_unrelayed_bytes: early.relay,
             streams,
             rows,
             uncopied: None,
@@ -386,8 +391,11 @@ impl Buffer for RedisBuffer {
         Ok(frames)
     }
 
-    fn audit(&self) -> Option<Box<dyn Audit>> {
-        Some(Box::new(RedisAudit::begin(self.core.clone(), None)))
+    fn audit(&self, medium: Medium) -> Option<Box<dyn Audit>> {
+        match medium {
+            Medium::Redis => Some(Box::new(RedisAudit::begin(self.core.clone(), None))),
+            Medium::Journal => self.core.inner.audit(medium),
+        }
     }
 
     fn state_of(&self, stream: StreamId, seq: u64) -> Option<ReceiptState> {

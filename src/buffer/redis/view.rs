@@ -24,6 +24,11 @@ pub struct RedisView {
     pub bytes: u64,
     /// Most of them.
     pub bytes_bound: u64,
+    /// Of what the database has, bytes that were removed since the start before `redis.keep` had passed or their readings were relayed,
+    /// because `redis.stream_bytes` (or Redis' memory) was reached.
+    pub removed_early_bytes: u64,
+    /// Of these, bytes that were removed before their readings were relayed.
+    pub removed_unrelayed_bytes: u64,
     /// Streams that are written or drained.
     pub streams: usize,
     /// Readings in them that wait for the database.

@@ -2,6 +2,7 @@
 //! with `CI=true` they fail.
 
 mod browser;
+mod dead_readings;
 mod demo;
 mod work;
 

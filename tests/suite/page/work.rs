@@ -14,19 +14,19 @@ use crate::support::{
 };
 
 /// What must stay text everywhere.
-const HOSTILE: &str = "<img src=x onerror=window.broken=1>\"'</script><b>bold";
+pub(super) const HOSTILE: &str = "<img src=x onerror=window.broken=1>\"'</script><b>bold";
 
 /// A daemon with one receiver that is not there, and a browser that is signed in.
-struct Desk {
-    browser: Browser,
-    daemon: Daemon,
+pub(super) struct Desk {
+    pub(super) browser: Browser,
+    pub(super) daemon: Daemon,
     /// Where the receiver would be.
     nobody: String,
     _turn: MutexGuard<'static, ()>,
 }
 
 impl Desk {
-    async fn set() -> Option<Self> {
+    pub(super) async fn set() -> Option<Self> {
         let turn = TURN.lock().await;
         let browser = Browser::start().await?;
         let nobody = free_address();
@@ -52,18 +52,18 @@ impl Desk {
     }
 
     /// Opens a page and waits until it has asked for what it lists.
-    async fn open(&self, path: &str) {
+    pub(super) async fn open(&self, path: &str) {
         self.browser.client.goto("about:blank").await.expect("nothing");
         self.browser.client.goto(&format!("http://{}{path}", self.daemon.address)).await.expect(path);
         self.browser.until("document.getElementById('list-items')?.getAttribute('aria-busy') === 'false'", SOON).await;
     }
 
-    async fn until(&self, condition: &str) {
+    pub(super) async fn until(&self, condition: &str) {
         self.browser.until(condition, SOON).await;
     }
 
     /// Presses the button that says so in `place`.
-    async fn push(&self, place: &str, label: &str) {
+    pub(super) async fn push(&self, place: &str, label: &str) {
         let label = json!(label);
         let button = format!("[...document.querySelectorAll('{place} button')].find((b) => b.textContent.trim() === {label})");
         self.until(&format!("{button}?.checkVisibility()")).await;
@@ -71,7 +71,7 @@ impl Desk {
     }
 
     /// Fills the dialog that is open and confirms it.
-    async fn answer(&self, fields: &[(&str, &str)]) {
+    pub(super) async fn answer(&self, fields: &[(&str, &str)]) {
         self.until("document.getElementById('ask').open").await;
         for (name, value) in fields {
             let value = json!(value);
@@ -84,12 +84,12 @@ impl Desk {
     }
 
     /// Waits for the result that is told, and returns it.
-    async fn result(&self) -> String {
+    pub(super) async fn result(&self) -> String {
         self.until("!document.getElementById('ask').open && !document.getElementById('done').hidden").await;
         self.text("#done-text").await
     }
 
-    async fn text(&self, of: &str) -> String {
+    pub(super) async fn text(&self, of: &str) -> String {
         let text = self.browser.js(&format!("return document.querySelector('{of}')?.textContent ?? ''")).await;
         text.as_str().unwrap_or_default().to_owned()
     }
@@ -126,7 +126,7 @@ impl Desk {
     }
 
     /// Ends the test: nothing was taken for markup, and the console says nothing but `expected`.
-    async fn clear(self, expected: &[&str]) {
+    pub(super) async fn clear(self, expected: &[&str]) {
         let broken = self.browser.js("return window.broken ?? document.querySelectorAll('main img, main b b').length").await;
         assert_eq!(broken, 0, "what others wrote became markup");
         let complaints = self.browser.complaints().await;
