@@ -8,6 +8,9 @@ use crate::{
     takeover::{Database, Stalls, instance},
 };
 
+/// A takeover within 15 s, and the 2 s within which what is committed is relayed.
+const WITHIN: Duration = Duration::from_secs(17);
+
 #[test]
 fn a_dead_or_paused_daemons_stream_is_relayed_by_another_and_each_reading_once() {
     let Some(mut kafka) = Kafka::start() else { return };
@@ -59,4 +62,20 @@ fn a_dead_or_paused_daemons_stream_is_relayed_by_another_and_each_reading_once()
     push(&first, &body(2_600, 100, 11), "?ack=relay");
     reader.wait_for(2_700, Duration::from_secs(30));
     assert_eq!(reader.count(), 2_700);
+
+    // Dead with a backlog and a broker that answers: its readings are in Kafka within the time of a takeover and of the relay after it.
+    kafka.freeze(true);
+    push(&first, &body(2_700, 500, 11), "?ack=store");
+    let stalls = Stalls::watch();
+    first.kill();
+    let died = Instant::now();
+    kafka.freeze(false);
+    reader.wait_for(3_200, Duration::from_secs(60));
+    let took = died.elapsed();
+    eprintln!(
+        "a dead instance's readings were in Kafka {took:?} after its death; the machine stood still for {:?}",
+        stalls.so_far()
+    );
+    assert!(took <= WITHIN + stalls.so_far(), "{took:?}");
+    assert!(reader.count() == 3_200 && reader.by_number().values().all(|count| *count == 1));
 }
