@@ -5,6 +5,15 @@
 
 use crate::domain::receipt::StreamId;
 
+/// What may be compared with its books.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Medium {
+    /// The journal on this host's disk.
+    Journal,
+    /// Redis.
+    Redis,
+}
+
 /// Stretches of numbers that are told one by one; further ones are only counted.
 pub const ABSENT_MAX: usize = 64;
 

@@ -356,8 +356,9 @@ pub trait Buffer: Send + Sync + fmt::Debug {
         None
     }
 
-    /// Begins a comparison of what the medium holds with its books; `None` where the account alone tells.
-    fn audit(&self) -> Option<Box<dyn audit::Audit>> {
+    /// Begins a comparison of what `medium` holds with its books; `None` where readings do not wait in it.
+    fn audit(&self, medium: audit::Medium) -> Option<Box<dyn audit::Audit>> {
+        let _ = medium;
         None
     }
 

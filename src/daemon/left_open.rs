@@ -15,9 +15,10 @@ use crate::{
 /// Told of a moment: whoever has not looked by the next start finds it in the history.
 const MOMENTS: [&str; 5] = [STORE_RESTORED, DIRECTORY_RESTORED, "redis-data-lost", "redis-copy-missing", "alert-refused"];
 /// What only tiers with a Redis can judge.
-const REDIS: [&str; 5] = ["redis-down", "redis-forgets", "redis-full", "redis-small", "redis-incomplete"];
+const REDIS: [&str; 6] =
+    ["redis-down", "redis-forgets", "redis-full", "redis-small", "redis-incomplete", "redis-unrelayed-removed"];
 /// What the journal alone can judge.
-const JOURNAL: [&str; 4] = ["journal-disk-full", "journal-failed", "journal-sync-failed", "journal-damaged"];
+const JOURNAL: [&str; 5] = ["journal-disk-full", "journal-failed", "journal-sync-failed", "journal-damaged", "journal-incomplete"];
 
 /// What a start ends.
 pub(super) fn ended_by_start(open: &[Alert], config: &Config, now_us: i64) -> Vec<Transition> {
@@ -31,8 +32,8 @@ pub(super) fn ended_by_start(open: &[Alert], config: &Config, now_us: i64) -> Ve
                 "readings do not wait in Redis any more"
             } else if tier == Tier::Memory && (JOURNAL.contains(&name) || name == BUFFER_UNREADABLE) {
                 "readings do not wait in the journal any more"
-            } else if name == "redis-full" {
-                // Redis tells again when it is; it begins as if there were room.
+            } else if matches!(name, "redis-full" | "redis-unrelayed-removed") {
+                // Told again where it is so again; a start begins as if there were room.
                 "belayd was started again"
             } else if name == sinks::SINK_DOWN && !has_sink(config, &alert.subject) {
                 "there is no such sink any more"
@@ -119,11 +120,19 @@ mod tests {
         let sinks = ["sink-down/gone", "sink-down/kafka"];
         let with =
             |more: &[&str]| -> Vec<String> { moments.iter().chain(more).chain(&sinks).map(|name| (*name).to_owned()).collect() };
-        assert_eq!(ended(Tier::Redis), with(&["redis-full/it"]));
+        assert_eq!(ended(Tier::Redis), with(&["redis-full/it", "redis-unrelayed-removed/it"]));
         assert_eq!(ended(Tier::Triple), ended(Tier::Redis));
-        let redis = ["redis-down/it", "redis-forgets/it", "redis-full/it", "redis-small/it", "redis-incomplete/it"];
+        let redis = [
+            "redis-down/it",
+            "redis-forgets/it",
+            "redis-full/it",
+            "redis-small/it",
+            "redis-incomplete/it",
+            "redis-unrelayed-removed/it",
+        ];
         assert_eq!(ended(Tier::Journal), with(&redis));
-        let journal = ["journal-disk-full/it", "journal-failed/it", "journal-sync-failed/it", "journal-damaged/it"];
+        let journal =
+            ["journal-disk-full/it", "journal-failed/it", "journal-sync-failed/it", "journal-damaged/it", "journal-incomplete/it"];
         assert_eq!(ended(Tier::Memory), with(&[&redis[..], &journal].concat()));
     }
 

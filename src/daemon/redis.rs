@@ -134,6 +134,17 @@ impl RedisObserver for Observer {
         self.transition("redis-full", Level::Warning, full, text.into());
     }
 
+    fn unrelayed_gone(&self, gone: bool) {
+        let text = if gone {
+            "Redis removes copies before their readings are relayed, because redis.stream_bytes or its memory is reached: the database has them and the relay \
+             goes on from there, but they are in one place only; raise redis.stream_bytes, or see why the relay is behind"
+        } else {
+            "Redis has removed no copy before its readings were relayed for a minute"
+        };
+        log::warn!(target: "belayd::buffer", "{text}");
+        self.transition("redis-unrelayed-removed", Level::Warning, gone, text.into());
+    }
+
     fn lost(&self, stream: StreamId, readings: Option<u64>) {
         let how_many = readings.map_or_else(|| "an unknown number of".to_owned(), |readings| readings.to_string());
         log::error!(target: "belayd::buffer", stream:% = stream, readings = readings, errorType = "redis_lost"; "Redis has lost readings that it had acknowledged");

@@ -313,7 +313,7 @@ impl store::integrity::Held for HeldBy {
         self.0.read_again(stream, first, last)
     }
 
-    fn audit(&self) -> Option<Box<dyn store::integrity::Audit>> {
-        self.0.audit()
+    fn audit(&self, medium: store::integrity::Medium) -> Option<Box<dyn store::integrity::Audit>> {
+        self.0.audit(medium)
     }
 }

@@ -54,6 +54,7 @@ pub mod names {
     pub const BUFFER_BYTES_BOUND: &str = "belayd_buffer_bound_bytes";
     pub const JOURNAL_LOST_ENDS: &str = "belayd_journal_lost_ends";
     pub const REDIS_BYTES: &str = "belayd_redis_bytes";
+    pub const REDIS_REMOVED_EARLY: &str = "belayd_redis_removed_early_bytes";
     pub const REDIS_UNCOPIED: &str = "belayd_redis_uncopied_readings";
     pub const REDIS_UNCOPIED_DROPPED: &str = "belayd_redis_uncopied_dropped_bytes";
     pub const FULL_IN_SECONDS: &str = "belayd_full_in_seconds";
@@ -95,6 +96,8 @@ pub mod names {
     pub const INTEGRITY_REPAIRED: &str = "belayd_integrity_repaired_total";
     pub const INTEGRITY_RESTORED: &str = "belayd_integrity_restored_total";
     pub const INTEGRITY_DELIVERY_FAULTS: &str = "belayd_integrity_delivery_faults";
+    pub const INTEGRITY_JOURNAL_ROWS: &str = "belayd_integrity_journal_rows_total";
+    pub const INTEGRITY_JOURNAL_MISSING: &str = "belayd_integrity_journal_missing_rows";
     pub const INTEGRITY_REDIS_ROWS: &str = "belayd_integrity_redis_rows_total";
     pub const INTEGRITY_REDIS_FAULTS: &str = "belayd_integrity_redis_faulty_rows";
     pub const INTEGRITY_REDIS_COPIED: &str = "belayd_integrity_redis_copied_again_total";
@@ -155,6 +158,12 @@ pub const CATALOG: &[Entry] = &[
         Kind::Gauge,
         &[],
         "Tiers redis and triple: bytes of readings in Redis, about, those included that the database has and `redis.keep` holds.",
+    ),
+    entry(
+        names::REDIS_REMOVED_EARLY,
+        Kind::Gauge,
+        &["before"],
+        "Tiers redis and triple: bytes of readings that the database has and that were removed from Redis since the start, because `redis.stream_bytes` or Redis' memory was reached: before keep (`redis.keep` had not passed, or they were not relayed), and of these before relay (not relayed).",
     ),
     entry(names::REDIS_UNCOPIED, Kind::Gauge, &[], "Tier triple: readings that the journal has synced and Redis has not, yet."),
     entry(
@@ -351,6 +360,18 @@ pub const CATALOG: &[Entry] = &[
         Kind::Gauge,
         &[],
         "Deliveries to Kafka of which the last whole integrity check found that they are gone, that there are two for the same numbers, that the ledger does not know theirs, or that their readings are gone before they were sent.",
+    ),
+    entry(
+        names::INTEGRITY_JOURNAL_ROWS,
+        Kind::Counter,
+        &[],
+        "Readings in the journal that its integrity check compared with what waits in it; since the start.",
+    ),
+    entry(
+        names::INTEGRITY_JOURNAL_MISSING,
+        Kind::Gauge,
+        &[],
+        "Readings that wait for the database and that the last whole integrity check of the journal did not find there.",
     ),
     entry(
         names::INTEGRITY_REDIS_ROWS,

@@ -68,6 +68,8 @@ pub struct Metrics {
     pub journal_lost_ends: IntGauge,
     /// Readings in Redis, bytes; set at a scrape.
     pub redis_bytes: IntGauge,
+    /// Bytes that left Redis before their time; set at a scrape.
+    pub redis_removed_early: IntGaugeVec,
     /// Readings that wait for their copy in Redis; set at a scrape.
     pub redis_uncopied: IntGauge,
     /// Bytes that were dropped without one; set at a scrape.
@@ -94,6 +96,10 @@ pub struct Metrics {
     pub integrity_restored: IntCounter,
     /// Faults of the deliveries to Kafka.
     pub integrity_delivery_faults: IntGauge,
+    /// Readings in the journal compared with what waits in it.
+    pub integrity_journal_rows: IntCounter,
+    /// Readings that wait and that the journal was found not to have.
+    pub integrity_journal_missing: IntGauge,
     /// Readings in Redis compared with what should be there.
     pub integrity_redis_rows: IntCounter,
     /// Readings that Redis lacks, or should not have.
@@ -166,6 +172,7 @@ impl Metrics {
             buffer_bytes_bound: gauge(&registry, names::BUFFER_BYTES_BOUND)?,
             journal_lost_ends: gauge(&registry, names::JOURNAL_LOST_ENDS)?,
             redis_bytes: gauge(&registry, names::REDIS_BYTES)?,
+            redis_removed_early: gauge_vec(&registry, names::REDIS_REMOVED_EARLY)?,
             redis_uncopied: gauge(&registry, names::REDIS_UNCOPIED)?,
             redis_uncopied_dropped: gauge(&registry, names::REDIS_UNCOPIED_DROPPED)?,
             full_in_seconds: register(&registry, GaugeVec::new(opts(names::FULL_IN_SECONDS), labels(names::FULL_IN_SECONDS))?)?,
@@ -179,6 +186,8 @@ impl Metrics {
             integrity_repaired: counter(&registry, names::INTEGRITY_REPAIRED)?,
             integrity_restored: counter(&registry, names::INTEGRITY_RESTORED)?,
             integrity_delivery_faults: gauge(&registry, names::INTEGRITY_DELIVERY_FAULTS)?,
+            integrity_journal_rows: counter(&registry, names::INTEGRITY_JOURNAL_ROWS)?,
+            integrity_journal_missing: gauge(&registry, names::INTEGRITY_JOURNAL_MISSING)?,
             integrity_redis_rows: counter(&registry, names::INTEGRITY_REDIS_ROWS)?,
             integrity_redis_faults: gauge(&registry, names::INTEGRITY_REDIS_FAULTS)?,
             integrity_redis_copied: counter(&registry, names::INTEGRITY_REDIS_COPIED)?,

@@ -194,6 +194,9 @@ impl Views {
         metrics.journal_lost_ends.set(i64::try_from(stats.lost_ends).unwrap_or(i64::MAX));
         if let Some(redis) = self.buffer.redis() {
             metrics.redis_bytes.set(i64::try_from(redis.bytes).unwrap_or(i64::MAX));
+            for (before, bytes) in [("keep", redis.removed_early_bytes), ("relay", redis.removed_unrelayed_bytes)] {
+                metrics.redis_removed_early.with_label_values(&[before]).set(i64::try_from(bytes).unwrap_or(i64::MAX));
+            }
             metrics.redis_uncopied.set(i64::try_from(redis.uncopied.unwrap_or(0)).unwrap_or(i64::MAX));
             metrics.redis_uncopied_dropped.set(i64::try_from(redis.uncopied_dropped_bytes.unwrap_or(0)).unwrap_or(i64::MAX));
         }

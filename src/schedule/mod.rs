@@ -45,6 +45,7 @@ pub fn duties() -> Vec<Box<dyn Duty>> {
         Box::new(duties::token_use::TokenUse),
         Box::new(duties::cleanup::Cleanup),
         Box::new(duties::integrity::IntegrityCheck::default()),
+        Box::new(duties::journal::JournalCheck::default()),
         Box::new(duties::redis::RedisCheck::default()),
     ]
 }

@@ -17,6 +17,7 @@ mod instances;
 mod integrity;
 mod issues;
 #[cfg(feature = "fault-injection")]
+mod journal_compared;
 mod kill_campaign;
 mod left_open;
 mod messages;

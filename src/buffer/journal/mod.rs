@@ -7,9 +7,10 @@
 //!
 //! [`disk`] is the file system, [`frame`] and [`segment`] the format, [`scan`] walks over damage, [`recover`] opens what [`candidate`] finds, [`patience`] tries again what the
 //! disk does not give at once, [`writer`] writes,
-//! [`reader`] reads, [`fork`] writes down what must be where there is no room, [`shared`] lies between the two, [`quarantine`] keeps what was damaged, [`scrub`] looks again in time, [`verify`] only looks, [`dense`] for numbers without a frame.
+//! [`reader`] reads, [`fork`] writes down what must be where there is no room, [`shared`] lies between the two, [`quarantine`] keeps what was damaged, [`scrub`] looks again in time, [`audit`] compares with the books, [`verify`] only looks, [`dense`] for numbers without a frame.
 
 pub mod answer;
+mod audit;
 mod books;
 mod candidate;
 mod carry;

@@ -24,6 +24,7 @@ use uuid::Uuid;
 
 use super::{
     LogSettings, Recovered, Shared,
+    audit::JournalAudit,
     books::Books,
     commit::{self, Order, Queue, Submitted},
     copy::Copied,
@@ -33,7 +34,10 @@ use super::{
     scrub::Scrub,
 };
 use crate::{
-    buffer::{Account, Attached, Buffer, BufferStats, DrainOutcome, Frame, OnVisible, Position, Work},
+    buffer::{
+        Account, Attached, Buffer, BufferStats, DrainOutcome, Frame, OnVisible, Position, Work,
+        audit::{Audit, Medium},
+    },
     domain::{
         ack::AckLevel,
         batch::Batch,
@@ -378,6 +382,16 @@ impl<D: Disk> Buffer for JournalBuffer<D> {
     fn read_again(&self, stream: StreamId, first: u64, last: u64) -> io::Result<Vec<Frame>> {
         let Some(lane) = self.core.shared.lanes().iter().position(|lane| lane.stream == stream) else { return Ok(Vec::new()) };
         super::lane::frames_of(&self.core.shared, lane, first, last)
+    }
+
+    fn audit(&self, medium: Medium) -> Option<Box<dyn Audit>> {
+        let core = self.core.clone();
+        let settled = move |lane| {
+            let books = lock(&core.books);
+            (books.stream(lane), books.settled(lane))
+        };
+        let begin = || JournalAudit::begin(self.core.shared.clone(), Box::new(settled));
+        (medium == Medium::Journal).then(|| Box::new(begin()) as Box<dyn Audit>)
     }
 
     fn state_of(&self, stream: StreamId, seq: u64) -> Option<ReceiptState> {

@@ -23,7 +23,7 @@ use super::{
 use crate::{
     buffer::{
         Attached, Buffer, BufferStats, DrainOutcome, Frame, GapKind, OnVisible, Position, Work,
-        audit::Audit,
+        audit::{Audit, Medium},
         journal::{disk::RealDisk, tier::JournalBuffer},
         redis::{RedisBuffer, RedisView, audit::RedisAudit, core::lock},
     },
@@ -342,8 +342,11 @@ impl Buffer for TripleBuffer {
         self.desk.redis.read_again(stream, first, last)
     }
 
-    fn audit(&self) -> Option<Box<dyn Audit>> {
-        Some(Box::new(RedisAudit::begin(self.desk.redis.core.clone(), Some(self.desk.clone()))))
+    fn audit(&self, medium: Medium) -> Option<Box<dyn Audit>> {
+        match medium {
+            Medium::Redis => Some(Box::new(RedisAudit::begin(self.desk.redis.core.clone(), Some(self.desk.clone())))),
+            Medium::Journal => self.desk.journal.audit(medium),
+        }
     }
 
     fn state_of(&self, stream: StreamId, seq: u64) -> Option<ReceiptState> {

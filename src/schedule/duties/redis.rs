@@ -1,27 +1,19 @@
 //! The integrity check of Redis: whether it holds what it has acknowledged and the database has not, and the copies that it is to keep.
 //! Each instance looks at the streams that it knows. `docs/DATABASE.md` says what is compared, what is made good and what is only told.
 
-use std::{
-    sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
-};
-
 use futures_util::future::BoxFuture;
 
+use super::comparison::{Comparison, Run, decided};
 use crate::{
     config::Config,
     domain::alert::{AlertKind, Level, Transition},
     schedule::{Duty, DutyContext, DutyReport, Rhythm},
     store::{
-        Conn, StoreError,
-        integrity::{self, Absent, Audit, Audited},
+        StoreError,
+        integrity::{Absent, Audited, Medium},
     },
 };
 
-/// Longest run; what is left goes on in the next.
-const RUN_MAX: Duration = Duration::from_secs(60);
-/// Shortest pause between slices. It is as long as the slice before it where that took longer.
-const PAUSE: Duration = Duration::from_millis(5);
 /// Where nothing of a stream is there, copies count as missing that the database has had for at most this part of `redis.keep`. Redis had them
 /// earlier than the database, and may have removed them in time although by the ledger `keep` has not passed.
 const KEPT_FOR_CERTAIN: (u32, u32) = (3, 4);
@@ -29,10 +21,12 @@ const KEPT_FOR_CERTAIN: (u32, u32) = (3, 4);
 const INCOMPLETE: &str = "redis-incomplete";
 
 /// See the module.
-#[derive(Default)]
-pub(in crate::schedule) struct RedisCheck {
-    /// A comparison that is not at its end.
-    audit: Mutex<Option<Box<dyn Audit>>>,
+pub(in crate::schedule) struct RedisCheck(Comparison);
+
+impl Default for RedisCheck {
+    fn default() -> Self {
+        Self(Comparison::of(Medium::Redis))
+    }
 }
 
 /// What is not as it should be, after the ledger was asked.
@@ -46,14 +40,6 @@ struct Verdict {
     unsettled: u64,
     /// The first stretch in words, behind a colon.
     words: String,
-}
-
-impl RedisCheck {
-    /// The comparison to go on with, or a new one; `None` where readings do not wait in Redis.
-    fn begin(&self, context: &DutyContext) -> Option<Box<dyn Audit>> {
-        let unfinished = self.audit.lock().unwrap_or_else(PoisonError::into_inner).take();
-        unfinished.or_else(|| context.held.audit())
-    }
 }
 
 impl Duty for RedisCheck {
@@ -72,38 +58,16 @@ impl Duty for RedisCheck {
 
     fn run_once<'a>(&'a self, context: &'a DutyContext) -> BoxFuture<'a, Result<DutyReport, StoreError>> {
         Box::pin(async move {
-            let Some(mut audit) = self.begin(context) else { return Ok(DutyReport::default()) };
-            let until = Instant::now() + RUN_MAX;
-            loop {
-                let (began, before) = (Instant::now(), audit.readings());
-                let step = move || {
-                    let found = audit.step();
-                    (audit, found)
-                };
-                let (looked, found) = tokio::task::spawn_blocking(step)
-                    .await
-                    .map_err(|_| StoreError::other("the comparison with Redis panicked; see the line above"))?;
-                audit = looked;
-                let found = match found {
-                    Ok(found) => found,
-                    // That it is away is told elsewhere; the next run begins anew.
-                    Err(cause) => {
-                        log::debug!(target: "belayd::schedule", error = cause.as_str(); "Redis was not compared to its end");
-                        return Ok(DutyReport::of(vec![("away", 1)]));
-                    }
-                };
-                let rows = found.as_ref().map_or_else(|| audit.readings(), |found| found.readings);
-                context.metrics.integrity_redis_rows.inc_by(rows.saturating_sub(before));
-                if let Some(found) = found {
-                    return Ok(told(context, found).await);
+            Ok(match self.0.run(context, &context.metrics.integrity_redis_rows).await? {
+                Run::Nothing => DutyReport::default(),
+                // That it is away is told elsewhere.
+                Run::Away(cause) => {
+                    log::debug!(target: "belayd::schedule", error = cause.as_str(); "Redis was not compared to its end");
+                    DutyReport::of(vec![("away", 1)])
                 }
-                if context.is_stopping() || Instant::now() >= until {
-                    audit.rest();
-                    *self.audit.lock().unwrap_or_else(PoisonError::into_inner) = Some(audit);
-                    return Ok(DutyReport::of(vec![("readingsSoFar", rows)]));
-                }
-                tokio::time::sleep(PAUSE.max(began.elapsed())).await;
-            }
+                Run::SoFar(readings) => DutyReport::of(vec![("readingsSoFar", readings)]),
+                Run::Whole(found) => told(context, found).await,
+            })
         })
     }
 }
@@ -117,17 +81,8 @@ async fn judged(context: &DutyContext, found: &Audited) -> Verdict {
         let Absent { stream, first, last, waiting, whole } = *absent;
         let numbers = last + 1 - first;
         // One that does not answer is asked once: each question may take as long as a connection does.
-        let settled = if is_away || context.is_stopping() {
-            None
-        } else {
-            let ask = move |conn: &mut Conn| {
-                let (settled, written_off) = integrity::settled_readings(conn, stream, first, last)?;
-                let kept = if whole { integrity::settled_since(conn, stream, (first, last), since_us)? } else { settled };
-                Ok((settled + written_off, kept))
-            };
-            let asked = context.store.call(ask).await;
-            asked.map_err(|error| log::debug!(target: "belayd::schedule", error:% = error; "what Redis lacks could not be compared with the ledger")).ok()
-        };
+        let settled =
+            if is_away || context.is_stopping() { None } else { decided(context, *absent, whole.then_some(since_us)).await };
         match settled {
             // What the database has taken or written off since then does not wait any more.
             Some((decided, kept)) => {

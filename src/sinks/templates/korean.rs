@@ -27,6 +27,7 @@ pub const NAMES: &[(&str, &str)] = &[
     ("journal-failed", "저널 쓰기 불가"),
     ("journal-filling", "저널이 곧 가득 참"),
     ("journal-sync-failed", "저널 동기화 실패"),
+    ("journal-incomplete", "저널 측정값 누락"),
     ("memory-high", "메모리 사용량 높음"),
     ("notification-missing", "알림 누락"),
     ("readings-lost", "측정값 손실"),
@@ -38,6 +39,7 @@ pub const NAMES: &[(&str, &str)] = &[
     ("redis-full", "Redis 가득 참"),
     ("redis-incomplete", "Redis 측정값 누락"),
     ("redis-small", "Redis 메모리 한도 부족"),
+    ("redis-unrelayed-removed", "중계 전 Redis 사본 삭제"),
     ("sink-down", "발신 경로 중단"),
     ("source-failing", "수집원 읽기 실패"),
     ("store-restored", "이전 데이터베이스로 복원됨"),
@@ -151,6 +153,16 @@ pub const SENTENCES: &[(&str, &str)] = &[
         "redis.stream_bytes is reached by readings that the database has not yet; further ones stay in the journal",
         "데이터베이스에 아직 없는 측정값이 redis.stream_bytes에 이르렀습니다. 이후의 것은 저널에 남습니다.",
     ),
+    (
+        "Redis removes copies before their readings are relayed, because redis.stream_bytes or its memory is reached: the database has them and the relay \
+         goes on from there, but they are in one place only; raise redis.stream_bytes, or see why the relay is behind",
+        "redis.stream_bytes나 Redis의 메모리 한도에 이르러 중계되기 전의 측정값 사본이 Redis에서 삭제되고 있습니다. 데이터베이스에 있고 중계는 거기서 계속되지만 한 곳에만 남아 있습니다. \
+         redis.stream_bytes를 늘리거나 중계가 늦는 이유를 점검하세요.",
+    ),
+    (
+        "Redis has removed no copy before its readings were relayed for a minute",
+        "지난 1분 동안 중계 전에 Redis에서 삭제된 사본이 없습니다.",
+    ),
     ("there is room for readings in Redis again", "Redis에 측정값을 둘 자리가 다시 생겼습니다."),
     (
         "Redis has lost {} readings of stream {} that it had acknowledged and the database had not: its data was flushed, evicted, not \
@@ -247,6 +259,24 @@ pub const SENTENCES: &[(&str, &str)] = &[
     (
         "the integrity check found {} readings missing, {} stored twice, {} faults in the ledger ({} set right) and {} among the deliveries to Kafka: {}",
         "무결성 검사에서 사라진 측정값 {0}건, 두 번 저장된 것 {1}건, 원장 오류 {2}건(바로잡은 것 {3}건), Kafka로 가는 발신 오류 {4}건을 찾았습니다. 자세한 내용은 GET /admin/duties에 있습니다.",
+    ),
+    (
+        "the journal lacks {} readings that wait for the database, first the numbers {} to {} of stream {}: somebody removed or exchanged a \
+         file in server.data_dir, or the disk damaged it; put back what was removed before the database gets there",
+        "데이터베이스를 기다리는 측정값 {0}건이 저널에 없습니다(처음 빠진 것: 스트림 {3}의 {1}~{2}번). server.data_dir의 파일을 누가 지우거나 바꾸었거나 디스크에서 \
+         손상되었습니다. 데이터베이스가 거기에 이르기 전에 지운 파일을 되돌려 놓으세요.",
+    ),
+    (
+        "the journal lacks {} readings that wait for the database, in many places",
+        "데이터베이스를 기다리는 측정값 {0}건이 저널의 여러 곳에서 빠졌습니다.",
+    ),
+    (
+        "the journal was compared with what waits in it, {} readings, and lacks none",
+        "저널에서 기다리는 측정값을 비교했으며(읽은 것: {0}건) 빠진 것이 없습니다.",
+    ),
+    (
+        "Redis was compared with what it should hold, {} readings, and lacks none",
+        "Redis에 있어야 할 것과 비교했으며(읽은 것: {0}건) 빠진 것이 없습니다.",
     ),
     (
         "the integrity check compared {} readings with the ledger and found nothing amiss",

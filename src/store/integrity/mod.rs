@@ -24,7 +24,7 @@ use super::{
     Conn, StoreResult,
     schema::{batches, reading_failures, readings, removed_readings, streams},
 };
-pub use crate::buffer::audit::{Absent, Audit, Audited};
+pub use crate::buffer::audit::{Absent, Audit, Audited, Medium};
 use crate::domain::receipt::StreamId;
 
 /// Numbers that are compared together, as the triggers of `readings` count deletions.

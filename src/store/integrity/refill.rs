@@ -7,7 +7,7 @@ use std::io;
 
 use diesel::prelude::*;
 
-use super::{Audit, PART};
+use super::{Audit, Medium, PART};
 use crate::{
     buffer::Frame,
     domain::receipt::StreamId,
@@ -29,8 +29,9 @@ pub trait Held: Send + Sync {
     /// The medium failed.
     fn frames(&self, stream: StreamId, first: u64, last: u64) -> io::Result<Vec<Frame>>;
 
-    /// Begins a comparison of what it holds with what it should hold; `None` where its own account tells.
-    fn audit(&self) -> Option<Box<dyn Audit>> {
+    /// Begins a comparison of what `medium` holds with what it should hold; `None` where readings do not wait in it.
+    fn audit(&self, medium: Medium) -> Option<Box<dyn Audit>> {
+        let _ = medium;
         None
     }
 }

@@ -82,6 +82,10 @@ shapes! {
         facts: Option<RedisFacts>,
         bytes: u64,
         bytes_bound: u64,
+        /// Removed since the start before redis.keep had passed or their readings were relayed
+        removed_early_bytes: u64,
+        /// Of these, removed before their readings were relayed
+        removed_unrelayed_bytes: u64,
         streams: u64,
         rows: u64,
         /// Tier triple only

@@ -6,16 +6,21 @@ const LONG: Duration = Duration::from_secs(90);
 
 /// Runs the check once; what it counted, as words with a number each.
 pub(crate) fn compared(daemon: &Daemon) -> BTreeMap<String, u64> {
+    compared_by(daemon, "redis")
+}
+
+/// The same of another duty.
+pub(crate) fn compared_by(daemon: &Daemon, name: &str) -> BTreeMap<String, u64> {
     let duty = |daemon: &Daemon| {
         let duties = daemon.get("/admin/duties").json();
         let all = duties["items"].as_array().cloned().unwrap_or_default();
-        all.into_iter().find(|duty| duty["name"] == "redis").expect("the duty is listed")["status"].clone()
+        all.into_iter().find(|duty| duty["name"] == name).expect("the duty is listed")["status"].clone()
     };
     let ran = |duty: &Value| duty["lastRunAt"].as_str().map(str::to_owned);
     // The first run, at the start, is due by itself.
     daemon.wait_for("begun with", LONG, |daemon| ran(&duty(daemon)).is_some() && duty(daemon)["running"] == false);
     let before = ran(&duty(daemon));
-    assert_eq!(daemon.post("/admin/duties/redis/run", r#"{"reason":"drill"}"#).status, 202);
+    assert_eq!(daemon.post(&format!("/admin/duties/{name}/run"), r#"{"reason":"drill"}"#).status, 202);
     daemon.wait_for("compared", LONG, |daemon| ran(&duty(daemon)) != before && duty(daemon)["running"] == false);
     let outcome = duty(daemon)["outcome"].as_str().unwrap_or_default().to_owned();
     let word = |word: &str| word.split_once('=').and_then(|(name, count)| Some((name.to_owned(), count.parse().ok()?)));

@@ -5,6 +5,7 @@ mod loss;
 mod measured;
 mod others;
 mod replicas;
+pub(crate) mod room;
 mod secured;
 
 use std::{

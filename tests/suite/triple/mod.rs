@@ -2,6 +2,7 @@
 
 mod compared;
 mod destroyed;
+mod room;
 mod shared;
 
 use std::{

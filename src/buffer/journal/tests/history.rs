@@ -12,7 +12,10 @@ use super::{
     shaky::{is_healthy, reopen},
     uuid,
 };
-use crate::buffer::journal::{AppendError, Log, open};
+use crate::buffer::{
+    audit::Audit,
+    journal::{AppendError, Log, audit::JournalAudit, open},
+};
 
 pub(super) struct History {
     pub(super) random: Random,
@@ -150,6 +153,20 @@ impl History {
                 let shared = log.shared();
                 let damaged: u64 = shared.segments().into_iter().map(|segment| shared.scrub(segment).damaged).sum();
                 hold!(damaged == 0 || self.damages, "a scrub found {damaged} damaged on a disk that is not");
+                let of = shared.clone();
+                let settled = move |lane: usize| (of.lanes()[lane].stream, of.first_retained(lane) - 1);
+                let mut audit = JournalAudit::begin(shared, Box::new(settled));
+                let found = loop {
+                    match audit.step() {
+                        Ok(None) => {}
+                        Ok(Some(found)) => break Ok(found),
+                        Err(cause) => break Err(cause),
+                    }
+                };
+                hold!(
+                    self.damages || found.as_ref().is_ok_and(|found| found.absent.is_empty()),
+                    "a comparison of what is held ended with {found:?} on a disk that is not damaged"
+                );
                 Ok(())
             }
             _ => self.damage(),

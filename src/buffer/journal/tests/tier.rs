@@ -16,8 +16,9 @@ use crate::{
         Attached, Buffer, DrainOutcome, Frame, Position, Totals, Work,
         journal::{
             Damage, Recovered,
+            commit::Submitted,
             disk::RealDisk,
-            tier::{JournalBuffer, JournalObserver, JournalSettings, Room},
+            tier::{JournalBuffer, JournalObserver, JournalSettings, Room, lock},
         },
     },
     domain::{
@@ -361,6 +362,37 @@ fn level_memory_is_answered_before_the_sync_and_said_so() {
     buffer.close();
     assert_eq!(submit(&buffer, 1, 0, AckLevel::Journal).map(|_| ()), Err(Refusal::Stopping));
     assert_eq!(buffer.abandon(), 0);
+}
+
+#[test]
+fn pushes_that_wait_together_are_covered_by_one_sync_each_with_its_own_numbers() {
+    const PUSHES: u32 = 100;
+    let dir = tempfile::tempdir().expect("a directory");
+    let (buffer, _, seen) = open_with(dir.path(), settings(64 << 20, 1));
+    push(&buffer, 1, 1);
+    let told = |seen: &Seen| {
+        let turns = seen.turns();
+        while seen.turns() < turns + 2 {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        seen.syncs()
+    };
+    let before = told(&seen);
+    // As if they had come while a sync was under way: the thread finds all of them at once.
+    let (answers, submitted): (Vec<_>, Vec<_>) = (0..PUSHES)
+        .map(|n| {
+            let (reply, answer) = oneshot::channel();
+            let batch = batch(2, 100 + 10 * i64::from(n));
+            (answer, Submitted { batch, ack: AckLevel::Journal, alerts: None, reply })
+        })
+        .unzip();
+    lock(&buffer.core.queue).submitted.extend(submitted);
+    buffer.core.wake.notify_one();
+    let receipts: Vec<_> =
+        answers.into_iter().map(|answer| answer.blocking_recv().expect("answered").expect("room").receipt).collect();
+    let expected: Vec<_> = (0..u64::from(PUSHES)).map(|n| (2 + 2 * n, 3 + 2 * n)).collect();
+    assert_eq!(receipts.iter().map(|receipt| (receipt.first_seq, receipt.last_seq)).collect::<Vec<_>>(), expected);
+    assert_eq!(told(&seen), before + 1, "one sync for all of them");
 }
 
 #[test]
