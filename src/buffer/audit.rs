@@ -51,9 +51,13 @@ pub struct Audited {
 }
 
 impl Audited {
-    /// Notes what is not there.
+    /// Notes what is not there; what follows right on what was noted last is one stretch with it.
     pub fn add(&mut self, absent: Absent) {
-        if self.absent.len() < ABSENT_MAX {
+        if let Some(last) = self.absent.last_mut()
+            && (last.stream, last.last + 1, last.whole) == (absent.stream, absent.first, absent.whole)
+        {
+            (last.last, last.waiting) = (absent.last, last.waiting + absent.waiting);
+        } else if self.absent.len() < ABSENT_MAX {
             self.absent.push(absent);
         } else {
             self.further += absent.last + 1 - absent.first;

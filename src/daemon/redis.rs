@@ -139,7 +139,7 @@ impl RedisObserver for Observer {
             "Redis removes copies before their readings are relayed, because redis.stream_bytes or its memory is reached: the database has them and the relay \
              goes on from there, but they are in one place only; raise redis.stream_bytes, or see why the relay is behind"
         } else {
-            "Redis has removed no copy before its readings were relayed for a minute"
+            "what Redis would remove next is relayed, and nothing before its relay was removed for a minute"
         };
         log::warn!(target: "belayd::buffer", "{text}");
         self.transition("redis-unrelayed-removed", Level::Warning, gone, text.into());

@@ -163,7 +163,7 @@ pub const CATALOG: &[Entry] = &[
         names::REDIS_REMOVED_EARLY,
         Kind::Gauge,
         &["before"],
-        "Tiers redis and triple: bytes of readings that the database has and that were removed from Redis since the start, because `redis.stream_bytes` or Redis' memory was reached: before keep (`redis.keep` had not passed, or they were not relayed), and of these before relay (not relayed).",
+        "Tiers redis and triple: bytes of readings that the database has and that were removed from Redis since the start, because `redis.stream_bytes` or Redis' memory was reached, or more than 1,024 settled streams were there: before keep (`redis.keep` had not passed, or they were not known to be relayed), and of these before relay (for certain not relayed).",
     ),
     entry(names::REDIS_UNCOPIED, Kind::Gauge, &[], "Tier triple: readings that the journal has synced and Redis has not, yet."),
     entry(

@@ -386,6 +386,7 @@ mod tests {
         metrics.set_actor_restarts("IngestActor", "panic", 1);
         metrics.actor_mailbox_depth.with_label_values(&["IngestActor"]).set(0);
         metrics.circuit_state.with_label_values(&["database"]).set(0);
+        metrics.redis_removed_early.with_label_values(&["keep"]).set(0);
         metrics.schedule_lateness.with_label_values(&["cleanup"]).set(0.1);
         metrics.instances.with_label_values(&["alive"]).set(1);
         metrics.set_account(&Account { accepted: 10, stored: 8, lost: 1, buffered: 1, ..Account::default() }, 0, 0);

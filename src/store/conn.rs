@@ -1,6 +1,6 @@
 //! One connection to either database: how it is opened, and how a writing transaction begins.
 
-use std::{fs::OpenOptions, os::unix::fs::OpenOptionsExt, path::Path, time::Duration};
+use std::{fs::OpenOptions, os::unix::fs::OpenOptionsExt, path::Path, sync::Once, time::Duration};
 
 use diesel::{
     Connection, PgConnection, RunQueryDsl, SqliteConnection,
@@ -152,8 +152,25 @@ impl Conn {
     }
 }
 
+/// Has SQLite take no lock for each call on a connection, nor one for each piece of memory to count it: no connection is used by two threads at
+/// once here (it is not `Sync`), and nobody asks for the count. Before the first connection, as SQLite demands; later it changes nothing.
+fn leave_out_locks() {
+    static ONCE: Once = Once::new();
+    // SAFETY: plain configuration with the arguments that SQLite documents for these two; `Once` keeps threads apart.
+    ONCE.call_once(|| unsafe {
+        let codes = [
+            libsqlite3_sys::sqlite3_config(libsqlite3_sys::SQLITE_CONFIG_MULTITHREAD),
+            libsqlite3_sys::sqlite3_config(libsqlite3_sys::SQLITE_CONFIG_MEMSTATUS, 0),
+        ];
+        if codes != [libsqlite3_sys::SQLITE_OK; 2] {
+            log::debug!(target: "belayd::store", codes:? = codes; "SQLite was in use already; its locks stay as they are");
+        }
+    });
+}
+
 fn open_sqlite(path: &Path, settings: Settings) -> StoreResult<SqliteConnection> {
     prepare_file(path)?;
+    leave_out_locks();
     let Some(name) = path.to_str() else {
         return Err(StoreError::invalid("the path of the SQLite file is not UTF-8"));
     };

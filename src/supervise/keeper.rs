@@ -107,16 +107,12 @@ impl<A: Service> Keeper<A> {
         (keeper, addr)
     }
 
-    /// Polls the actor once, unless its messages gather. `Some(reason)` where its life ended.
+    /// Polls the actor once, unless nothing has come for it. `Some(reason)` where its life ended.
     fn poll_actor(&mut self, cx: &mut TaskContext<'_>) -> Option<Reason> {
         let actor = self.actor.as_mut()?;
-        let waker = match &mut self.linger {
-            Some(linger) => {
-                if linger.gathers(cx) {
-                    return None;
-                }
-                linger.waker()
-            }
+        let waker = match &self.linger {
+            Some(linger) if linger.is_idle(cx) => return None,
+            Some(linger) => linger.waker(),
             None => cx.waker().clone(),
         };
         let before = self.vitals.handled();
@@ -178,8 +174,8 @@ impl<A: Service> Keeper<A> {
         }
         if self.fresh {
             self.phase = Phase::Live;
-            if let Some(linger) = &mut self.linger {
-                linger.open();
+            if let Some(linger) = &self.linger {
+                linger.stir();
             }
             self.policy.life_began(self.origin.elapsed());
             let took = self.failed_at.take().map(|at| at.elapsed()).unwrap_or_default();

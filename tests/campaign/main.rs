@@ -224,6 +224,7 @@ fn main() -> ExitCode {
         command: format!("cargo test --features fault-injection --test campaign -- {}", args.join(" ")),
         disk: host::fdatasync(Duration::from_secs(1)),
         processor: host::cpu_model(),
+        commit: report::commit(),
     };
     let text = report::markdown(&head, &parts);
     println!("{text}");

@@ -1,6 +1,6 @@
 //! The report of a campaign as a page for people: what was done to the daemon, how often, on which machine, and what came of it.
 
-use std::{fmt::Write, fs, time::Duration};
+use std::{fmt::Write, fs, process::Command, time::Duration};
 
 use super::{part::Part, support::daemon::Daemon, tier};
 
@@ -15,6 +15,19 @@ pub struct Head {
     pub disk: (Duration, Duration),
     /// The processor's name.
     pub processor: String,
+    /// Which code it was, where that can be told.
+    pub commit: Option<String>,
+}
+
+/// The commit of the working copy that this was built from, and whether anything in it was changed since. None outside of one.
+pub fn commit() -> Option<String> {
+    let git = |args: &[&str]| {
+        let output = Command::new("git").current_dir(env!("CARGO_MANIFEST_DIR")).args(args).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let commit = git(&["rev-parse", "--short", "HEAD"])?;
+    let changed = git(&["status", "--porcelain"]).is_some_and(|changes| !changes.is_empty());
+    Some(if changed { format!("{commit}, with changes") } else { commit })
 }
 
 /// The page.
@@ -46,7 +59,8 @@ fn write(text: &mut String, head: &Head, parts: &[Part]) -> std::fmt::Result {
     let (p50, p99) = head.disk;
     writeln!(text, "- the disk's own fdatasync of 4 KiB: p50 {:.2} ms, p99 {:.2} ms", ms(p50), ms(p99))?;
     let build = if Daemon::binary().contains("/release/") { "release" } else { "debug" };
-    writeln!(text, "- the daemon: a {build} build\n")?;
+    let commit = head.commit.as_deref().unwrap_or("not told");
+    writeln!(text, "- the daemon: a {build} build; the working copy when this was written: {commit}\n")?;
     for part in parts {
         writeln!(text, "- **{}**: {}", part.name, part.about)?;
     }

@@ -16,8 +16,8 @@ mod house;
 mod instances;
 mod integrity;
 mod issues;
-#[cfg(feature = "fault-injection")]
 mod journal_compared;
+#[cfg(feature = "fault-injection")]
 mod kill_campaign;
 mod left_open;
 mod messages;

@@ -85,8 +85,8 @@ impl Circuit {
                 return Permit::Wait(TRIED_BY_ANOTHER);
             }
             state.trying = Some(lane);
+            state.show(observer, now, "");
         }
-        state.show(observer, now, "");
         Permit::Go
     }
 

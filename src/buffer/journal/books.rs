@@ -135,6 +135,11 @@ impl Books {
         self.lanes.get(lane).map_or(0, |book| book.settled)
     }
 
+    /// A lane's stream and the last number of it that is settled; `None` where the database has not been asked since the start.
+    pub(super) fn compared(&self, lane: usize) -> Option<(StreamId, u64)> {
+        self.lanes.get(lane).filter(|book| book.attached).map(|book| (book.stream, book.settled))
+    }
+
     pub(super) fn all_settled(&self) -> Vec<u64> {
         self.lanes.iter().map(|book| book.settled).collect()
     }

@@ -386,10 +386,7 @@ impl<D: Disk> Buffer for JournalBuffer<D> {
 
     fn audit(&self, medium: Medium) -> Option<Box<dyn Audit>> {
         let core = self.core.clone();
-        let settled = move |lane| {
-            let books = lock(&core.books);
-            (books.stream(lane), books.settled(lane))
-        };
+        let settled = move |lane| lock(&core.books).compared(lane);
         let begin = || JournalAudit::begin(self.core.shared.clone(), Box::new(settled));
         (medium == Medium::Journal).then(|| Box::new(begin()) as Box<dyn Audit>)
     }

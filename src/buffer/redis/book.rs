@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use super::{
     audit::Extent,
     books::Reached,
-    chunks::{Chunks, Trim},
+    chunks::{self, Chunks, Trim},
 };
 use crate::{
     buffer::{Account, DrainOutcome, Position, Totals},
@@ -36,6 +36,8 @@ pub(super) struct Kept {
     pub(super) since: Instant,
     /// Nothing of it waits for the relay.
     pub(super) relayed: bool,
+    /// Whether the database was asked for that.
+    pub(super) asked: bool,
     /// First and last number that are there; none where the first is behind the last.
     pub(super) there: (u64, u64),
 }
@@ -70,6 +72,8 @@ pub(super) struct Book {
     there: (u64, u64),
     /// Last number up to which nothing waits for the relay, as the database said last.
     pub(super) relayed: u64,
+    /// Whether it was asked for that.
+    pub(super) asked: bool,
     totals: Totals,
     /// Numbers that nobody had been told of and that were passed over: of a journal's stream only.
     uncounted: u64,
@@ -101,6 +105,7 @@ impl Book {
             settled: 0,
             there: (1, end),
             relayed: 0,
+            asked: false,
             totals: Totals::default(),
             uncounted: 0,
             attached: false,
@@ -235,9 +240,18 @@ impl Book {
         if !self.attached {
             return None;
         }
-        let first = self.chunks.trim((self.settled, self.relayed), trim)?;
+        let first = self.chunks.trim(self.course(), trim)?;
         self.there.0 = self.there.0.max(first);
         Some(first)
+    }
+
+    fn course(&self) -> chunks::Reached {
+        chunks::Reached { settled: self.settled, relayed: self.relayed, asked: self.asked }
+    }
+
+    /// Whether what would go next is for certain not relayed.
+    pub(super) fn begins_unrelayed(&self) -> bool {
+        self.attached && self.chunks.begins_unrelayed(self.course())
     }
 
     /// What Redis must have of it: what waits, and what is kept. `None` where it was taken over and the database has not said yet how far it
@@ -251,7 +265,8 @@ impl Book {
     /// It is settled to its end.
     pub(super) fn kept(&self) -> Kept {
         let there = self.must_be_there();
-        Kept { stream: self.stream, bytes: self.bytes(), since: self.last_taken(), relayed: false, there }
+        let relayed = self.asked && self.relayed >= self.end;
+        Kept { stream: self.stream, bytes: self.bytes(), since: self.last_taken(), relayed, asked: self.asked, there }
     }
 
     fn must_be_there(&self) -> (u64, u64) {

@@ -131,10 +131,10 @@ impl Books {
     /// Nothing of `stream` up to `last_seq` waits for the relay.
     pub(super) fn relayed(&mut self, stream: StreamId, last_seq: u64) {
         if let Some(book) = self.find_mut(stream) {
-            book.relayed = last_seq;
+            (book.relayed, book.asked) = (last_seq, true);
         }
         if let Some(kept) = self.kept.iter_mut().find(|kept| kept.stream == stream) {
-            kept.relayed = last_seq == u64::MAX;
+            (kept.relayed, kept.asked) = (last_seq == u64::MAX, true);
         }
         self.copies.relayed(stream, last_seq);
     }
@@ -259,6 +259,12 @@ impl Books {
         }
         let kept = self.kept.iter().find(|kept| kept.stream == stream).map(Kept::extent);
         kept.or_else(|| self.copies.extent(stream))
+    }
+
+    /// Whether what would go next of any stream is stored and for certain not relayed.
+    pub(super) fn begin_unrelayed(&self) -> bool {
+        let kept = self.kept.front().is_some_and(|kept| kept.asked && !kept.relayed);
+        kept || self.all().any(Book::begins_unrelayed) || self.copies.begin_unrelayed()
     }
 
     /// Streams whose first entries may go: those settled (and relayed) and old enough or, where bytes are too many, as far as needed.

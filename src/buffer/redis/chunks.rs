@@ -24,12 +24,23 @@ struct Chunk {
     last: Instant,
 }
 
+/// How far a stream has come.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reached {
+    /// The last number that the database has.
+    pub(super) settled: u64,
+    /// The last number up to which nothing waits for the relay; 0 as long as nobody has asked.
+    pub(super) relayed: u64,
+    /// Whether the database was asked how far it is relayed.
+    pub(super) asked: bool,
+}
+
 /// How much has gone for want of room before its time, bytes since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Early {
-    /// Before `keep` had passed, the other included.
+    /// Before `keep` had passed, or before it was known to be relayed.
     pub(super) keep: u64,
-    /// Before the relay had it.
+    /// Of this, before it was relayed for certain.
     pub(super) relay: u64,
 }
 
@@ -54,13 +65,13 @@ pub(super) struct Trim {
 }
 
 impl Trim {
-    /// `bytes` go, whether or not they are old enough and relayed.
-    pub(super) fn gone(&mut self, bytes: u64, young: bool, unrelayed: bool) {
+    /// `bytes` go, whether or not they are old enough (`young`) and relayed (`unrelayed`, and whether that is certain).
+    pub(super) fn gone(&mut self, bytes: u64, young: bool, (unrelayed, certain): (bool, bool)) {
         self.too_many = self.too_many.saturating_sub(bytes);
         if young || unrelayed {
             self.early.keep += bytes;
         }
-        if unrelayed {
+        if unrelayed && certain {
             self.early.relay += bytes;
         }
     }
@@ -104,9 +115,16 @@ impl Chunks {
         }
     }
 
+    /// Whether what would go next is stored and for certain not relayed.
+    pub(super) fn begins_unrelayed(&self, reached: Reached) -> bool {
+        let Reached { settled, relayed, asked } = reached;
+        self.0.front().is_some_and(|chunk| asked && chunk.end <= settled && chunk.end > relayed)
+    }
+
     /// Forgets what may go, and returns the first number to keep: up to `settled` where there are too many bytes, else up to `relayed`
     /// what is old enough.
-    pub(super) fn trim(&mut self, (settled, relayed): (u64, u64), trim: &mut Trim) -> Option<u64> {
+    pub(super) fn trim(&mut self, reached: Reached, trim: &mut Trim) -> Option<u64> {
+        let Reached { settled, relayed, asked } = reached;
         let mut first = None;
         while let Some(chunk) = self.0.front().copied() {
             let young = trim.now.saturating_duration_since(chunk.last) < trim.keep;
@@ -114,7 +132,7 @@ impl Chunks {
             if chunk.end > settled || ((young || unrelayed) && trim.too_many == 0) {
                 break;
             }
-            trim.gone(chunk.bytes, young, unrelayed);
+            trim.gone(chunk.bytes, young, (unrelayed, asked));
             self.0.pop_front();
             first = Some(chunk.end + 1);
         }
@@ -133,24 +151,30 @@ mod tests {
         let now = Instant::now();
         let keep = Duration::from_secs(60);
         let mut trim = Trim { now, keep, relays: true, too_many: 0, early: Early::default() };
+        let reached = |settled, relayed| Reached { settled, relayed, asked: true };
         let mut chunks = Chunks::default();
-        for end in [10, 20, 30] {
+        for end in [10, 20, 30, 40] {
             chunks.take(end, MIB, now);
         }
-        assert_eq!(chunks.bytes(), 3 * MIB);
-        assert_eq!(chunks.trim((30, 30), &mut trim), None, "too young");
+        assert_eq!(chunks.bytes(), 4 * MIB);
+        assert_eq!(chunks.trim(reached(40, 40), &mut trim), None, "too young");
         trim.now = now + keep;
-        assert_eq!(chunks.trim((30, 9), &mut trim), None, "not relayed");
-        assert_eq!(chunks.trim((30, 15), &mut trim), Some(11));
+        assert_eq!(chunks.trim(reached(40, 9), &mut trim), None, "not relayed");
+        assert!(chunks.begins_unrelayed(reached(40, 9)) && !chunks.begins_unrelayed(reached(9, 9)));
+        assert_eq!(chunks.trim(reached(40, 15), &mut trim), Some(11));
         assert_eq!(trim.early, Early::default(), "in its time");
         (trim.now, trim.too_many) = (now, 1);
-        assert_eq!(chunks.trim((25, 0), &mut trim), Some(21), "room comes before the relay");
+        assert_eq!(chunks.trim(reached(25, 0), &mut trim), Some(21), "room comes before the relay");
         assert_eq!((trim.too_many, trim.early), (0, Early { keep: MIB, relay: MIB }));
         trim.too_many = 5;
-        assert_eq!(chunks.trim((25, 0), &mut trim), None, "what the database has not never goes");
-        assert_eq!(chunks.bytes(), MIB);
-        trim.relays = false;
-        assert_eq!(chunks.trim((30, 0), &mut trim), Some(31));
-        assert_eq!(trim.early, Early { keep: 2 * MIB, relay: MIB }, "young, and there is no relay");
+        assert_eq!(chunks.trim(reached(25, 0), &mut trim), None, "what the database has not never goes");
+        assert_eq!(chunks.bytes(), 2 * MIB);
+        let unknown = Reached { settled: 30, relayed: 0, asked: false };
+        assert!(!chunks.begins_unrelayed(unknown));
+        assert_eq!(chunks.trim(unknown, &mut trim), Some(31));
+        assert_eq!(trim.early, Early { keep: 2 * MIB, relay: MIB }, "perhaps it is relayed");
+        (trim.relays, trim.too_many) = (false, 1);
+        assert_eq!(chunks.trim(reached(40, 0), &mut trim), Some(41));
+        assert_eq!(trim.early, Early { keep: 3 * MIB, relay: MIB }, "young, and there is no relay");
     }
 }

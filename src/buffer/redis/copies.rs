@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::{
     audit::Extent,
-    chunks::{Chunks, Trim},
+    chunks::{Chunks, Reached, Trim},
 };
 use crate::domain::receipt::StreamId;
 
@@ -21,9 +21,17 @@ struct Copy {
     end: u64,
     settled: u64,
     relayed: u64,
+    /// Whether the database was asked how far it is relayed.
+    asked: bool,
     /// Up to here Redis had nothing of it when it was begun, and the journal no more.
     lacks: u64,
     chunks: Chunks,
+}
+
+impl Copy {
+    fn reached(&self) -> Reached {
+        Reached { settled: self.settled, relayed: self.relayed, asked: self.asked }
+    }
 }
 
 /// See the module.
@@ -38,9 +46,10 @@ impl Copies {
     /// Redis has `stream` from `first` to `end`, in about so many bytes. What was known of it before is forgotten, but for what the
     /// database has.
     pub(in crate::buffer) fn found(&mut self, stream: StreamId, first: u64, end: u64, bytes: u64) {
-        let (settled, relayed, lacks) = self.of(stream).map_or((0, 0, 0), |copy| (copy.settled, copy.relayed, copy.lacks));
+        let (settled, relayed, asked, lacks) =
+            self.of(stream).map_or((0, 0, false, 0), |copy| (copy.settled, copy.relayed, copy.asked, copy.lacks));
         self.forget(stream);
-        self.0.push(Copy { stream, first, end, settled, relayed, lacks, chunks: Chunks::found(end, bytes) });
+        self.0.push(Copy { stream, first, end, settled, relayed, asked, lacks, chunks: Chunks::found(end, bytes) });
     }
 
     /// There was no such stream in Redis when this process looked for the first time: what it holds begins behind `lacks`.
@@ -101,14 +110,19 @@ impl Copies {
 
     pub(super) fn relayed(&mut self, stream: StreamId, last_seq: u64) {
         if let Some(copy) = self.of(stream) {
-            copy.relayed = last_seq;
+            (copy.relayed, copy.asked) = (last_seq, true);
         }
+    }
+
+    /// Whether what would go next of any is for certain not relayed.
+    pub(super) fn begin_unrelayed(&self) -> bool {
+        self.0.iter().any(|copy| copy.chunks.begins_unrelayed(copy.reached()))
     }
 
     pub(super) fn trim(&mut self, trim: &mut Trim) -> Vec<(StreamId, u64)> {
         let mut cuts = Vec::new();
         for copy in &mut self.0 {
-            if let Some(first) = copy.chunks.trim((copy.settled, copy.relayed), trim) {
+            if let Some(first) = copy.chunks.trim(copy.reached(), trim) {
                 copy.first = copy.first.max(first);
                 cuts.push((copy.stream, first));
             }

@@ -36,7 +36,7 @@ const FACTS_EVERY: Duration = Duration::from_secs(30);
 const TRIM_EVERY: Duration = Duration::from_secs(5);
 /// Nodes of a cluster that are tried for a new stream: each name lies in another slot.
 const TRIES: usize = 8;
-/// How long no copy must have gone before its relay until the alarm is over.
+/// How long no copy must have gone before its relay until the alarm may be over.
 const CALM_AFTER: Duration = Duration::from_secs(60);
 /// Most streams that are kept although nothing of them waits; the oldest go first.
 const KEPT_MAX: usize = 1_024;
@@ -80,6 +80,7 @@ struct Keeper {
 
 impl Keeper {
     fn turn(&mut self, now: Instant) -> Duration {
+        self.calm(now);
         if !self.core.is_up() {
             let wait = lock(&self.core.health).wait(self.core.observer.as_ref(), now);
             if let Some(wait) = wait {
@@ -347,11 +348,10 @@ impl Keeper {
         Ok(())
     }
 
-    /// `gone`: room was made now with what the relay had not yet.
-    fn tell_unrelayed(&mut self, now: Instant, gone: bool) {
-        if gone && self.unrelayed_gone_at.replace(now).is_none() {
-            self.core.observer.unrelayed_gone(true);
-        } else if self.unrelayed_gone_at.is_some_and(|at| now - at >= CALM_AFTER) {
+    /// The alarm that unrelayed copies are removed is over once none was for a while, and the next to go is relayed: room is made by tenths of
+    /// the bound, which may lie far apart.
+    fn calm(&mut self, now: Instant) {
+        if self.unrelayed_gone_at.is_some_and(|at| now - at >= CALM_AFTER) && !lock(&self.core.books).begin_unrelayed() {
             self.unrelayed_gone_at = None;
             self.core.observer.unrelayed_gone(false);
         }
@@ -365,7 +365,9 @@ impl Keeper {
         let mut books = lock(&self.core.books);
         books.early = books.early.plus(trim.early);
         drop(books);
-        self.tell_unrelayed(now, trim.early.relay > 0);
+        if trim.early.relay > 0 && self.unrelayed_gone_at.replace(now).is_none() {
+            self.core.observer.unrelayed_gone(true);
+        }
     }
 
     fn remove_settled(&mut self, trim: &mut Trim) {
@@ -387,7 +389,7 @@ impl Keeper {
                 self.link = None;
                 return;
             }
-            trim.gone(oldest.bytes, young, unrelayed);
+            trim.gone(oldest.bytes, young, (unrelayed, oldest.asked));
         }
         let cuts = lock(&self.core.books).trim(trim);
         for (stream, first) in cuts {

@@ -83,7 +83,7 @@ async fn told(context: &DutyContext, found: &Audited) -> DutyReport {
     } else if missing > 0 {
         format!("the journal lacks {missing} readings that wait for the database, in many places")
     } else {
-        format!("the journal was compared with what waits in it, {} readings, and lacks none", found.readings)
+        format!("the journal was read, {} readings, and lacks none of those that wait for the database", found.readings)
     };
     let condition = Transition {
         kind: AlertKind::System,

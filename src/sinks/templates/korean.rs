@@ -160,8 +160,8 @@ pub const SENTENCES: &[(&str, &str)] = &[
          redis.stream_bytes를 늘리거나 중계가 늦는 이유를 점검하세요.",
     ),
     (
-        "Redis has removed no copy before its readings were relayed for a minute",
-        "지난 1분 동안 중계 전에 Redis에서 삭제된 사본이 없습니다.",
+        "what Redis would remove next is relayed, and nothing before its relay was removed for a minute",
+        "Redis에서 다음에 삭제될 것은 이미 중계되었고, 지난 1분 동안 중계 전에 삭제된 것이 없습니다.",
     ),
     ("there is room for readings in Redis again", "Redis에 측정값을 둘 자리가 다시 생겼습니다."),
     (
@@ -271,8 +271,8 @@ pub const SENTENCES: &[(&str, &str)] = &[
         "데이터베이스를 기다리는 측정값 {0}건이 저널의 여러 곳에서 빠졌습니다.",
     ),
     (
-        "the journal was compared with what waits in it, {} readings, and lacks none",
-        "저널에서 기다리는 측정값을 비교했으며(읽은 것: {0}건) 빠진 것이 없습니다.",
+        "the journal was read, {} readings, and lacks none of those that wait for the database",
+        "저널을 읽었으며(측정값 {0}건) 데이터베이스를 기다리는 것 가운데 빠진 것이 없습니다.",
     ),
     (
         "Redis was compared with what it should hold, {} readings, and lacks none",

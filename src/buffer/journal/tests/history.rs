@@ -154,7 +154,7 @@ impl History {
                 let damaged: u64 = shared.segments().into_iter().map(|segment| shared.scrub(segment).damaged).sum();
                 hold!(damaged == 0 || self.damages, "a scrub found {damaged} damaged on a disk that is not");
                 let of = shared.clone();
-                let settled = move |lane: usize| (of.lanes()[lane].stream, of.first_retained(lane) - 1);
+                let settled = move |lane: usize| Some((of.lanes()[lane].stream, of.first_retained(lane) - 1));
                 let mut audit = JournalAudit::begin(shared, Box::new(settled));
                 let found = loop {
                     match audit.step() {

@@ -1,5 +1,6 @@
 //! The log against real files and against a model of a disk.
 
+mod arbitrary;
 mod audit;
 mod basics;
 mod disk;
