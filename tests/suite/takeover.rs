@@ -85,6 +85,16 @@ impl Database {
         diesel::sql_query(sql).execute(&mut self.0).expect("executed")
     }
 
+    /// Waits until `owner` holds `lease`: only then can another take it over.
+    pub(crate) fn wait_owned(&mut self, lease: &str, owner: &str) {
+        let began = Instant::now();
+        let its = format!("SELECT 1::bigint AS n FROM leases WHERE name = '{lease}' AND owner = '{owner}'");
+        while self.number(&its).is_none() {
+            assert!(began.elapsed() < Duration::from_secs(60), "{lease} is never held by {owner}");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// Waits until another than `dead` has the lease; how long after `since_us`, by the database's clock.
     pub(crate) fn taken_over(&mut self, lease: &str, dead: &str, since_us: i64) -> Duration {
         let began = Instant::now();

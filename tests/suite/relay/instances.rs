@@ -45,6 +45,7 @@ fn a_dead_or_paused_daemons_stream_is_relayed_by_another_and_each_reading_once()
     kafka.kill();
     let stream = push(&first, &body(2_100, 500, 11), "?ack=store")["receipt"]["stream"].as_str().expect("a stream").to_owned();
     let (dead, mut look) = (instance(&first), Database::open(&database));
+    look.wait_owned(&format!("relay/{stream}"), &dead);
     let stalls = Stalls::watch();
     first.kill();
     let died_us = look.now_us();

@@ -132,7 +132,7 @@ fn whatever_lies_in_the_directory_it_opens_and_takes_readings() {
     for case in 0..cases {
         let seed = seed.wrapping_add(case);
         if let Err(failure) = std::panic::catch_unwind(|| attempt(seed, &real)) {
-            println!("BELAYD_SAMPLE_SEED={seed}");
+            eprintln!("BELAYD_SAMPLE_SEED={seed}");
             std::panic::resume_unwind(failure);
         }
     }
