@@ -40,6 +40,8 @@ const GATHER: Duration = Duration::from_micros(100);
 const CATCH_UP_ROWS: u64 = 2_000;
 /// How often chores are done: trimming, making the next segment, looking for room again.
 const CHORES_EVERY: Duration = Duration::from_millis(100);
+/// How often it is looked whether the file that is written is still under its name.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Once the log has said that the disk does not do a chore: how long until it is said again.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 
@@ -93,6 +95,8 @@ pub(super) fn start<D: Disk>(log: Log<D>, core: Arc<Core<D>>) -> io::Result<thre
         syncs: 0,
         freed_for: 0,
         complained_at: None,
+        looked_at: Instant::now(),
+        missing: false,
     };
     thread::Builder::new().name("journal".into()).spawn(move || while committer.turn() {})
 }
@@ -111,6 +115,9 @@ struct Committer<D: Disk> {
     syncs: u64,
     freed_for: u64,
     complained_at: Option<Instant>,
+    looked_at: Instant,
+    /// The file that is written is gone from its name, and there is no other.
+    missing: bool,
 }
 
 impl<D: Disk> Committer<D> {
@@ -362,6 +369,21 @@ impl<D: Disk> Committer<D> {
         due
     }
 
+    /// Whether what is acknowledged is where the next start looks for it. Where not even another segment can be had, pushes are refused.
+    fn is_there(&mut self) -> bool {
+        self.looked_at = Instant::now();
+        let left = self.log.leave_missing();
+        self.missing = left.is_err();
+        match left {
+            Ok(None) => {}
+            Ok(Some(damage)) => self.core.observer.damaged(&[damage]),
+            Err(AppendError::Full) => self.set_room(Room::Full, None),
+            Err(AppendError::DiskFull) => self.set_room(Room::DiskFull, None),
+            Err(AppendError::NoSegment(cause) | AppendError::Failed(cause)) => self.set_room(Room::Failing, Some(&cause)),
+        }
+        !self.missing
+    }
+
     /// Gives room back, makes the next segment before it is needed, and looks whether a full disk has room again.
     fn chores(&mut self) {
         self.chores_at = Instant::now() + CHORES_EVERY;
@@ -376,6 +398,9 @@ impl<D: Disk> Committer<D> {
                 }
                 self.freed_for = u64::MAX;
             }
+        }
+        if (self.missing || self.looked_at.elapsed() >= LOOK_EVERY) && !self.is_there() {
+            return;
         }
         let room = Room::from_u8(self.core.room.load(Ordering::Acquire));
         let prepared = if room == Room::Failing { self.log.prepare_now() } else { self.log.prepare() };

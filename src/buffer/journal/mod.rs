@@ -6,7 +6,7 @@
 //! again, because nobody was told of them. Damage never keeps the log from opening: it is skipped, set aside and reported.
 //!
 //! [`disk`] is the file system, [`frame`] and [`segment`] the format, [`scan`] walks over damage, [`recover`] opens what [`candidate`] finds, [`patience`] tries again what the
-//! disk does not give at once, [`writer`] writes,
+//! disk does not give at once, [`writer`] writes, [`moved`] goes on elsewhere where its file is gone,
 //! [`reader`] reads, [`fork`] writes down what must be where there is no room, [`shared`] lies between the two, [`quarantine`] keeps what was damaged, [`scrub`] looks again in time, [`audit`] compares with the books, [`verify`] only looks, [`dense`] for numbers without a frame.
 
 pub mod answer;
@@ -25,6 +25,7 @@ mod fork;
 pub mod frame;
 mod lane;
 mod mark;
+mod moved;
 mod patience;
 mod quarantine;
 mod rate;

@@ -396,6 +396,35 @@ fn pushes_that_wait_together_are_covered_by_one_sync_each_with_its_own_numbers()
 }
 
 #[test]
+fn what_is_acknowledged_after_somebody_removed_the_journals_files_is_there_at_the_next_start() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (buffer, _, seen) = open_with(dir.path(), settings(64 << 20, 1));
+    let mut database = Database::default();
+    database.attach(&buffer);
+    push(&buffer, 3, 100);
+    for entry in std::fs::read_dir(dir.path()).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        if path.extension().is_some_and(|end| end == "seg") {
+            std::fs::remove_file(path).expect("removed");
+        }
+    }
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while seen.damaged.load(Ordering::Relaxed) == 0 {
+        assert!(std::time::Instant::now() < until, "it is not noticed");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let receipt = push(&buffer, 2, 200);
+    assert_eq!((receipt.first_seq, receipt.last_seq), (4, 5), "numbers go on");
+    drop(buffer);
+    let buffer = open(dir.path());
+    assert_eq!(buffer.stream(0), receipt.stream);
+    assert_eq!(database.attach(&buffer), Attached::StoreRestored { missing: 3 });
+    assert_eq!(database.drain(&buffer), [(crate::buffer::GapKind::Lost, 3)], "told, and counted");
+    assert_eq!(database.times, [200, 201]);
+    assert!(balanced(&buffer));
+}
+
+#[test]
 fn senders_that_gave_up_waiting_for_the_database_are_forgotten() {
     let dir = tempfile::tempdir().expect("a directory");
     let buffer = open(dir.path());
