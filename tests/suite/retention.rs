@@ -208,7 +208,7 @@ fn senders_do_not_wait_while_sqlite_deletes_in_slices() {
 fn a_run_that_fails_half_way_has_told_the_integrity_check_what_it_may_have_dropped() {
     let daemon = setup("sqlite://belayd.db").start();
     let store = open(&format!("sqlite://{}", daemon.dir().join("belayd.db").display()));
-    daemon.wait_for("its first pass", LIMIT, |daemon| daemon.get("/admin/duties").body.contains("readings="));
+    daemon.wait_for("its first pass", LIMIT, |daemon| daemon.get("/admin/duties").body.contains("partitions="));
     let (old, older) = (SystemClock.now_us() - 800 * DAY, SystemClock.now_us() - 801 * DAY);
     // As a belayd of before that rule left it; and the second delivery cannot be dropped.
     run(
