@@ -184,7 +184,7 @@ fn senders_do_not_wait_while_partitions_are_dropped_and_a_kill_in_the_middle_los
 fn senders_do_not_wait_while_sqlite_deletes_in_slices() {
     let daemon = setup("sqlite://belayd.db").start();
     let store = open(&format!("sqlite://{}", daemon.dir().join("belayd.db").display()));
-    daemon.wait_for("its first pass", LIMIT, |daemon| daemon.get("/admin/duties").body.contains("readings="));
+    daemon.wait_for("its first pass", LIMIT, |daemon| daemon.get("/admin/duties").body.contains("partitions="));
     fill(&store, "old");
     let senders = Senders::start(&daemon);
     thread::sleep(Duration::from_secs(2)); // What they wait for anyway.
