@@ -154,7 +154,7 @@ impl<D: Disk> JournalAudit<D> {
         if self.refused == 1 {
             log::warn!(target: "belayd::buffer", error:% = said; "the disk does not give a part of the journal; it is asked again before that counts as missing");
         }
-        std::thread::sleep(TRY_EVERY);
+        self.shared.disk().wait(TRY_EVERY);
     }
 
     /// Whether there is more to read.
