@@ -53,8 +53,10 @@ impl BufferParts {
     /// Readings have become visible to the drain: `waiting` of them, and whether a sender waits for the database. Returns whether
     /// [`Visible`] is to be sent, because no timer runs.
     pub fn became_visible(&self, waiting: u64, urgent: bool) -> bool {
-        if urgent || waiting >= u64::from(self.batch_rows) {
+        if urgent {
             self.drain.flush();
+        } else if waiting >= u64::from(self.batch_rows) {
+            self.drain.full();
         }
         waiting > 0 && !self.armed.load(Ordering::SeqCst)
     }
@@ -128,8 +130,10 @@ impl Handler<Append> for BatchBufferActor {
         let Append { batch, ack, reply, alerts, permit } = append;
         let waiting = self.parts.buffer.submit(batch, ack, alerts, reply);
         drop(permit);
-        if waiting >= u64::from(self.parts.batch_rows) || ack >= AckLevel::Store {
+        if ack >= AckLevel::Store {
             self.parts.drain.flush();
+        } else if waiting >= u64::from(self.parts.batch_rows) {
+            self.parts.drain.full();
         }
         if waiting > 0 {
             self.arm(ctx);

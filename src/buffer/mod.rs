@@ -290,6 +290,11 @@ pub trait Buffer: Send + Sync + fmt::Debug {
         (0..self.lanes()).any(|lane| self.stream(lane) == stream)
     }
 
+    /// Whether `stream` is, or was, one of this medium's, as far as it remembers.
+    fn knows(&self, stream: StreamId) -> bool {
+        self.writes(stream)
+    }
+
     /// Whether `level` can be asked of this tier.
     fn reaches(&self, level: AckLevel) -> bool {
         level == self.level() || level == AckLevel::Memory || level == AckLevel::Store

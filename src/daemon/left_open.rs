@@ -4,7 +4,10 @@
 //! In: the alerts that are open at the start. Out: transitions that end some of them, raised before anything can open them anew. A crash
 //! loses nothing: the next start looks again.
 
-use super::drain::{BUFFER_UNREADABLE, DIRECTORY_RESTORED, STORE_RESTORED};
+use super::{
+    drain::{BUFFER_UNREADABLE, DIRECTORY_RESTORED, STORE_RESTORED},
+    left_behind::JOURNAL_GONE,
+};
 use crate::{
     config::{Config, Tier},
     domain::alert::{Alert, AlertKind, Transition},
@@ -13,7 +16,8 @@ use crate::{
 };
 
 /// Told of a moment: whoever has not looked by the next start finds it in the history.
-const MOMENTS: [&str; 5] = [STORE_RESTORED, DIRECTORY_RESTORED, "redis-data-lost", "redis-copy-missing", "alert-refused"];
+const MOMENTS: [&str; 6] =
+    [STORE_RESTORED, DIRECTORY_RESTORED, JOURNAL_GONE, "redis-data-lost", "redis-copy-missing", "alert-refused"];
 /// What only tiers with a Redis can judge.
 const REDIS: [&str; 6] =
     ["redis-down", "redis-forgets", "redis-full", "redis-small", "redis-incomplete", "redis-unrelayed-removed"];
@@ -115,8 +119,14 @@ mod tests {
 
     #[test]
     fn a_start_ends_what_was_a_moment_and_what_nothing_would_judge_any_more_and_nothing_else() {
-        let moments =
-            ["store-restored/it", "directory-restored/it", "redis-data-lost/it", "redis-copy-missing/it", "alert-refused/it"];
+        let moments = [
+            "store-restored/it",
+            "directory-restored/it",
+            "journal-gone/it",
+            "redis-data-lost/it",
+            "redis-copy-missing/it",
+            "alert-refused/it",
+        ];
         let sinks = ["sink-down/gone", "sink-down/kafka"];
         let with =
             |more: &[&str]| -> Vec<String> { moments.iter().chain(more).chain(&sinks).map(|name| (*name).to_owned()).collect() };

@@ -9,6 +9,7 @@ mod directory;
 mod drain;
 mod heartbeat;
 mod journal;
+mod left_behind;
 mod left_open;
 mod redis;
 mod redis_leases;

@@ -13,6 +13,7 @@ use super::{
     drain::{DrainObserver, StoreWriter},
     heartbeat::{self, Heartbeat},
     is_own,
+    left_behind::LeftBehind,
     left_open::{ended_by_start, unreadable},
     triple, while_doing,
     wiring::{
@@ -229,8 +230,15 @@ impl Daemon {
             left_unreadable: left_unreadable.into(),
         };
         let drain_settings = DrainSettings { batch_rows: settings.buffer.batch_rows, breaker: settings.store.breaker };
+        let left_behind = LeftBehind {
+            buffer: buffer.clone(),
+            instance: instance.clone(),
+            raiser: raiser.clone(),
+            clock: clock.clone(),
+            looked: Arc::default(),
+        };
         let writer = |lane| -> Box<dyn Writer> {
-            let on_open = on_open(&views, &buffer, &instance);
+            let on_open = on_open(&views, left_behind.clone());
             let earlier = buffer.clone();
             let earlier = Box::new(move |stream| earlier.earlier(stream));
             let (store, clock, instance) = (store.clone(), clock.clone(), instance.clone());

@@ -67,20 +67,24 @@ impl Daemon {
         ExitCode::from(code)
     }
 
-    /// What still waits in a medium that ends with the process is lost, and said so; the stream's account is closed.
+    /// What still waits in a medium that ends with the process is lost, and said so; the stream's account is closed. Of a medium that goes on
+    /// at the next start the database learns where nothing waits.
     async fn settle_account(&self) -> u64 {
         let lost = self.buffer.abandon();
         if lost > 0 {
             log::error!(target: "belayd::buffer", readings = lost, reason = "stop"; "readings lost: the database did not take them before the stop");
         }
-        if self.buffer.outlives_process() {
-            // Its streams go on at the next start.
+        let goes_on = self.buffer.outlives_process();
+        if goes_on && self.buffer.stats().rows > 0 {
             return lost;
         }
         let streams: Vec<_> = (0..self.buffer.lanes()).map(|lane| self.buffer.stream(lane)).collect();
         let now_us = self.clock.now_us();
         let closing = if lost > 0 { Closing::Cut } else { Closing::Drained };
         let closed = self.store.call(move |conn| {
+            if goes_on {
+                return store::ledger::at_rest(conn, &streams);
+            }
             streams.into_iter().try_for_each(|stream| store::ledger::close_stream(conn, stream, closing, now_us))
         });
         match tokio::time::timeout(Duration::from_secs(2), closed).await {

@@ -7,7 +7,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 
-use super::drain::OnOpen;
+use super::{drain::OnOpen, left_behind::LeftBehind};
 use crate::{
     alert::{AlertBoard, AwayFn},
     buffer::{Account, Buffer, Frame, Totals, health::StoreHealth},
@@ -189,14 +189,15 @@ pub(super) fn load_alerts(conn: &mut store::Conn, board: &AlertBoard) -> StoreRe
 }
 
 /// What is loaded each time the database has been opened: the account of earlier streams and, once, the newest readings.
-pub(super) fn on_open(views: &Arc<Views>, buffer: &Arc<dyn Buffer>, instance: &str) -> OnOpen {
-    let (views, buffer, instance) = (Arc::downgrade(views), buffer.clone(), instance.to_owned());
+pub(super) fn on_open(views: &Arc<Views>, left_behind: LeftBehind) -> OnOpen {
+    let views = Arc::downgrade(views);
     let mut loaded = false;
     Box::new(move |conn, stream| {
         let Some(views) = views.upgrade() else { return Ok(()) };
         // The sums that the medium takes over now hold every decision so far.
         views.forget_decisions(stream);
-        views.set_earlier(earlier_streams(conn, buffer.as_ref(), &instance)?);
+        views.set_earlier(earlier_streams(conn, left_behind.buffer.as_ref(), &left_behind.instance)?);
+        left_behind.look(conn)?;
         let keep = views.config.load().retention.readings;
         store::partitions::make_ahead(conn, views.clock.now_us(), store::partitions::width_us(keep))?;
         if !loaded {

@@ -24,6 +24,9 @@ use super::{
 pub use crate::buffer::Totals;
 use crate::{buffer::Position, domain::receipt::StreamId, on_backend};
 
+/// The tier of streams that the journal numbers.
+const JOURNAL: &str = "journal";
+
 /// How a stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Closing {
@@ -66,7 +69,8 @@ pub struct StreamTotals {
     pub totals: Totals,
 }
 
-/// Makes a stream known, once, and says where it stands: again and after a reconnection it changes nothing. Streams of tier `memory` that the same instance
+/// Makes a stream known, once, and says where it stands: again and after a reconnection it changes nothing, but that a stream of the journal
+/// which was at rest or missing is open again. Streams of tier `memory` that the same instance
 /// left open are closed as cut: what they held went with their process.
 ///
 /// # Errors
@@ -90,6 +94,14 @@ pub fn register_stream(conn: &mut Conn, stream: StreamId, tier: &str, instance: 
             diesel::update(left_open)
                 .set((streams::closed_at_us.eq(now_us), streams::closing.eq(Closing::Cut.as_str())))
                 .execute(conn)?;
+        }
+        if inserted == 0 {
+            // At rest since an orderly stop; or it was gone, and told, and somebody has put its journal back.
+            let back = streams::table
+                .filter(streams::stream.eq(&text))
+                .filter(streams::tier.eq(JOURNAL))
+                .filter(streams::closing.eq_any([Closing::Drained.as_str(), Closing::Cut.as_str()]));
+            diesel::update(back).set((streams::closed_at_us.eq(None::<i64>), streams::closing.eq(None::<String>))).execute(conn)?;
         }
         let (cursor, chain) = streams::table
             .filter(streams::stream.eq(&text))
@@ -166,6 +178,35 @@ pub fn open_streams(conn: &mut Conn, instance: &str, tier: &str) -> StoreResult<
         .filter(streams::closed_at_us.is_null());
     let names: Vec<String> = open.select(streams::stream).load(conn)?;
     names.iter().map(|name| parse_stream(name)).collect()
+}
+
+/// Streams of the journal that an instance has begun, not ended, and did not leave with nothing waiting, each with its cursor.
+///
+/// # Errors
+/// Those of the database.
+pub fn at_work(conn: &mut Conn, instance: &str) -> StoreResult<Vec<(StreamId, u64)>> {
+    let open = streams::table
+        .filter(streams::instance.eq(instance))
+        .filter(streams::tier.eq(JOURNAL))
+        .filter(streams::closed_at_us.is_null())
+        .filter(streams::closing.is_null());
+    let rows: Vec<(String, i64)> = open.order(streams::no).select((streams::stream, streams::cursor_seq)).load(conn)?;
+    rows.iter().map(|(name, cursor)| Ok((parse_stream(name)?, cursor.unsigned_abs()))).collect()
+}
+
+/// Notes that belayd was stopped in order while nothing of these streams of the journal waited: whoever finds the journal gone knows that
+/// nothing went with it. They stay open; the next opening takes the note away.
+///
+/// # Errors
+/// Those of the database.
+pub fn at_rest(conn: &mut Conn, streams_of_journal: &[StreamId]) -> StoreResult<()> {
+    let names: Vec<String> = streams_of_journal.iter().map(ToString::to_string).collect();
+    let open = streams::table
+        .filter(streams::stream.eq_any(names))
+        .filter(streams::tier.eq(JOURNAL))
+        .filter(streams::closed_at_us.is_null());
+    diesel::update(open).set(streams::closing.eq(Closing::Drained.as_str())).execute(conn)?;
+    Ok(())
 }
 
 /// Records how a stream ended; a stream that has ended stays as it is.

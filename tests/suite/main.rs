@@ -17,6 +17,7 @@ mod instances;
 mod integrity;
 mod issues;
 mod journal_compared;
+mod journal_gone;
 #[cfg(feature = "fault-injection")]
 mod kill_campaign;
 mod left_open;

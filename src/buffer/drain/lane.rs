@@ -31,6 +31,11 @@ const ATTACHES_MAX: u32 = 3;
 /// Shortest time from a call that failed to the next, however many failures the circuit breaker allows: what is refused at once would be tried
 /// thousands of times a second.
 const TRY_AGAIN: Duration = Duration::from_millis(20);
+/// From the beginning of one light transaction to the next. A transaction that writes a hundred readings and one that writes twice as many
+/// change nearly the same pages, so that at some thousand readings a second each of them costs the less the fewer transactions there are.
+const PACE: Duration = Duration::from_millis(50);
+/// Readings that wait above which nothing is paced: they are many enough to share a transaction.
+const UNPACED_ROWS: u64 = 2_000;
 /// Pause after the medium could not be read.
 const MEDIUM_PAUSE: Duration = Duration::from_millis(200);
 
@@ -40,7 +45,10 @@ pub(super) struct Lane {
     observer: Arc<dyn Observer>,
     settings: DrainSettings,
     circuit: Arc<Circuit>,
+    /// Write what waits, now.
     flush: AtomicBool,
+    /// A batch is full: write it, at the pace.
+    full: AtomicBool,
     stop: AtomicBool,
     asleep: Mutex<bool>,
     signal: Condvar,
@@ -50,6 +58,16 @@ pub(super) struct Lane {
     reading: Call,
     /// Since when the medium has failed, and how often in a row.
     failing: Mutex<Option<(Instant, u32)>>,
+}
+
+/// What ends a lane's sleep before its time, besides the end of all.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Until {
+    Stop,
+    /// An order to write now.
+    Flush,
+    /// That, or a full batch.
+    Order,
 }
 
 /// Why a lane's loop leaves what it does.
@@ -86,6 +104,7 @@ impl Lane {
             settings,
             circuit,
             flush: AtomicBool::new(false),
+            full: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             asleep: Mutex::new(false),
             signal: Condvar::new(),
@@ -99,6 +118,22 @@ impl Lane {
         if !self.flush.swap(true, Ordering::AcqRel) {
             self.wake();
         }
+    }
+
+    pub(super) fn full(&self) {
+        if !self.full.swap(true, Ordering::AcqRel) {
+            self.wake();
+        }
+    }
+
+    /// How long until there is something to write; `None` where there is no order. `began` is when the last was begun to be carried out.
+    fn due(&self, began: Option<Instant>) -> Option<Duration> {
+        if self.flush.load(Ordering::Acquire) {
+            return Some(Duration::ZERO);
+        }
+        let paced = || self.buffer.waiting(self.lane) < UNPACED_ROWS;
+        let left = || began.filter(|_| paced()).map_or(Duration::ZERO, |began| PACE.saturating_sub(began.elapsed()));
+        self.full.load(Ordering::Acquire).then(left)
     }
 
     pub(super) fn stop(&self) {
@@ -163,11 +198,12 @@ impl Lane {
         }
     }
 
-    /// Sleeps until there is an order or `limit` has passed.
-    fn sleep(&self, limit: Duration, until_order: bool) {
+    /// Sleeps until what it waits for is there, or `limit` has passed.
+    fn sleep(&self, limit: Duration, until: Until) {
         let mut asleep = self.asleep.lock().unwrap_or_else(PoisonError::into_inner);
-        let ordered = || self.stopping() || (until_order && self.flush.load(Ordering::Acquire));
-        if !ordered() {
+        let flush = || until != Until::Stop && self.flush.load(Ordering::Acquire);
+        let full = || until == Until::Order && self.full.load(Ordering::Acquire);
+        if !self.stopping() && !flush() && !full() {
             *asleep = true;
             let (guard, _) = self.signal.wait_timeout(asleep, limit).unwrap_or_else(PoisonError::into_inner);
             asleep = guard;
@@ -178,7 +214,7 @@ impl Lane {
     fn pause(&self, limit: Duration) {
         let until = Instant::now() + limit;
         while !self.stopping() && Instant::now() < until {
-            self.sleep(until.saturating_duration_since(Instant::now()).min(IDLE_STEP), false);
+            self.sleep(until.saturating_duration_since(Instant::now()).min(IDLE_STEP), Until::Stop);
             self.observer.alive(self.lane);
         }
     }
@@ -190,6 +226,8 @@ impl Lane {
         let mut opened = StreamId::nil();
         // Opened, and nothing asked of the database since.
         let mut fresh = false;
+        // When the last order was begun.
+        let mut began = None;
         let mut moved = 0;
         while !self.stopping() {
             self.observer.alive(self.lane);
@@ -200,8 +238,9 @@ impl Lane {
                 open = false;
             }
             if stream.is_nil() {
-                self.sleep(IDLE_STEP, true);
+                self.sleep(IDLE_STEP, Until::Order);
                 self.flush.store(false, Ordering::Release);
+                self.full.store(false, Ordering::Release);
                 continue;
             }
             if !open {
@@ -213,6 +252,7 @@ impl Lane {
                     Permit::Go => {}
                 }
             }
+            let due = self.due(began);
             let done = if !open {
                 self.open(writer).map(|stream| {
                     open = true;
@@ -220,10 +260,14 @@ impl Lane {
                     fresh = true;
                     self.flush.store(true, Ordering::Release);
                 })
-            } else if self.flush.swap(false, Ordering::AcqRel) {
+            } else if due == Some(Duration::ZERO) {
+                // Before what waits is counted: who makes a batch full behind that finds no order, and gives one.
+                self.flush.store(false, Ordering::Release);
+                self.full.store(false, Ordering::Release);
+                began = Some(Instant::now());
                 self.drain(writer, opened, &mut ceiling, std::mem::take(&mut fresh))
             } else {
-                self.sleep(IDLE_STEP, true);
+                self.sleep(due.unwrap_or(IDLE_STEP), if due.is_some() { Until::Flush } else { Until::Order });
                 Ok(())
             };
             match done {
@@ -271,18 +315,23 @@ impl Lane {
         }
     }
 
-    /// Writes until less than a batch is left that nobody waits for. The database works once it has taken what waits: one that can be
+    /// Writes what was ordered, and goes on while much waits. The database works once it has taken what waits: one that can be
     /// opened and refuses to write (a full disk, a missing right) would otherwise be up and down twenty times a second.
     ///
     /// A lane without readings has tried nothing: only one that has just opened the database while no lane has any may say that it
     /// works. Otherwise each idle lane would end the outage that another one has found.
     fn drain(&self, writer: &mut dyn Writer, stream: StreamId, ceiling: &mut u32, fresh: bool) -> Result<(), Interrupted> {
         let batch_rows = u64::from(self.settings.batch_rows);
-        // Everything that was there when the order came is written, then whole batches for as long as they come.
+        // Everything that was there when the order came is written, then large batches for as long as they come. A small one that is full by
+        // then waits for the pace.
+        let go_on = UNPACED_ROWS.max(batch_rows);
         let mut ordered = self.buffer.waiting(self.lane);
         while !self.stopping() && self.buffer.stream(self.lane) == stream {
             let waiting = self.buffer.waiting(self.lane);
-            if ordered == 0 && waiting < batch_rows {
+            if ordered == 0 && waiting < go_on {
+                if waiting >= batch_rows {
+                    self.full.store(true, Ordering::Release);
+                }
                 break;
             }
             // batch_rows may be set above the ceiling.

@@ -164,9 +164,14 @@ impl DrainHandle {
         Ok((Self { lanes }, threads))
     }
 
-    /// Writes everything that waits, soon.
+    /// Writes everything that waits, now.
     pub fn flush(&self) {
         self.lanes.iter().for_each(|lane| lane.flush());
+    }
+
+    /// A batch is full: it is written within 50 ms, at once where nothing was written for so long, and with what has come meanwhile.
+    pub fn full(&self) {
+        self.lanes.iter().for_each(|lane| lane.full());
     }
 
     /// Ends the threads after what they do now. Ask [`Buffer::stats`] for what is left.

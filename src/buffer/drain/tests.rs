@@ -136,7 +136,7 @@ fn once_a_backlog_is_drained_in_large_batches_small_ones_follow_again_by_themsel
     let large = script.lock().expect("no panic").batches.clone();
     assert_eq!(large.iter().sum::<u64>(), 35_000);
     assert!(large.iter().any(|rows| *rows >= 5_000), "catching up: {large:?}");
-    // As the buffer's actor does it: a full batch is an order. Nobody says that the catching up is over.
+    // As the buffer's actor does it: who waits is an order. Nobody says that the catching up is over.
     for _ in 0..3 {
         let waiter = submit(buffer.as_ref(), 100);
         handle.flush();
@@ -145,6 +145,50 @@ fn once_a_backlog_is_drained_in_large_batches_small_ones_follow_again_by_themsel
     handle.stop();
     thread.into_iter().for_each(|thread| thread.join().expect("the thread ends"));
     assert_eq!(script.lock().expect("no panic").batches[large.len()..], [100, 100, 100], "each as it came");
+}
+
+#[test]
+fn full_batches_that_come_fast_share_transactions_and_whoever_waits_is_not_held_back() {
+    let script = Arc::new(Mutex::new(Script::default()));
+    let buffer = Arc::new(MemoryBuffer::new(100_000, 10_000_000));
+    let settings = DrainSettings { batch_rows: 100, breaker: crate::domain::breaker::BreakerSettings::STORE };
+    let observer = Arc::new(Seen::default());
+    let (handle, thread) =
+        DrainHandle::start(buffer.clone(), |_| Box::new(Scripted(script.clone())), observer, settings).expect("a thread");
+    let began = Instant::now();
+    let mut last = None;
+    for _ in 0..60 {
+        last = Some(submit(buffer.as_ref(), 100));
+        handle.full();
+        std::thread::sleep(Duration::from_millis(3));
+    }
+    assert_eq!(last.map(oneshot::Receiver::blocking_recv), Some(Ok(AckLevel::Store)), "the pace alone writes it");
+    let most = began.elapsed().as_millis() / 50 + 2;
+    let batches = script.lock().expect("no panic").batches.clone();
+    assert_eq!(batches.iter().sum::<u64>(), 6_000);
+    assert!(batches.len() as u128 <= most, "at most {most}: {batches:?}");
+
+    // Five of each, because a busy machine holds up any one of them: the shortest and the longest.
+    let five = |rows: u32, order: &dyn Fn()| {
+        let took = (0..5).map(|_| {
+            // A light one, after which a full batch would wait for the pace.
+            let light = submit(buffer.as_ref(), 100);
+            handle.flush();
+            assert_eq!(light.blocking_recv(), Ok(AckLevel::Store));
+            let waiter = submit(buffer.as_ref(), rows);
+            let ordered = Instant::now();
+            order();
+            assert_eq!(waiter.blocking_recv(), Ok(AckLevel::Store));
+            ordered.elapsed()
+        });
+        took.fold((Duration::MAX, Duration::ZERO), |(least, most), took| (least.min(took), most.max(took)))
+    };
+    let (now, paced, many) = (five(100, &|| handle.flush()).0, five(100, &|| handle.full()).1, five(2_500, &|| handle.full()).0);
+    assert!(now < Duration::from_millis(25), "somebody waits: {now:?}");
+    assert!(paced > Duration::from_millis(25), "nobody does: {paced:?}");
+    assert!(many < Duration::from_millis(25), "so many need no company: {many:?}");
+    handle.stop();
+    thread.into_iter().for_each(|thread| thread.join().expect("the thread ends"));
 }
 
 #[test]

@@ -142,6 +142,12 @@ impl<D: Disk> Shared<D> {
         state.earlier.iter().filter(|earlier| usize::from(earlier.lane) == lane).map(|earlier| earlier.stream).collect()
     }
 
+    /// Whether a lane is numbered by `stream`, or went on from it.
+    pub fn knows(&self, stream: StreamId) -> bool {
+        let state = self.lock();
+        state.lanes.iter().any(|lane| lane.stream == stream) || state.earlier.iter().any(|earlier| earlier.stream == stream)
+    }
+
     /// Streams behind whose last known number readings may be gone, nobody knows how many: lane, stream and that number. The last
     /// [`super::segment::MAX_EARLIER`] streams are remembered.
     pub fn lost_ends(&self) -> Vec<(usize, StreamId, u64)> {

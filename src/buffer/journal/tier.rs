@@ -372,6 +372,10 @@ impl<D: Disk> Buffer for JournalBuffer<D> {
         self.core.shared.earlier(stream)
     }
 
+    fn knows(&self, stream: StreamId) -> bool {
+        self.core.shared.knows(stream)
+    }
+
     fn held(&self, stream: StreamId) -> Option<(u64, u64)> {
         let lanes = self.core.shared.lanes();
         let lane = lanes.iter().position(|lane| lane.stream == stream)?;

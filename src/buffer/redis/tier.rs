@@ -370,6 +370,10 @@ impl Buffer for RedisBuffer {
         self.core.inner.earlier(stream)
     }
 
+    fn knows(&self, stream: StreamId) -> bool {
+        self.writes(stream) || self.core.inner.knows(stream)
+    }
+
     fn held(&self, stream: StreamId) -> Option<(u64, u64)> {
         let here = self.core.span(stream).unwrap_or_else(|cause| {
             log::debug!(target: "belayd::buffer", error:% = cause; "Redis could not be asked what it holds");

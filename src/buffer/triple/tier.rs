@@ -334,6 +334,10 @@ impl Buffer for TripleBuffer {
         self.desk.journal.earlier(stream)
     }
 
+    fn knows(&self, stream: StreamId) -> bool {
+        self.desk.redis.knows(stream)
+    }
+
     fn held(&self, stream: StreamId) -> Option<(u64, u64)> {
         self.desk.redis.held(stream)
     }

@@ -24,7 +24,12 @@ pub(super) static BUFFER: Section = Section {
             Is(r#""journal""#),
             "The medium. journal: on this host's disk, acknowledged after a sync, and there again after a crash. memory: faster, and what still waits is lost if the process dies. redis: in the Redis of [redis], from where other instances can take over, and on this host's disk while Redis is away. triple: in the database before the answer (on this host's disk while it is away), with a copy in Redis: any one of the three may be destroyed. docs/TIERS.md helps to choose.",
         ),
-        key("batch_rows", Int(1, 100_000), Is("100"), "Rows a batch when the load is light; it grows by itself while catching up."),
+        key(
+            "batch_rows",
+            Int(1, 100_000),
+            Is("100"),
+            "Rows a batch when the load is light: so many are written at once, or, where something was written less than 50 ms ago, with what has come by then. It grows by itself while catching up.",
+        ),
         key(
             "flush_interval",
             Duration("1ms", "1h"),

@@ -24,6 +24,7 @@ pub const NAMES: &[(&str, &str)] = &[
     ("integrity", "무결성 오류"),
     ("journal-damaged", "저널 손상"),
     ("journal-disk-full", "저널 디스크 가득 참"),
+    ("journal-gone", "저널 없음"),
     ("journal-failed", "저널 쓰기 불가"),
     ("journal-filling", "저널이 곧 가득 참"),
     ("journal-sync-failed", "저널 동기화 실패"),
@@ -108,6 +109,13 @@ pub const SENTENCES: &[(&str, &str)] = &[
          their receipts say so; how many is not known",
         "데이터 디렉터리만 백업에서 복원되었고 데이터베이스는 그대로입니다. 기다리던 측정값은 새 스트림으로 이어지며, 데이터베이스에 이미 있는 것은 중복으로 \
          집계합니다. 백업 이후에 접수되어 데이터베이스에 없던 측정값은 손실되었고 접수증에 그렇게 표시됩니다. 그 수는 알 수 없습니다.",
+    ),
+    (
+        "the journal was begun anew, and the database knows streams that it should have gone on with (each with the last number that is stored): \
+         {}; journal/ in the data directory was removed or emptied, or is not mounted; acknowledged readings that were not stored yet are gone \
+         with it, how many is not known; where the folder still exists, put it back (\"A damaged journal\" in the operations manual)",
+        "저널이 새로 시작되었으나 데이터베이스는 저널이 이어 가야 할 스트림을 알고 있습니다(스트림과 마지막으로 저장된 번호): {0}. 데이터 디렉터리의 journal/이 삭제되었거나 비워졌거나 \
+         마운트되지 않았습니다. 접수하고 아직 저장하지 못한 측정값은 함께 사라졌으며 그 수는 알 수 없습니다. 폴더가 남아 있으면 제자리에 되돌리세요(docs/OPERATIONS.md 참고).",
     ),
     ("belayd was started again", "belayd가 다시 시작되었습니다."),
     ("belayd was started anew", "belayd가 새로 시작되었습니다."),
