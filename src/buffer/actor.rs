@@ -14,7 +14,10 @@ use std::{
 
 use actix::prelude::*;
 
-use super::{Buffer, drain::DrainHandle};
+use super::{
+    Buffer,
+    drain::{DrainHandle, UNPACED_ROWS},
+};
 use crate::{
     domain::ack::AckLevel,
     protocol::{Append, Drain, Reconfigure, Visible},
@@ -50,14 +53,20 @@ impl BufferParts {
         Self { buffer, drain, batch_rows, flush_interval, armed: AtomicBool::new(false) }
     }
 
+    /// Orders what waits to be written: now, where somebody waits for it, much does, or the medium is filling; at the drain's pace, where a batch
+    /// is full.
+    fn order(&self, waiting: u64, urgent: bool) {
+        if urgent || waiting >= UNPACED_ROWS.max(u64::from(self.batch_rows)) {
+            self.drain.flush();
+        } else if waiting >= u64::from(self.batch_rows) {
+            if self.buffer.is_filling() { self.drain.flush() } else { self.drain.full() }
+        }
+    }
+
     /// Readings have become visible to the drain: `waiting` of them, and whether a sender waits for the database. Returns whether
     /// [`Visible`] is to be sent, because no timer runs.
     pub fn became_visible(&self, waiting: u64, urgent: bool) -> bool {
-        if urgent {
-            self.drain.flush();
-        } else if waiting >= u64::from(self.batch_rows) {
-            self.drain.full();
-        }
+        self.order(waiting, urgent);
         waiting > 0 && !self.armed.load(Ordering::SeqCst)
     }
 }
@@ -130,11 +139,7 @@ impl Handler<Append> for BatchBufferActor {
         let Append { batch, ack, reply, alerts, permit } = append;
         let waiting = self.parts.buffer.submit(batch, ack, alerts, reply);
         drop(permit);
-        if ack >= AckLevel::Store {
-            self.parts.drain.flush();
-        } else if waiting >= u64::from(self.parts.batch_rows) {
-            self.parts.drain.full();
-        }
+        self.parts.order(waiting, ack >= AckLevel::Store);
         if waiting > 0 {
             self.arm(ctx);
         }

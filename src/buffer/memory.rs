@@ -304,6 +304,11 @@ impl Buffer for MemoryBuffer {
         }
     }
 
+    fn is_filling(&self) -> bool {
+        let inner = self.lock();
+        inner.account.buffered >= self.rows_bound / 2 || inner.bytes >= self.bytes_bound / 2
+    }
+
     fn stats(&self) -> BufferStats {
         let inner = self.lock();
         let oldest_age = inner.oldest().map_or(Duration::ZERO, |since| since.elapsed());

@@ -21,7 +21,7 @@ use std::fmt;
 
 pub use gap::{Gap, GapKind};
 use serde::Serialize;
-pub use stats::{BufferStats, OnVisible};
+pub use stats::{BufferStats, Differences, OnVisible};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -288,6 +288,11 @@ pub trait Buffer: Send + Sync + fmt::Debug {
     /// Whether `stream` numbers what comes now in some lane.
     fn writes(&self, stream: StreamId) -> bool {
         (0..self.lanes()).any(|lane| self.stream(lane) == stream)
+    }
+
+    /// Whether its bound is near, so that what waits must be written at once.
+    fn is_filling(&self) -> bool {
+        false
     }
 
     /// Whether `stream` is, or was, one of this medium's, as far as it remembers.

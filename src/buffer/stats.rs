@@ -45,6 +45,45 @@ pub struct BufferStats {
     /// Of the account's lost readings, those that went with the process ([`Buffer::abandon`]).
     #[serde(skip)]
     pub abandoned: u64,
-    /// See [`Account::difference`].
+    /// See [`Account::difference`] and [`Differences`](super::Differences).
     pub difference: i64,
+}
+
+/// Differences of several streams as one figure: 0 only where each of them is, so that what one stream has too many does not hide what another
+/// lacks. Its size is all of theirs together, its sign that of their sum.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Differences {
+    sum: i128,
+    size: i128,
+}
+
+impl Differences {
+    /// One stream's, or the figure of several.
+    pub fn add(&mut self, difference: i128) {
+        self.sum += difference;
+        self.size += difference.abs();
+    }
+
+    /// The figure.
+    pub fn total(self) -> i64 {
+        let signed = if self.sum < 0 { -self.size } else { self.size };
+        i64::try_from(signed).unwrap_or(if signed > 0 { i64::MAX } else { i64::MIN })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_one_stream_has_too_many_does_not_hide_what_another_lacks() {
+        let total = |of: &[i128]| {
+            let mut differences = Differences::default();
+            of.iter().for_each(|difference| differences.add(*difference));
+            differences.total()
+        };
+        assert_eq!([total(&[]), total(&[0, 0]), total(&[1, 2]), total(&[-1, -2])], [0, 0, 3, -3]);
+        assert_eq!([total(&[1, -1]), total(&[1, -2]), total(&[2, -1])], [2, -3, 3]);
+        assert_eq!(total(&[i128::from(i64::MAX), 1]), i64::MAX);
+    }
 }

@@ -19,6 +19,8 @@ pub const RESTORING: &str = "restoring";
 const LOCK: &str = "lock";
 /// Stands in the lock's text while a daemon runs.
 const RUNNING: &str = "running";
+/// Stands there after a daemon that ended in order while nothing waited in its journal.
+const AT_REST: &str = "at-rest";
 
 /// The directory, locked for as long as this lives. The lock's text names the process, and says after its end whether that was in
 /// order: a daemon that ends otherwise leaves its [`RUNNING`] behind. The kernel gives the lock back when the process ends, however it ends.
@@ -27,6 +29,7 @@ pub struct DataDirectory {
     path: PathBuf,
     lock: File,
     left_open: bool,
+    left_at_rest: bool,
 }
 
 /// Why a directory cannot be had, with what to do.
@@ -128,10 +131,12 @@ impl DataDirectory {
             }
             Err(TryLockError::Error(error)) => return Err(fault(error)),
         }
-        let left_open = fs::read_to_string(&lock_path).is_ok_and(|text| text.contains(RUNNING));
-        let directory = Self { path: path.to_owned(), lock, left_open };
-        // A command that only looks in leaves the word of a daemon that ended out of order where it is.
-        directory.write(if left_open { RUNNING } else { "" }).map_err(fault)?;
+        let text = fs::read_to_string(&lock_path).unwrap_or_default();
+        let (left_open, left_at_rest) = (text.contains(RUNNING), text.contains(AT_REST));
+        let directory = Self { path: path.to_owned(), lock, left_open, left_at_rest };
+        // A command that only looks in leaves the last daemon's word where it is.
+        let word = [(left_open, RUNNING), (left_at_rest, AT_REST)].iter().find_map(|(is, word)| is.then_some(*word));
+        directory.write(word.unwrap_or_default()).map_err(fault)?;
         Ok(directory)
     }
 
@@ -148,9 +153,14 @@ impl DataDirectory {
         self.left_open
     }
 
-    /// The run has ended in order.
-    pub(super) fn end_run(&self) {
-        self.note("");
+    /// Whether the run before ended in order while nothing waited in the journal: whoever finds that gone knows that nothing went with it.
+    pub(super) fn left_at_rest(&self) -> bool {
+        self.left_at_rest
+    }
+
+    /// The run has ended in order; `at_rest`: nothing waits in the journal.
+    pub(super) fn end_run(&self, at_rest: bool) {
+        self.note(if at_rest { AT_REST } else { "" });
     }
 
     fn note(&self, word: &str) {
@@ -228,9 +238,17 @@ mod tests {
         drop(first);
         drop(open());
         let second = open();
-        assert!(second.begin_run(), "a command that looked in between has not hidden it");
-        second.end_run();
+        assert!(second.begin_run() && !second.left_at_rest(), "a command that looked in between has not hidden it");
+        second.end_run(false);
         drop(second);
-        assert!(!open().begin_run());
+        let third = open();
+        assert!(!third.begin_run() && !third.left_at_rest());
+        third.end_run(true);
+        drop(third);
+        drop(open());
+        let fourth = open();
+        assert!(fourth.left_at_rest() && !fourth.begin_run(), "nor that nothing waited");
+        drop(fourth);
+        assert!(!open().left_at_rest(), "it has run since");
     }
 }

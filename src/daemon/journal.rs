@@ -26,7 +26,7 @@ use crate::{
     supervise::LoopStamp,
 };
 
-use super::drain::DIRECTORY_RESTORED;
+use super::{drain::DIRECTORY_RESTORED, left_behind};
 
 /// The folder in the data directory.
 const FOLDER: &str = "journal";
@@ -260,14 +260,17 @@ pub(super) fn open_memory(settings: &Config) -> Arc<dyn Buffer> {
     Arc::new(MemoryBuffer::new(buffer.memory_rows, buffer.memory_bytes))
 }
 
-/// Opens the journal.
+/// Opens the journal. `is_missed`: something may have waited in it, so that it is told where it is gone.
 ///
 /// # Errors
 /// Its directory cannot be used, with what to do.
-pub(super) fn open_journal(settings: &Config, observer: Observer) -> Result<Arc<JournalBuffer<RealDisk>>, String> {
+pub(super) fn open_journal(settings: &Config, is_missed: bool, observer: Observer) -> Result<Arc<JournalBuffer<RealDisk>>, String> {
     let (dir, buffer) = (folder(settings), &settings.buffer);
     let fault =
         |error: io::Error| format!("journal: {}: {error}; it must be writable and have room for one segment", dir.display());
+    if is_missed {
+        left_behind::note(&settings.server.data_dir, &dir).map_err(fault)?;
+    }
     let disk = RealDisk::create(&dir).map_err(fault)?;
     let observer = Arc::new(observer);
     observer.begun();

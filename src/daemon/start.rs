@@ -129,6 +129,7 @@ impl Daemon {
         let instance = identity.directory_id.to_string();
         let buffer = triple::open(&triple::Parts {
             settings: &settings,
+            at_rest: directory.left_at_rest(),
             instance: &instance,
             store: &store,
             store_is_up: &|| store_is_up(&health),
@@ -232,9 +233,11 @@ impl Daemon {
         let drain_settings = DrainSettings { batch_rows: settings.buffer.batch_rows, breaker: settings.store.breaker };
         let left_behind = LeftBehind {
             buffer: buffer.clone(),
+            store: store.clone(),
             instance: instance.clone(),
             raiser: raiser.clone(),
             clock: clock.clone(),
+            data_dir: directory.path().to_owned(),
             looked: Arc::default(),
         };
         let writer = |lane| -> Box<dyn Writer> {

@@ -45,6 +45,7 @@ impl Daemon {
         }
         self.web.stop(false).await;
         let lost = self.settle_account().await;
+        let at_rest = self.journal_rests();
         // After the last write under a lease, so that nobody else begins before.
         self.heartbeat.stop(THREADS_END).await;
         let stuck = self.supervisor.stop(THREADS_END).await;
@@ -60,31 +61,34 @@ impl Daemon {
         }
         // Nobody listens there any more; a socket left behind would only be removed at the next start.
         let _ = std::fs::remove_file(&self.control_socket);
-        self.directory.end_run();
+        self.directory.end_run(at_rest);
         let code = if lost > 0 { exit::FAILED } else { code };
         log::info!(target: "belayd", unfinished = report.unfinished.join(","), lost = lost; "stopped");
         log::logger().flush();
         ExitCode::from(code)
     }
 
-    /// What still waits in a medium that ends with the process is lost, and said so; the stream's account is closed. Of a medium that goes on
-    /// at the next start the database learns where nothing waits.
+    /// Whether nothing waits in the journal. Tier memory has not touched it: it is as it was left.
+    fn journal_rests(&self) -> bool {
+        let on_disk = |lane: &usize| ["journal", "triple"].contains(&self.buffer.lane_tier(*lane));
+        let mut lanes = (0..self.buffer.lanes()).filter(on_disk).peekable();
+        if lanes.peek().is_none() { self.directory.left_at_rest() } else { lanes.all(|lane| self.buffer.waiting(lane) == 0) }
+    }
+
+    /// What still waits in a medium that ends with the process is lost, and said so; the stream's account is closed.
     async fn settle_account(&self) -> u64 {
         let lost = self.buffer.abandon();
         if lost > 0 {
             log::error!(target: "belayd::buffer", readings = lost, reason = "stop"; "readings lost: the database did not take them before the stop");
         }
-        let goes_on = self.buffer.outlives_process();
-        if goes_on && self.buffer.stats().rows > 0 {
+        if self.buffer.outlives_process() {
+            // Its streams go on at the next start.
             return lost;
         }
         let streams: Vec<_> = (0..self.buffer.lanes()).map(|lane| self.buffer.stream(lane)).collect();
         let now_us = self.clock.now_us();
         let closing = if lost > 0 { Closing::Cut } else { Closing::Drained };
         let closed = self.store.call(move |conn| {
-            if goes_on {
-                return store::ledger::at_rest(conn, &streams);
-            }
             streams.into_iter().try_for_each(|stream| store::ledger::close_stream(conn, stream, closing, now_us))
         });
         match tokio::time::timeout(Duration::from_secs(2), closed).await {

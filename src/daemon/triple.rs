@@ -29,6 +29,8 @@ const REDIS_SILENCE: Duration = Duration::from_secs(60);
 /// What every tier may need of the daemon.
 pub(super) struct Parts<'a> {
     pub(super) settings: &'a Config,
+    /// Nothing waited in the journal when belayd was last stopped.
+    pub(super) at_rest: bool,
     pub(super) instance: &'a str,
     pub(super) store: &'a Store,
     pub(super) store_is_up: &'a dyn Fn() -> Box<dyn Fn() -> bool + Send + Sync>,
@@ -43,13 +45,15 @@ pub(super) struct Parts<'a> {
 /// # Errors
 /// The journal's directory cannot be used, a URL is none, or a thread could not be had; with what to do.
 pub(super) fn open(parts: &Parts<'_>) -> Result<Arc<dyn Buffer>, String> {
-    let Parts { settings, instance, store, store_is_up, raiser, clock, metrics, registry } = parts;
+    let Parts { settings, at_rest, instance, store, store_is_up, raiser, clock, metrics, registry } = parts;
     let tier = settings.buffer.tier;
     if tier == Tier::Memory {
         return Ok(journal::open_memory(settings));
     }
     let observer = journal::Observer::new((*raiser).clone(), (*clock).clone(), registry.register_loop("journal", JOURNAL_SILENCE));
-    let journal = journal::open_journal(settings, observer)?;
+    // What tier triple misses the copies in Redis tell.
+    let is_missed = tier != Tier::Triple && !at_rest;
+    let journal = journal::open_journal(settings, is_missed, observer)?;
     if !tier.uses_redis() {
         return Ok(journal);
     }

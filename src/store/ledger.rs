@@ -24,8 +24,8 @@ use super::{
 pub use crate::buffer::Totals;
 use crate::{buffer::Position, domain::receipt::StreamId, on_backend};
 
-/// The tier of streams that the journal numbers.
-const JOURNAL: &str = "journal";
+/// Tiers of streams that the journal numbers. A stream keeps the one under which it was begun.
+const ON_DISK: [&str; 2] = ["journal", "triple"];
 
 /// How a stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +70,7 @@ pub struct StreamTotals {
 }
 
 /// Makes a stream known, once, and says where it stands: again and after a reconnection it changes nothing, but that a stream of the journal
-/// which was at rest or missing is open again. Streams of tier `memory` that the same instance
+/// which was missing is open again. Streams of tier `memory` that the same instance
 /// left open are closed as cut: what they held went with their process.
 ///
 /// # Errors
@@ -96,11 +96,11 @@ pub fn register_stream(conn: &mut Conn, stream: StreamId, tier: &str, instance: 
                 .execute(conn)?;
         }
         if inserted == 0 {
-            // At rest since an orderly stop; or it was gone, and told, and somebody has put its journal back.
+            // It was gone, and told, and somebody has put its journal back.
             let back = streams::table
                 .filter(streams::stream.eq(&text))
-                .filter(streams::tier.eq(JOURNAL))
-                .filter(streams::closing.eq_any([Closing::Drained.as_str(), Closing::Cut.as_str()]));
+                .filter(streams::tier.eq_any(ON_DISK))
+                .filter(streams::closing.eq(Closing::Cut.as_str()));
             diesel::update(back).set((streams::closed_at_us.eq(None::<i64>), streams::closing.eq(None::<String>))).execute(conn)?;
         }
         let (cursor, chain) = streams::table
@@ -149,12 +149,14 @@ fn totals_of((stored, duplicate, conflict, dead, discarded, quarantined, void, l
     }
 }
 
-/// Every stream that is still written, with the number of its last settled reading. Works with every schema since the first.
+/// Every stream that is still written, or whose journal is missing and may be put back, with the number of its last settled reading. Works with
+/// every schema since the first.
 ///
 /// # Errors
 /// Those of the database.
 pub fn cursors(conn: &mut Conn) -> StoreResult<Vec<(String, i64)>> {
-    let open = streams::table.filter(streams::closed_at_us.is_null());
+    let missing = streams::tier.eq_any(ON_DISK).and(streams::closing.eq(Closing::Cut.as_str()));
+    let open = streams::table.filter(streams::closed_at_us.is_null().or(missing));
     Ok(open.select((streams::stream, streams::cursor_seq)).load(conn)?)
 }
 
@@ -180,33 +182,17 @@ pub fn open_streams(conn: &mut Conn, instance: &str, tier: &str) -> StoreResult<
     names.iter().map(|name| parse_stream(name)).collect()
 }
 
-/// Streams of the journal that an instance has begun, not ended, and did not leave with nothing waiting, each with its cursor.
+/// Streams of these tiers that an instance has begun and not ended, oldest first, each with its cursor.
 ///
 /// # Errors
 /// Those of the database.
-pub fn at_work(conn: &mut Conn, instance: &str) -> StoreResult<Vec<(StreamId, u64)>> {
+pub fn at_work(conn: &mut Conn, instance: &str, tiers: &[&str]) -> StoreResult<Vec<(StreamId, u64)>> {
     let open = streams::table
         .filter(streams::instance.eq(instance))
-        .filter(streams::tier.eq(JOURNAL))
-        .filter(streams::closed_at_us.is_null())
-        .filter(streams::closing.is_null());
+        .filter(streams::tier.eq_any(tiers))
+        .filter(streams::closed_at_us.is_null());
     let rows: Vec<(String, i64)> = open.order(streams::no).select((streams::stream, streams::cursor_seq)).load(conn)?;
     rows.iter().map(|(name, cursor)| Ok((parse_stream(name)?, cursor.unsigned_abs()))).collect()
-}
-
-/// Notes that belayd was stopped in order while nothing of these streams of the journal waited: whoever finds the journal gone knows that
-/// nothing went with it. They stay open; the next opening takes the note away.
-///
-/// # Errors
-/// Those of the database.
-pub fn at_rest(conn: &mut Conn, streams_of_journal: &[StreamId]) -> StoreResult<()> {
-    let names: Vec<String> = streams_of_journal.iter().map(ToString::to_string).collect();
-    let open = streams::table
-        .filter(streams::stream.eq_any(names))
-        .filter(streams::tier.eq(JOURNAL))
-        .filter(streams::closed_at_us.is_null());
-    diesel::update(open).set(streams::closing.eq(Closing::Drained.as_str())).execute(conn)?;
-    Ok(())
 }
 
 /// Records how a stream ended; a stream that has ended stays as it is.

@@ -204,6 +204,51 @@ fn senders_do_not_wait_while_sqlite_deletes_in_slices() {
     assert_eq!(number(&store, "SELECT sum(gone) AS n FROM removed_readings"), 2 * OLD);
 }
 
+/// Old deliveries that were sent, as many as there are old readings elsewhere.
+fn settle_many(store: &Store) {
+    let long_ago = SystemClock.now_us() - 800 * DAY;
+    run(
+        store,
+        &format!(
+            "WITH RECURSIVE s(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM s WHERE n < {OLD} - 1)
+             INSERT INTO deliveries (id, sink, lane, subject, payload, state, max_attempts, due_at_us, on_unknown, created_at_us, \
+                 updated_at_us, settled_at_us)
+             SELECT 'old-' || n, 'kafka', 'lane-' || (n % 4), 's', '{{}}', 'sent', 1, 0, 'resend', {long_ago}, {long_ago}, {long_ago} + n FROM s"
+        ),
+    );
+}
+
+#[test]
+fn senders_do_not_wait_while_settled_deliveries_go_in_slices() {
+    let ask_of = |side: &str, daemon: &Daemon, store: &Store| {
+        daemon.wait_for("its first pass", LIMIT, |daemon| daemon.get("/admin/duties").body.contains("partitions="));
+        settle_many(store);
+        let senders = Senders::start(daemon);
+        thread::sleep(Duration::from_secs(2)); // What they wait for anyway.
+        let quiet = senders.longest();
+        ask(daemon);
+        let old = "SELECT count(*) AS n FROM deliveries WHERE id LIKE 'old-%'";
+        let began = Instant::now();
+        daemon.wait_for("the slices", LIMIT, |_| number(store, old) == 0);
+        let (took, slices) = (began.elapsed(), senders.longest());
+        let sent = senders.stop();
+        eprintln!(
+            "{side}: longest ack=store: {quiet:?} before, {slices:?} in the {took:?} in which {OLD} deliveries went; {sent} sent"
+        );
+        assert!(slices < Duration::from_secs(10) && slices < quiet * 20 + Duration::from_secs(2), "{slices:?} against {quiet:?}");
+        assert_eq!(number(store, "SELECT count(*) AS n FROM readings"), i64::try_from(sent).expect("few"));
+    };
+    let daemon = setup("sqlite://belayd.db").start();
+    ask_of("SQLite", &daemon, &open(&format!("sqlite://{}", daemon.dir().join("belayd.db").display())));
+    if !postgres::is_installed() {
+        left_out("deleting deliveries under load on PostgreSQL, because its binaries are not installed (tests/run installs them)");
+        return;
+    }
+    let server = Postgres::start(&[]);
+    let url = server.new_database("belayd");
+    ask_of("PostgreSQL", &setup(&url).start(), &open(&url));
+}
+
 #[test]
 fn a_run_that_fails_half_way_has_told_the_integrity_check_what_it_may_have_dropped() {
     let daemon = setup("sqlite://belayd.db").start();

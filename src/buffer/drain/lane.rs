@@ -16,7 +16,7 @@ use std::{
 };
 
 use super::{
-    DrainSettings, IDLE_STEP, MAX_BATCH_ROWS, Observer, Verdict, WriteFailed, Writer,
+    DrainSettings, IDLE_STEP, MAX_BATCH_ROWS, Observer, UNPACED_ROWS, Verdict, WriteFailed, Writer,
     outage::{Circuit, Permit},
 };
 use crate::{
@@ -34,8 +34,6 @@ const TRY_AGAIN: Duration = Duration::from_millis(20);
 /// From the beginning of one light transaction to the next. A transaction that writes a hundred readings and one that writes twice as many
 /// change nearly the same pages, so that at some thousand readings a second each of them costs the less the fewer transactions there are.
 const PACE: Duration = Duration::from_millis(50);
-/// Readings that wait above which nothing is paced: they are many enough to share a transaction.
-const UNPACED_ROWS: u64 = 2_000;
 /// Pause after the medium could not be read.
 const MEDIUM_PAUSE: Duration = Duration::from_millis(200);
 

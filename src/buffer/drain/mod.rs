@@ -30,6 +30,8 @@ use crate::domain::{
 
 /// Most readings in one transaction.
 pub const MAX_BATCH_ROWS: u32 = 10_000;
+/// Readings that wait above which nothing is paced: they are many enough to share a transaction.
+pub const UNPACED_ROWS: u64 = 2_000;
 /// Longest sleep without a sign of life.
 const IDLE_STEP: Duration = Duration::from_millis(250);
 /// Pause after a panic in a driver.

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use super::{Appended, LaneState};
 use crate::{
-    buffer::{Account, DrainOutcome, Gap, GapKind, Position, Totals},
+    buffer::{Account, Differences, DrainOutcome, Gap, GapKind, Position, Totals},
     domain::{
         ack::AckLevel,
         receipt::{ReceiptState, StreamId},
@@ -282,21 +282,47 @@ impl Books {
         }
     }
 
-    /// Over all lanes. Before the database has been asked, what it settled earlier is taken for granted.
-    pub(super) fn account(&self) -> Account {
-        let mut account = Account::default();
+    /// Over all lanes, and whether it holds for each of them. Before the database has been asked, what it settled earlier is taken for granted.
+    pub(super) fn account(&self) -> (Account, Differences) {
+        let (mut all, mut differences) = (Account::default(), Differences::default());
         for book in &self.lanes {
             let buffered = book.buffered();
-            account.buffered += buffered;
+            let mut account = Account { accepted: buffered, buffered, ..Account::default() };
             if book.attached {
-                account.accepted += book.accepted;
-                let mut totals = Account::default();
-                totals.set_totals(&book.totals);
-                account = account.plus(&totals);
-            } else {
-                account.accepted += buffered;
+                account.accepted = book.accepted;
+                account.set_totals(&book.totals);
             }
+            differences.add(account.difference());
+            all = all.plus(&account);
         }
-        account
+        (all, differences)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn the_account_holds_only_where_it_holds_for_each_lane() {
+        let states = [1, 2].map(|stream| LaneState::new(Uuid::from_u128(stream)));
+        let mut books = Books::new(&states, &[0, 0], &[Vec::new(), Vec::new()]);
+        for (lane, state) in states.iter().enumerate() {
+            books.attach(lane, &Position { cursor_seq: 0, cursor_chain: 0, totals: Totals::default() });
+            books.synced(lane, &Appended { stream: state.stream, first_seq: 1, last_seq: 10, chain: 1 });
+        }
+        assert_eq!(books.account().1.total(), 0);
+        let reported = |stored| DrainOutcome { first_seq: 1, last_seq: 10, stored, ..DrainOutcome::default() };
+        books.settle(0, &reported(9));
+        books.settle(1, &reported(11));
+        let (account, differences) = books.account();
+        assert_eq!(
+            (account.accepted, account.stored, account.difference()),
+            (20, 20, 0),
+            "together it looks as if nothing had been"
+        );
+        assert_eq!(differences.total(), 2);
     }
 }

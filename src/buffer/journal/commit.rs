@@ -37,7 +37,7 @@ const FRAME_BYTES: usize = 256 * 1024;
 /// From the first push of a group that comes together to the last, where that pays: they are handed on one by one, right after each other.
 const GATHER: Duration = Duration::from_micros(100);
 /// Readings that wait for the database above which frames go to all lanes in turn.
-const CATCH_UP_ROWS: u64 = 2_000;
+const CATCH_UP_ROWS: u64 = 5_000;
 /// How often chores are done: trimming, making the next segment, looking for room again.
 const CHORES_EVERY: Duration = Duration::from_millis(100);
 /// How often it is looked whether the file that is written is still under its name.

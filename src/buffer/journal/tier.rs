@@ -35,7 +35,7 @@ use super::{
 };
 use crate::{
     buffer::{
-        Account, Attached, Buffer, BufferStats, DrainOutcome, Frame, OnVisible, Position, Work,
+        Attached, Buffer, BufferStats, DrainOutcome, Frame, OnVisible, Position, Work,
         audit::{Audit, Medium},
     },
     domain::{
@@ -402,8 +402,7 @@ impl<D: Disk> Buffer for JournalBuffer<D> {
     fn stats(&self) -> BufferStats {
         let bytes = self.core.bytes.load(Ordering::Acquire);
         let books = lock(&self.core.books);
-        let account: Account = books.account();
-        let difference = account.difference();
+        let (account, differences) = books.account();
         BufferStats {
             tier: "journal",
             ack: AckLevel::Journal,
@@ -421,7 +420,7 @@ impl<D: Disk> Buffer for JournalBuffer<D> {
             lost_ends: self.core.shared.lost_ends().len() as u64,
             account,
             abandoned: 0,
-            difference: i64::try_from(difference).unwrap_or(if difference > 0 { i64::MAX } else { i64::MIN }),
+            difference: differences.total(),
         }
     }
 }

@@ -18,7 +18,7 @@ use super::{
     copies::Copies,
 };
 use crate::{
-    buffer::{Account, DrainOutcome, Position},
+    buffer::{Account, Differences, DrainOutcome, Position},
     domain::{
         ack::AckLevel,
         receipt::{ReceiptState, StreamId},
@@ -284,18 +284,18 @@ impl Books {
         self.all().find(|book| book.stream == stream)?.state_of(seq)
     }
 
-    /// The account of this instance, and the difference over all streams, also those taken over from others.
-    pub(super) fn account(&self) -> (Account, i128) {
-        let mut account = self.retired;
-        let mut foreign = 0;
+    /// The account of this instance, and the differences of all streams, also those taken over from others.
+    pub(super) fn account(&self) -> (Account, Differences) {
+        let (mut account, mut differences) = (self.retired, Differences::default());
+        differences.add(self.retired.difference());
         for book in self.all() {
+            let one = book.account();
+            differences.add(one.difference());
             if book.own {
-                account = account.plus(&book.account());
-            } else {
-                foreign += book.account().difference();
+                account = account.plus(&one);
             }
         }
-        (account, account.difference() + foreign)
+        (account, differences)
     }
 }
 

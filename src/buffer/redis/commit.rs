@@ -35,7 +35,7 @@ const ENTRY_MAX_BYTES: usize = 256 * 1024;
 /// Most entries in one transaction: 4 MB at a time, so that one is answered well within the time-out.
 const GROUP_ENTRIES: usize = 16;
 /// Readings that wait for the database above which groups go to all lanes in turn.
-const CATCH_UP_ROWS: u64 = 2_000;
+const CATCH_UP_ROWS: u64 = 5_000;
 /// How often the thread looks up without work.
 const IDLE: std::time::Duration = std::time::Duration::from_millis(250);
 

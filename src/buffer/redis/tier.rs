@@ -414,7 +414,7 @@ impl Buffer for RedisBuffer {
     fn stats(&self) -> BufferStats {
         let inner = self.core.inner.stats();
         let books = lock(&self.core.books);
-        let (account, difference) = books.account();
+        let (account, mut differences) = books.account();
         let (rows, waiters) = (books.waiting_total(), books.waiters());
         let oldest = books.oldest_age().unwrap_or(Duration::ZERO);
         let streams: Vec<_> = books.streams().into_iter().chain(inner.streams.iter().copied()).collect();
@@ -422,7 +422,7 @@ impl Buffer for RedisBuffer {
         let up = self.core.is_up();
         let full = self.core.full.load(Ordering::Acquire);
         let facts = lock(&self.core.health).facts.clone().filter(|_| up && !full);
-        let difference = difference + i128::from(inner.difference);
+        differences.add(i128::from(inner.difference));
         BufferStats {
             tier: "redis",
             ack: facts.as_ref().map_or(inner.ack, Facts::level),
@@ -440,7 +440,7 @@ impl Buffer for RedisBuffer {
             lost_ends: inner.lost_ends,
             account: account.plus(&inner.account),
             abandoned: inner.abandoned,
-            difference: i64::try_from(difference).unwrap_or(if difference > 0 { i64::MAX } else { i64::MIN }),
+            difference: differences.total(),
         }
     }
 }

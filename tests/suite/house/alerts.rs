@@ -7,7 +7,7 @@ use belayd::sinks::templates::korean;
 use super::{files, root, shipped_code, text};
 
 /// Words of the same form in those files that are no alerts.
-const OTHERS: [&str; 3] = ["half-open", "redis-keeper", "redis-copier"];
+const OTHERS: [&str; 5] = ["half-open", "redis-keeper", "redis-copier", "journal-begun-anew", "left-behind"];
 /// An alert of one word.
 const ONE_WORD: &str = "integrity";
 

@@ -1,6 +1,7 @@
 //! The pages in a real Chromium: the overview served by the real `belayd demo`, the work pages (`work`) by a daemon. Where chromedriver is missing these tests say so and pass;
 //! with `CI=true` they fail.
 
+mod answers;
 mod browser;
 mod dead_readings;
 mod demo;

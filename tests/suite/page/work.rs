@@ -21,7 +21,7 @@ pub(super) struct Desk {
     pub(super) browser: Browser,
     pub(super) daemon: Daemon,
     /// Where the receiver would be.
-    nobody: String,
+    pub(super) nobody: String,
     _turn: MutexGuard<'static, ()>,
 }
 
