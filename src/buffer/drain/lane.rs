@@ -16,7 +16,7 @@ use std::{
 };
 
 use super::{
-    DrainSettings, IDLE_STEP, MAX_BATCH_ROWS, Observer, UNPACED_ROWS, Verdict, WriteFailed, Writer,
+    DrainSettings, IDLE_STEP, Observer, UNPACED_ROWS, Verdict, WriteFailed, Writer,
     outage::{Circuit, Permit},
 };
 use crate::{
@@ -39,6 +39,8 @@ const MEDIUM_PAUSE: Duration = Duration::from_millis(200);
 
 pub(super) struct Lane {
     lane: usize,
+    /// Most readings in one transaction.
+    most: u32,
     buffer: Arc<dyn Buffer>,
     observer: Arc<dyn Observer>,
     settings: DrainSettings,
@@ -89,7 +91,7 @@ impl From<io::Error> for Interrupted {
 
 impl Lane {
     pub(super) fn new(
-        lane: usize,
+        (lane, most): (usize, u32),
         buffer: Arc<dyn Buffer>,
         observer: Arc<dyn Observer>,
         settings: DrainSettings,
@@ -97,6 +99,7 @@ impl Lane {
     ) -> Self {
         Self {
             lane,
+            most,
             buffer,
             observer,
             settings,
@@ -218,7 +221,7 @@ impl Lane {
     }
 
     pub(super) fn run(&self, writer: &mut dyn Writer) {
-        let mut ceiling = MAX_BATCH_ROWS;
+        let mut ceiling = self.most;
         let mut open = false;
         // The stream that the database was opened for.
         let mut opened = StreamId::nil();
@@ -333,7 +336,7 @@ impl Lane {
                 break;
             }
             // batch_rows may be set above the ceiling.
-            let limit = waiting.max(batch_rows).min(u64::from(MAX_BATCH_ROWS)) as u32;
+            let limit = waiting.max(batch_rows).min(u64::from(self.most)) as u32;
             let work = self.read(|| self.buffer.next(self.lane, limit.min(*ceiling)))?;
             self.readable();
             if matches!(work, Work::Nothing) {
@@ -346,8 +349,7 @@ impl Lane {
             self.buffer.settle(self.lane, &outcome);
             self.observer.settled(&outcome, took);
             self.observer.alive(self.lane);
-            *ceiling =
-                if took > SLOW_WRITE { (*ceiling / 2).max(self.settings.batch_rows) } else { (*ceiling * 2).min(MAX_BATCH_ROWS) };
+            *ceiling = if took > SLOW_WRITE { (*ceiling / 2).max(self.settings.batch_rows) } else { (*ceiling * 2).min(self.most) };
             ordered = ordered.saturating_sub(outcome.last_seq + 1 - outcome.first_seq);
             if self.flush.swap(false, Ordering::AcqRel) {
                 ordered = self.buffer.waiting(self.lane);

@@ -30,6 +30,8 @@ use crate::domain::{
 
 /// Most readings in one transaction.
 pub const MAX_BATCH_ROWS: u32 = 10_000;
+/// The same where several lanes write side by side: what each has in hand takes memory, and beyond so many a row costs hardly less.
+const MAX_BATCH_ROWS_OF_MANY: u32 = 5_000;
 /// Readings that wait above which nothing is paced: they are many enough to share a transaction.
 pub const UNPACED_ROWS: u64 = 2_000;
 /// Longest sleep without a sign of life.
@@ -142,7 +144,8 @@ impl DrainHandle {
         settings: DrainSettings,
     ) -> std::io::Result<(Self, Vec<thread::JoinHandle<()>>)> {
         let circuit = Arc::new(Circuit::new(settings.breaker));
-        let make = |lane| Arc::new(Lane::new(lane, buffer.clone(), observer.clone(), settings, circuit.clone()));
+        let most = if buffer.lanes() > 1 { MAX_BATCH_ROWS_OF_MANY } else { MAX_BATCH_ROWS };
+        let make = |lane| Arc::new(Lane::new((lane, most), buffer.clone(), observer.clone(), settings, circuit.clone()));
         let lanes: Arc<[_]> = (0..buffer.lanes()).map(make).collect();
         let mut threads = Vec::with_capacity(lanes.len());
         for (number, lane) in lanes.iter().enumerate() {

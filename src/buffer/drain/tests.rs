@@ -334,7 +334,7 @@ fn a_disk_that_answers_late_is_told_of_while_it_is_asked_and_does_not_make_the_l
     let waiter = submit(buffer.as_ref(), 700);
     let breaker = crate::domain::breaker::BreakerSettings::STORE;
     let settings = DrainSettings { batch_rows: 100, breaker };
-    let lane = Arc::new(Lane::new(0, buffer, seen.clone(), settings, Arc::new(Circuit::new(breaker))));
+    let lane = Arc::new(Lane::new((0, MAX_BATCH_ROWS), buffer, seen.clone(), settings, Arc::new(Circuit::new(breaker))));
     let mine = lane.clone();
     let thread = thread::spawn(move || mine.run(&mut Scripted(script)));
     // First it is asked where the database stands, then for what waits.
