@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    domain::alert::{AlertKind, Level, Transition},
+    domain::alert::{Level, Transition},
     store::{Conn, StoreError, StoreResult},
 };
 
@@ -67,16 +67,5 @@ fn notice(first: &Transition, error: &StoreError, count: usize, now_us: i64) -> 
             "the control store refused {count} alerts for ever and they were set aside; the first: {name} of {subject} is over ({told}); {error}"
         )
     };
-    Transition {
-        kind: AlertKind::System,
-        name: ALERT_REFUSED.into(),
-        subject: "control store".into(),
-        level: first.level.max(Level::Warning),
-        firing: true,
-        observed_at_us: now_us,
-        arrived_at_us: now_us,
-        value: None,
-        threshold: None,
-        text,
-    }
+    Transition::system((ALERT_REFUSED, "control store"), first.level.max(Level::Warning), true, text, now_us)
 }

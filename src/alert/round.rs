@@ -163,16 +163,5 @@ fn overdue(conn: &mut Conn, teller: &Teller<'_>, around: &Surroundings, found: &
 }
 
 fn condition(name: &str, subject: &str, over: bool, number: u64, text: String, now_us: i64) -> Transition {
-    Transition {
-        kind: AlertKind::System,
-        name: name.into(),
-        subject: subject.into(),
-        level: Level::Warning,
-        firing: !over,
-        observed_at_us: now_us,
-        arrived_at_us: now_us,
-        value: Some(number as f64),
-        threshold: None,
-        text,
-    }
+    Transition { value: Some(number as f64), ..Transition::system((name, subject), Level::Warning, !over, text, now_us) }
 }

@@ -14,7 +14,7 @@ use arc_swap::ArcSwap;
 use crate::{
     clock::SharedClock,
     config::{Config, DeadmanConfig},
-    domain::alert::{AlertKind, Level, Transition},
+    domain::alert::{Level, Transition},
     event::{Metrics, alerts::DeadmanPinged},
     ingest::http_client::{ClientPolicy, GuardedClient},
     supervise::{ActorRegistry, ActorState},
@@ -120,18 +120,7 @@ impl Switch {
     fn tell(&mut self, firing: bool, text: String) {
         self.told = Some(firing);
         let now_us = self.parts.clock.now_us();
-        (self.parts.raise)(vec![Transition {
-            kind: AlertKind::System,
-            name: DEADMAN_FAILED.into(),
-            subject: "deadman".into(),
-            level: Level::Warning,
-            firing,
-            observed_at_us: now_us,
-            arrived_at_us: now_us,
-            value: None,
-            threshold: None,
-            text,
-        }]);
+        (self.parts.raise)(vec![Transition::system((DEADMAN_FAILED, "deadman"), Level::Warning, firing, text, now_us)]);
     }
 
     /// Who makes no progress; `None` where all do. An actor that is being restarted is on its way back.

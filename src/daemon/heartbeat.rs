@@ -18,7 +18,7 @@ use crate::{
     alert::AlertBoard,
     clock::SharedClock,
     domain::{
-        alert::{AlertKind, Level, Transition},
+        alert::{Level, Transition},
         time::rfc3339_us,
     },
     monitor::{InstanceBoard, InstanceView},
@@ -237,18 +237,7 @@ impl Pulse {
     }
 
     fn tell(&self, name: &str, subject: &str, level: Level, firing: bool, text: String, now_us: i64) {
-        (self.parts.raise)(vec![Transition {
-            kind: AlertKind::System,
-            name: name.into(),
-            subject: subject.into(),
-            level,
-            firing,
-            observed_at_us: now_us,
-            arrived_at_us: now_us,
-            value: None,
-            threshold: None,
-            text,
-        }]);
+        (self.parts.raise)(vec![Transition::system((name, subject), level, firing, text, now_us)]);
     }
 }
 

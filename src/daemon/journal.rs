@@ -21,7 +21,7 @@ use crate::{
     },
     clock::SharedClock,
     config::Config,
-    domain::alert::{AlertKind, Level, Transition},
+    domain::alert::{Level, Transition},
     ingest::raiser::Raiser,
     supervise::LoopStamp,
 };
@@ -104,18 +104,7 @@ impl Observer {
 
     fn transition_of(&self, (name, subject): (&str, &str), level: Level, firing: bool, text: String) {
         let now_us = self.clock.now_us();
-        (self.raise)(vec![Transition {
-            kind: AlertKind::System,
-            name: name.into(),
-            subject: subject.into(),
-            level,
-            firing,
-            observed_at_us: now_us,
-            arrived_at_us: now_us,
-            value: None,
-            threshold: None,
-            text,
-        }]);
+        (self.raise)(vec![Transition::system((name, subject), level, firing, text, now_us)]);
     }
 
     /// What an earlier run left open and this one has not seen. Told before the journal is opened, so that nothing newer is undone.

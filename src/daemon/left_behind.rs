@@ -27,7 +27,7 @@ use crate::{
     buffer::Buffer,
     clock::SharedClock,
     domain::{
-        alert::{AlertKind, Level, Transition},
+        alert::{Level, Transition},
         receipt::StreamId,
     },
     ingest::raiser::Raiser,
@@ -114,18 +114,7 @@ impl LeftBehind {
         let text = in_words(gone);
         log::error!(target: "belayd::buffer", streams = gone.len() as u64, errorType = "journal_gone"; "{text}");
         let now_us = self.clock.now_us();
-        self.raiser.raise(vec![Transition {
-            kind: AlertKind::System,
-            name: JOURNAL_GONE.into(),
-            subject: "journal".into(),
-            level: Level::Critical,
-            firing: true,
-            observed_at_us: now_us,
-            arrived_at_us: now_us,
-            value: None,
-            threshold: None,
-            text,
-        }])
+        self.raiser.raise(vec![Transition::system((JOURNAL_GONE, "journal"), Level::Critical, true, text, now_us)])
     }
 
     /// Once the alert is committed, and the database takes it. Where the process ends before, the mark stays.

@@ -11,7 +11,7 @@ use crate::{
     config::{Config, RedisConfig},
     domain::{
         ack::AckLevel,
-        alert::{AlertKind, Level, Transition},
+        alert::{Level, Transition},
         breaker::CircuitState,
         receipt::StreamId,
     },
@@ -36,18 +36,7 @@ impl Observer {
     fn transition(&self, name: &str, level: Level, firing: bool, text: String) {
         let now_us = self.clock.now_us();
         // Nobody waits for this commit; the raiser repeats it until it is done.
-        drop(self.raiser.raise(vec![Transition {
-            kind: AlertKind::System,
-            name: name.into(),
-            subject: "redis".into(),
-            level,
-            firing,
-            observed_at_us: now_us,
-            arrived_at_us: now_us,
-            value: None,
-            threshold: None,
-            text,
-        }]));
+        drop(self.raiser.raise(vec![Transition::system((name, "redis"), level, firing, text, now_us)]));
     }
 
     fn tell_facts(&self, facts: &Facts) {

@@ -11,7 +11,7 @@ use crate::{
     clock::SharedClock,
     config::{Config, Tier},
     domain::{
-        alert::{AlertKind, Level, Transition},
+        alert::{Level, Transition},
         receipt::StreamId,
     },
     event::Metrics,
@@ -92,18 +92,7 @@ impl Observer {
     fn raise(&self, name: &str, level: Level, text: String) {
         let now_us = self.clock.now_us();
         // Nobody waits for this commit; the raiser repeats it until it is done.
-        drop(self.raiser.raise(vec![Transition {
-            kind: AlertKind::System,
-            name: name.into(),
-            subject: "redis".into(),
-            level,
-            firing: true,
-            observed_at_us: now_us,
-            arrived_at_us: now_us,
-            value: None,
-            threshold: None,
-            text,
-        }]));
+        drop(self.raiser.raise(vec![Transition::system((name, "redis"), level, true, text, now_us)]));
     }
 }
 

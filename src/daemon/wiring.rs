@@ -150,18 +150,7 @@ pub(super) fn last_run(left_open: bool, config: &Config, now_us: i64) -> Transit
     if left_open {
         log::warn!(target: "belayd", "{text}");
     }
-    Transition {
-        kind: AlertKind::System,
-        name: "unclean-stop".into(),
-        subject: "daemon".into(),
-        level: Level::Warning,
-        firing: left_open,
-        observed_at_us: now_us,
-        arrived_at_us: now_us,
-        value: None,
-        threshold: None,
-        text,
-    }
+    Transition::system(("unclean-stop", "daemon"), Level::Warning, left_open, text, now_us)
 }
 
 pub(super) fn store_is_up(health: &Arc<StoreHealth>) -> Box<dyn Fn() -> bool + Send + Sync> {

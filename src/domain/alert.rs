@@ -283,6 +283,30 @@ pub struct Transition {
     pub text: String,
 }
 
+impl Transition {
+    /// A condition of belayd itself, seen at `now_us`, by its name (`database-down`) and the part of the system that it is about.
+    pub fn system((name, subject): (&str, &str), level: Level, firing: bool, text: String, now_us: i64) -> Self {
+        Self {
+            kind: AlertKind::System,
+            name: name.to_owned(),
+            subject: subject.to_owned(),
+            level,
+            firing,
+            observed_at_us: now_us,
+            arrived_at_us: now_us,
+            value: None,
+            threshold: None,
+            text,
+        }
+    }
+
+    /// The same, with what was measured and what it was compared with.
+    #[must_use]
+    pub fn measured(self, value: f64, threshold: f64) -> Self {
+        Self { value: Some(value), threshold: Some(threshold), ..self }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;

@@ -20,7 +20,7 @@ use crate::{
     config::{ReadingsConfig, SourceConfig},
     domain::{
         ack::AckLevel,
-        alert::{AlertKind, Level, Transition},
+        alert::{Level, Transition},
         batch::Batch,
         breaker::{Breaker, CircuitState},
     },
@@ -302,21 +302,11 @@ fn judge(before: &SourceStatus, status: &SourceStatus, now_us: i64) -> Option<Tr
 }
 
 fn transition(name: &str, error: Option<&str>, now_us: i64) -> Transition {
-    Transition {
-        kind: AlertKind::System,
-        name: SOURCE_FAILING.to_owned(),
-        subject: name.to_owned(),
-        level: Level::Warning,
-        firing: error.is_some(),
-        observed_at_us: now_us,
-        arrived_at_us: now_us,
-        value: None,
-        threshold: None,
-        text: match error {
-            Some(error) => format!("Source {name} failed {FAILURES_TO_RAISE} times in a row: {error}."),
-            None => format!("Source {name} answers."),
-        },
-    }
+    let text = match error {
+        Some(error) => format!("Source {name} failed {FAILURES_TO_RAISE} times in a row: {error}."),
+        None => format!("Source {name} answers."),
+    };
+    Transition::system((SOURCE_FAILING, name), Level::Warning, error.is_some(), text, now_us)
 }
 
 /// One line when a source begins to fail and one when it is well again, not one a second.

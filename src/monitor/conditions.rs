@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::domain::alert::{AlertKind, Level, Transition};
+use crate::domain::alert::{Level, Transition};
 
 /// Looks in a row above the limit before an alert opens, so that one busy second wakes nobody.
 const LOOKS_TO_OPEN: u32 = 3;
@@ -65,18 +65,7 @@ impl Condition {
             (false, _) if *limit == 0.0 => format!("{what}: that is over"),
             (false, _) => format!("{what} is back at {value:.1}{unit}"),
         };
-        Transition {
-            kind: AlertKind::System,
-            name: self.name.into(),
-            subject: self.subject.clone(),
-            level: self.level,
-            firing,
-            observed_at_us: now_us,
-            arrived_at_us: now_us,
-            value: Some(self.value),
-            threshold: Some(self.limit),
-            text,
-        }
+        Transition::system((self.name, &self.subject), self.level, firing, text, now_us).measured(self.value, self.limit)
     }
 }
 

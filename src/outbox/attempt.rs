@@ -17,7 +17,7 @@ use super::{
 use crate::{
     config::OnUnknown,
     domain::{
-        alert::{AlertKind, Level, Transition},
+        alert::{Level, Transition},
         breaker::{CircuitState, Turn},
         delivery::DeliveryState,
     },
@@ -259,18 +259,7 @@ impl Outbox {
         } else {
             format!("sink {sink} works again")
         };
-        self.raise(vec![Transition {
-            kind: AlertKind::System,
-            name: sinks::SINK_DOWN.to_owned(),
-            subject: sink.to_owned(),
-            level: Level::Warning,
-            firing,
-            observed_at_us: now_us,
-            arrived_at_us: now_us,
-            value: None,
-            threshold: None,
-            text,
-        }]);
+        self.raise(vec![Transition::system((sinks::SINK_DOWN, sink), Level::Warning, firing, text, now_us)]);
     }
 }
 

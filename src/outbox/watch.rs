@@ -12,7 +12,7 @@ use std::{
 use super::state::{Outbox, lock};
 use crate::{
     domain::{
-        alert::{AlertKind, Level, Transition},
+        alert::{Level, Transition},
         delivery::DeliveryState,
     },
     sinks,
@@ -147,22 +147,12 @@ impl Outbox {
     /// Without a number: it is told once, with the first that failed, and read when there are more.
     fn failed_transition(&self, sink: &str, firing: bool) -> Transition {
         let now_us = self.clock.now_us();
-        Transition {
-            kind: AlertKind::System,
-            name: sinks::DELIVERY_FAILED.to_owned(),
-            subject: sink.to_owned(),
-            level: Level::Warning,
-            firing,
-            observed_at_us: now_us,
-            arrived_at_us: now_us,
-            value: None,
-            threshold: None,
-            text: if firing {
-                format!("deliveries to sink {sink} could not be made and wait for a decision (how many: belayd failures causes)")
-            } else {
-                format!("no delivery to sink {sink} waits for a decision any more")
-            },
-        }
+        let text = if firing {
+            format!("deliveries to sink {sink} could not be made and wait for a decision (how many: belayd failures causes)")
+        } else {
+            format!("no delivery to sink {sink} waits for a decision any more")
+        };
+        Transition::system((sinks::DELIVERY_FAILED, sink), Level::Warning, firing, text, now_us)
     }
 }
 

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     clock::SharedClock,
     config::Config,
-    domain::alert::{AlertKind, Level, Transition},
+    domain::alert::{Level, Transition},
     event::Metrics,
     store::{
         Store, StoreError, StoreResult, control,
@@ -351,18 +351,7 @@ impl ScheduleDesk {
         } else {
             format!("the periodic duty {name} works")
         };
-        (self.parts.raise)(vec![Transition {
-            kind: AlertKind::System,
-            name: DUTY_FAILED.to_owned(),
-            subject: name.to_owned(),
-            level: Level::Warning,
-            firing,
-            observed_at_us: now_us,
-            arrived_at_us: now_us,
-            value: None,
-            threshold: None,
-            text,
-        }]);
+        (self.parts.raise)(vec![Transition::system((DUTY_FAILED, name), Level::Warning, firing, text, now_us)]);
     }
 
     fn update(&self, name: &'static str, change: impl FnOnce(&mut Slot)) {

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{LOOK, Shared, circuit::News};
 use crate::{
-    domain::alert::{AlertKind, Level, Transition},
+    domain::alert::{Level, Transition},
     event::{RelayFailed, RunRelayed, seconds},
     sinks::{
         ErrorClass, SINK_DOWN, SendError,
@@ -292,18 +292,7 @@ impl Lane {
             log::info!(target: "belayd::relay", "{text}");
         }
         let now_us = self.shared.parts.clock.now_us();
-        self.shared.parts.outbox.raise(vec![Transition {
-            kind: AlertKind::System,
-            name: SINK_DOWN.to_owned(),
-            subject: relay::SINK.to_owned(),
-            level: Level::Critical,
-            firing,
-            observed_at_us: now_us,
-            arrived_at_us: now_us,
-            value: None,
-            threshold: None,
-            text,
-        }]);
+        self.shared.parts.outbox.raise(vec![Transition::system((SINK_DOWN, relay::SINK), Level::Critical, firing, text, now_us)]);
     }
 
     /// The rest of its run goes again, without it.

@@ -11,7 +11,7 @@ use futures_util::future::BoxFuture;
 
 use crate::{
     config::Config,
-    domain::alert::{AlertKind, Level, Transition},
+    domain::alert::{Level, Transition},
     schedule::{Duty, DutyContext, DutyReport, Integrity, Rhythm},
     store::{
         Conn, StoreError, StoreResult, control,
@@ -295,16 +295,6 @@ fn condition(found: &Findings, now_us: i64) -> Transition {
     } else {
         format!("the integrity check compared {} readings with the ledger and found nothing amiss", found.rows)
     };
-    Transition {
-        kind: AlertKind::System,
-        name: INTEGRITY.into(),
-        subject: "store".into(),
-        level: Level::Critical,
-        firing,
-        observed_at_us: now_us,
-        arrived_at_us: now_us,
-        value: Some((found.missing + found.twice + found.ledger_faults + found.delivery_faults) as f64),
-        threshold: Some(0.0),
-        text,
-    }
+    Transition::system((INTEGRITY, "store"), Level::Critical, firing, text, now_us)
+        .measured((found.missing + found.twice + found.ledger_faults + found.delivery_faults) as f64, 0.0)
 }

@@ -6,7 +6,7 @@ use futures_util::future::BoxFuture;
 use super::comparison::{Comparison, Run, decided};
 use crate::{
     config::Config,
-    domain::alert::{AlertKind, Level, Transition},
+    domain::alert::{Level, Transition},
     schedule::{Duty, DutyContext, DutyReport, Rhythm},
     store::{
         StoreError,
@@ -85,18 +85,8 @@ async fn told(context: &DutyContext, found: &Audited) -> DutyReport {
     } else {
         format!("the journal was read, {} readings, and lacks none of those that wait for the database", found.readings)
     };
-    let condition = Transition {
-        kind: AlertKind::System,
-        name: INCOMPLETE.into(),
-        subject: "journal".into(),
-        level: Level::Critical,
-        firing: missing > 0,
-        observed_at_us: now_us,
-        arrived_at_us: now_us,
-        value: Some(missing as f64),
-        threshold: Some(0.0),
-        text,
-    };
+    let condition =
+        Transition::system((INCOMPLETE, "journal"), Level::Critical, missing > 0, text, now_us).measured(missing as f64, 0.0);
     let counts = vec![("streams", found.streams), ("readings", found.readings), ("waitingMissing", missing)];
     DutyReport { conditions: vec![condition], ..DutyReport::of(counts) }
 }

@@ -6,7 +6,7 @@ use futures_util::future::BoxFuture;
 use super::comparison::{Comparison, Run, decided};
 use crate::{
     config::Config,
-    domain::alert::{AlertKind, Level, Transition},
+    domain::alert::{Level, Transition},
     schedule::{Duty, DutyContext, DutyReport, Rhythm},
     store::{
         StoreError,
@@ -120,18 +120,8 @@ async fn told(context: &DutyContext, found: Audited) -> DutyReport {
     } else {
         format!("Redis was compared with what it should hold, {} readings, and lacks none", found.readings)
     };
-    let condition = Transition {
-        kind: AlertKind::System,
-        name: INCOMPLETE.into(),
-        subject: "redis".into(),
-        level: if verdict.waiting > 0 { Level::Critical } else { Level::Warning },
-        firing: faults > 0,
-        observed_at_us: now_us,
-        arrived_at_us: now_us,
-        value: Some(faults as f64),
-        threshold: Some(0.0),
-        text,
-    };
+    let level = if verdict.waiting > 0 { Level::Critical } else { Level::Warning };
+    let condition = Transition::system((INCOMPLETE, "redis"), level, faults > 0, text, now_us).measured(faults as f64, 0.0);
     let counts = vec![
         ("streams", found.streams),
         ("readings", found.readings),
