@@ -112,7 +112,8 @@ impl Facts {
                 "nothing that was acknowledged, unless the disk of Redis is lost, lies about syncs, or a replica takes over that lacks the newest"
             }
             (Fsync::Everysec, _) => {
-                "up to 2 s of what was acknowledged when the host of Redis loses power, or a replica takes over (appendfsync everysec)"
+                "up to 2 s of what was acknowledged when the host of Redis loses power (more, where a sync takes longer), when Redis is killed \
+                 during a sync, or a replica takes over (appendfsync everysec)"
             }
             (Fsync::No | Fsync::Unknown, _) => {
                 "what the kernel had not written (half a minute, say) when the host of Redis loses power (appendfsync no)"

@@ -150,8 +150,9 @@ pub const SENTENCES: &[(&str, &str)] = &[
         "접수한 것은 잃지 않습니다. Redis의 디스크를 잃거나 디스크가 동기화를 거짓으로 알리거나 최신 데이터가 없는 복제본이 이어받는 경우는 예외입니다.",
     ),
     (
-        "up to 2 s of what was acknowledged when the host of Redis loses power, or a replica takes over (appendfsync everysec)",
-        "Redis 호스트의 전원이 끊기거나 복제본이 이어받을 때 접수한 것 가운데 최대 2초분(appendfsync everysec)",
+        "up to 2 s of what was acknowledged when the host of Redis loses power (more, where a sync takes longer), when Redis is killed \
+         during a sync, or a replica takes over (appendfsync everysec)",
+        "Redis 호스트의 전원이 끊기거나(동기화가 더 오래 걸리면 그만큼 더), 동기화 중에 Redis가 강제 종료되거나, 복제본이 이어받을 때 접수한 것 가운데 최대 2초분(appendfsync everysec)",
     ),
     (
         "what the kernel had not written (half a minute, say) when the host of Redis loses power (appendfsync no)",
