@@ -16,7 +16,7 @@ use crate::{
     },
     clock::SharedClock,
     domain::{
-        alert::{AlertKind, Level, Transition},
+        alert::{Level, Transition},
         breaker::CircuitState,
         receipt::StreamId,
     },
@@ -26,7 +26,7 @@ use crate::{
     },
     ingest::raiser::Raiser,
     outbox::Relay,
-    store::{self, Store, StoreError, StoreErrorKind, ledger::Closing, readings::Relaying},
+    store::{self, Store, StoreError, StoreErrorKind, checkpointer::Checkpointer, ledger::Closing, readings::Relaying},
     supervise::LoopStamp,
 };
 
@@ -36,10 +36,14 @@ pub(super) type Earlier = Box<dyn Fn(StreamId) -> Vec<StreamId> + Send>;
 /// Called each time the database has been opened, with a connection that works: loads what waited for it.
 pub(super) type OnOpen = Box<dyn FnMut(&mut store::Conn, StreamId) -> store::StoreResult<()> + Send>;
 
+/// Rows of a transaction from which on SQLite's write-ahead log is copied beside the next: fewer are no hurry.
+const MUCH_ROWS: u64 = 5_000;
+
 /// Writes frames through a connection of its own.
 pub(super) struct StoreWriter {
     store: Store,
     writer: store::Writer,
+    checkpointer: Option<Checkpointer>,
     clock: SharedClock,
     tier: &'static str,
     instance: String,
@@ -61,8 +65,14 @@ impl StoreWriter {
         on_open: OnOpen,
         relay: Option<Arc<Relay>>,
     ) -> Self {
+        // Without that thread all works, more slowly.
+        let checkpointer = Checkpointer::start(&store).unwrap_or_else(|error| {
+            log::warn!(target: "belayd::store", error:% = error; "no thread to copy SQLite's write-ahead log: the drain does it");
+            None
+        });
         Self {
             writer: store.writer(),
+            checkpointer,
             store,
             clock,
             tier,
@@ -144,6 +154,9 @@ impl Writer for StoreWriter {
         let written = self.writer.with(|conn| store::readings::store_for(conn, stream, frames, now_us, relaying));
         self.health.answered(written.is_ok());
         let outcome = written?;
+        if let (Some(checkpointer), true) = (&self.checkpointer, outcome.last_seq - outcome.first_seq >= MUCH_ROWS) {
+            checkpointer.due();
+        }
         if let Some(relay) = self.relay.clone() {
             self.tell(&relay, stream, &outcome);
         }
@@ -203,18 +216,7 @@ impl DrainObserver {
     fn transition(&self, (name, subject): (&str, &str), firing: bool, text: String) {
         let now_us = self.clock.now_us();
         // Nobody waits for this commit; the raiser repeats it until it is done.
-        drop(self.raiser.raise(vec![Transition {
-            kind: AlertKind::System,
-            name: name.into(),
-            subject: subject.into(),
-            level: Level::Critical,
-            firing,
-            observed_at_us: now_us,
-            arrived_at_us: now_us,
-            value: None,
-            threshold: None,
-            text,
-        }]));
+        drop(self.raiser.raise(vec![Transition::system((name, subject), Level::Critical, firing, text, now_us)]));
     }
 }
 

@@ -287,6 +287,18 @@ pub fn tidy(conn: &mut Conn) -> StoreResult<()> {
     Ok(())
 }
 
+/// Copies what stands in SQLite's write-ahead log into the file, as far as it can without holding up anybody; the log stays as long as it is.
+/// PostgreSQL does its own.
+///
+/// # Errors
+/// Those of the database.
+pub(super) fn copy_log(conn: &mut Conn) -> StoreResult<()> {
+    if let Conn::Sqlite(sqlite) = conn {
+        sqlite.batch_execute("PRAGMA wal_checkpoint(PASSIVE);")?;
+    }
+    Ok(())
+}
+
 /// Takes what stands in SQLite's write-ahead log over into the file, and empties the log. Waits for readers as long as for any lock.
 /// PostgreSQL does its own.
 ///

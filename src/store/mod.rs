@@ -12,6 +12,7 @@
 pub mod alerts;
 pub mod audit;
 pub mod backend;
+pub mod checkpointer;
 pub mod conn;
 pub mod control;
 pub mod control_schema;

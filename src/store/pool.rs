@@ -31,8 +31,8 @@ use crate::config::model::StoreConfig;
 const READER_CACHE_KIB: u32 = 512;
 /// Page cache of a connection that writes much, KiB: the b-tree's inner pages and the leaves being filled.
 pub(super) const WRITER_CACHE_KIB: u32 = 2_048;
-/// Pages of 4 KiB in the store's write-ahead log before they are copied into the file: 16 MB, because each copy costs a sync.
-const STORE_WAL_PAGES: u32 = 4_000;
+/// Pages of 4 KiB in the store's write-ahead log before whoever commits copies them into the file: 16 MB, because each copy costs a sync.
+pub(super) const STORE_WAL_PAGES: u32 = 4_000;
 /// The same for the control store, which is small and must not fill a small disk beside the journal: 1 MB.
 const CONTROL_WAL_PAGES: u32 = 250;
 /// Idle longer than this, a connection is closed.
@@ -173,6 +173,11 @@ impl Store {
     pub fn writer(&self) -> Writer {
         let settings = Settings { cache_kib: WRITER_CACHE_KIB, undo_in_memory: true, fresh_plans: false, ..self.0.settings };
         Writer { store: self.clone(), settings, place: Place::default() }
+    }
+
+    /// A connection of its own for the thread that copies SQLite's write-ahead log.
+    pub(super) fn copier(&self) -> Writer {
+        Writer { store: self.clone(), settings: self.0.settings, place: Place::default() }
     }
 
     /// A connection of its own that hears what is said on a channel; blocks while it connects.

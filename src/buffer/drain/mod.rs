@@ -28,9 +28,9 @@ use crate::domain::{
     receipt::StreamId,
 };
 
-/// Most readings in one transaction.
-pub const MAX_BATCH_ROWS: u32 = 10_000;
-/// The same where several lanes write side by side: what each has in hand takes memory, and beyond so many a row costs hardly less.
+/// Most readings in one transaction: the pages that each touches, two or three an engine, are shared by as many.
+pub const MAX_BATCH_ROWS: u32 = 20_000;
+/// The same where several lanes write side by side: what each has in hand takes memory, and beyond so many a row costs hardly less there.
 const MAX_BATCH_ROWS_OF_MANY: u32 = 5_000;
 /// Readings that wait above which nothing is paced: they are many enough to share a transaction.
 pub const UNPACED_ROWS: u64 = 2_000;

@@ -7,6 +7,7 @@
 use std::cell::Cell;
 
 use diesel::prelude::*;
+use rustc_hash::FxHashMap;
 
 use super::{
     Row, copy_all,
@@ -163,8 +164,26 @@ fn sorted_rows(frames: &[Frame]) -> Vec<Row<'_>> {
         let numbers = sql_seq(frame.first_seq)..;
         rows.extend(numbers.zip(frame.batch.iter()).map(|(seq, reading)| Row { reading, seq, created_at_us }));
     }
-    rows.sort_by(|a, b| (a.reading.engine_id, a.reading.observed_at_us).cmp(&(b.reading.engine_id, b.reading.observed_at_us)));
+    // A row is large and its engine a text: comparing and moving them so often as a sort does took a tenth of all that is done for a row. Engines
+    // are few beside readings, so they are sorted alone, and the rows by number and time.
+    let ranks = ranks(&rows);
+    rows.sort_by_cached_key(|row| (ranks.get(row.reading.engine_id).copied(), row.reading.observed_at_us));
     rows
+}
+
+/// The engines of `rows`, each with its place in their order.
+fn ranks<'a>(rows: &[Row<'a>]) -> FxHashMap<&'a str, u32> {
+    let mut ranks = FxHashMap::default();
+    // One by one: collected, there would be room for as many engines as there are rows.
+    for row in rows {
+        ranks.insert(row.reading.engine_id, 0);
+    }
+    let mut engines: Vec<&str> = ranks.keys().copied().collect();
+    engines.sort_unstable();
+    for (rank, engine) in (0..).zip(engines) {
+        ranks.insert(engine, rank);
+    }
+    ranks
 }
 
 fn store_new(
@@ -238,4 +257,46 @@ fn relay_before_the_commit_on_purpose(
     }
     conn.write(|conn| relay::enqueue(conn, &relay::new_id(), stream, &relay::Body::of_frames(frames, &[]), now_us))?;
     Ok(Relaying::Off)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::domain::{batch::BatchBuilder, reading::ReadingRef};
+
+    fn frame(first_seq: u64, readings: &[(String, i64)]) -> Frame {
+        let mut batch = BatchBuilder::default();
+        for (engine_id, observed_at_us) in readings {
+            let (engine_id, observed_at_us) = (engine_id.as_str(), *observed_at_us);
+            batch.push(&ReadingRef {
+                engine_id,
+                observed_at_us,
+                status: None,
+                temperature: None,
+                rpm: None,
+                pressure: None,
+                fuel_flow: None,
+                extra: None,
+            });
+        }
+        Frame { first_seq, batch: batch.finish(7), chain_before: 0, chain: 0 }
+    }
+
+    proptest! {
+        #[test]
+        fn rows_are_in_the_order_of_their_keys_and_of_two_with_one_key_the_first_number_leads(
+            readings in proptest::collection::vec(("[aZ9_.:-]{1,3}", -3..3_i64), 1..200), cut in 0..200_usize,
+        ) {
+            let (first, second) = readings.split_at(cut.min(readings.len() - 1));
+            let mut frames = vec![frame(5, first), frame(5 + first.len() as u64, second)];
+            frames.retain(|frame| !frame.batch.is_empty());
+            let sorted = sorted_rows(&frames);
+            let mut expected: Vec<(&str, i64, i64)> = readings.iter().zip(5..).map(|((engine, at), seq)| (engine.as_str(), *at, seq)).collect();
+            expected.sort_unstable();
+            let found: Vec<_> = sorted.iter().map(|row| (row.reading.engine_id, row.reading.observed_at_us, row.seq)).collect();
+            prop_assert_eq!(found, expected);
+        }
+    }
 }
