@@ -34,7 +34,7 @@ struct Setting {
 }
 
 fn poison(_: &mut Bench) -> Vec<Figure> {
-    let server = Postgres::start(&["log_statement=all", "log_parameter_max_length=0"]);
+    let server = Postgres::start(&["log_statement=all", "log_parameter_max_length=0", "log_line_prefix=%p "]);
     let url = server.url("postgres");
     let daemon = crate::daemon::Setup { log: "warn".into(), ..Default::default() }.store(&url).start();
     let mut admin = PgConnection::establish(&url).expect("the server answers");
@@ -73,8 +73,8 @@ fn push(daemon: &Daemon, engine: &str, devil: Option<usize>) {
     }
 }
 
-/// Statements that reached the server while `work` ran, but for known look-ups: whatever else the daemon asks meanwhile is among them, so two
-/// counts differ by chance. `tests/suite/store/poison.rs` counts what storing alone takes, exactly.
+/// Statements that reached the server while `work` ran, over the connection that stored its readings; what else the daemon asks meanwhile
+/// goes over others.
 fn statements(log: &PathBuf, work: impl FnOnce()) -> i64 {
     let before = fs::metadata(log).map_or(0, |data| data.len()) as usize;
     work();
@@ -82,11 +82,14 @@ fn statements(log: &PathBuf, work: impl FnOnce()) -> i64 {
     thread::sleep(Duration::from_millis(300));
     let text = fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&text[before.min(text.len())..]).into_owned();
-    let said = |line: &&str| line.contains("LOG:  statement:") || line.contains("LOG:  execute");
-    // Look-ups of the page, of metrics and of the health check are not the batch's.
-    let other =
-        |line: &&str| line.contains("SELECT 1") || line.contains("FROM \"streams\"") || line.contains("reading_failures\" WHERE");
-    text.lines().filter(said).filter(|line| !other(line)).count() as i64
+    let said: Vec<&str> = text.lines().filter(|line| line.contains("LOG:  statement:") || line.contains("LOG:  execute")).collect();
+    let ledger = said.iter().find(|line| line.contains("INSERT INTO \"batches\"")).expect("the batch has its row in the ledger");
+    said.iter().filter(|line| session(line) == session(ledger)).count() as i64
+}
+
+/// The process that serves a connection, from the head of a line (`log_line_prefix = '%p '`).
+fn session(line: &str) -> &str {
+    line.split(' ').next().unwrap_or_default()
 }
 
 /// Retries the dead letter; the readings that this stored.

@@ -43,7 +43,7 @@ const MUCH_ROWS: u64 = 5_000;
 pub(super) struct StoreWriter {
     store: Store,
     writer: store::Writer,
-    checkpointer: Option<Checkpointer>,
+    checkpointer: Option<Arc<Checkpointer>>,
     clock: SharedClock,
     tier: &'static str,
     instance: String,
@@ -65,14 +65,9 @@ impl StoreWriter {
         on_open: OnOpen,
         relay: Option<Arc<Relay>>,
     ) -> Self {
-        // Without that thread all works, more slowly.
-        let checkpointer = Checkpointer::start(&store).unwrap_or_else(|error| {
-            log::warn!(target: "belayd::store", error:% = error; "no thread to copy SQLite's write-ahead log: the drain does it");
-            None
-        });
         Self {
             writer: store.writer(),
-            checkpointer,
+            checkpointer: None,
             store,
             clock,
             tier,
@@ -83,6 +78,12 @@ impl StoreWriter {
             earlier,
             on_open,
         }
+    }
+
+    /// Has SQLite's write-ahead log copied by that one, whom all lanes share.
+    pub(super) fn copied_by(mut self, checkpointer: Option<Arc<Checkpointer>>) -> Self {
+        self.checkpointer = checkpointer;
+        self
     }
 
     /// Notes there when the database was spoken to, and whether it answered.
@@ -154,7 +155,7 @@ impl Writer for StoreWriter {
         let written = self.writer.with(|conn| store::readings::store_for(conn, stream, frames, now_us, relaying));
         self.health.answered(written.is_ok());
         let outcome = written?;
-        if let (Some(checkpointer), true) = (&self.checkpointer, outcome.last_seq - outcome.first_seq >= MUCH_ROWS) {
+        if let (Some(checkpointer), true) = (&self.checkpointer, outcome.last_seq + 1 - outcome.first_seq >= MUCH_ROWS) {
             checkpointer.due();
         }
         if let Some(relay) = self.relay.clone() {

@@ -45,7 +45,7 @@ use crate::{
     protocol::{Ingest, Reconfigure, Visible, Wake},
     schedule::{self, ScheduleActor, ScheduleBoard, ScheduleDesk, ScheduleParts},
     sinks,
-    store::{self, Store, instances::Instance, tokens::TokenBook},
+    store::{self, Store, checkpointer::Checkpointer, instances::Instance, tokens::TokenBook},
     supervise::{Overseer, Supervisor},
     systemd::Notifier,
     web,
@@ -240,6 +240,12 @@ impl Daemon {
             data_dir: directory.path().to_owned(),
             looked: Arc::default(),
         };
+        // Without that thread all works, more slowly.
+        let checkpointer = Checkpointer::start(&store).unwrap_or_else(|error| {
+            log::warn!(target: "belayd::store", error:% = error; "no thread to copy SQLite's write-ahead log: the drain does it");
+            None
+        });
+        let checkpointer = checkpointer.map(Arc::new);
         let writer = |lane| -> Box<dyn Writer> {
             let on_open = on_open(&views, left_behind.clone());
             let earlier = buffer.clone();
@@ -247,6 +253,7 @@ impl Daemon {
             let (store, clock, instance) = (store.clone(), clock.clone(), instance.clone());
             Box::new(
                 StoreWriter::new(store, clock, buffer.lane_tier(lane), instance, earlier, on_open, relay.clone())
+                    .copied_by(checkpointer.clone())
                     .watched_by(health.clone()),
             )
         };

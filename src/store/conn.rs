@@ -12,6 +12,7 @@ use diesel::{
 use super::{
     Backend, StoreError, StoreResult,
     socket::Mark,
+    turn,
     url::{Target, user_timeout_ms, with_timeouts},
 };
 
@@ -77,8 +78,8 @@ impl Conn {
         }
     }
 
-    /// Runs `f` in one transaction that will write. On SQLite it begins with `BEGIN IMMEDIATE`: a deferred transaction that
-    /// turns into a writer halfway fails at once with `SQLITE_BUSY`, whatever the time-out. Within a transaction of the caller's it is a
+    /// Runs `f` in one transaction that will write. On SQLite it begins with `BEGIN IMMEDIATE`, in turn with other writers: a deferred
+    /// transaction that turns into a writer halfway fails at once with `SQLITE_BUSY`, whatever the time-out. Within a transaction of the caller's it is a
     /// savepoint of that one: what writes under a lease puts other store functions into its own transaction.
     ///
     /// # Errors
@@ -87,11 +88,16 @@ impl Conn {
         if self.is_in_transaction() {
             return self.savepoint(f);
         }
-        match self {
-            Self::Sqlite(conn) => AnsiTransactionManager::begin_transaction_sql(conn, "BEGIN IMMEDIATE")?,
-            Self::Pg(conn) => AnsiTransactionManager::begin_transaction(conn)?,
+        if let Self::Pg(conn) = self {
+            AnsiTransactionManager::begin_transaction(conn)?;
+            return self.finish(f);
         }
-        self.finish(f)
+        turn::in_turn(|| {
+            if let Self::Sqlite(conn) = self {
+                AnsiTransactionManager::begin_transaction_sql(conn, "BEGIN IMMEDIATE")?;
+            }
+            self.finish(f)
+        })
     }
 
     /// Runs `f` in the transaction that is open, or in a writing one of its own. Unlike [`Self::write`] it makes no savepoint, for which SQLite
@@ -305,8 +311,17 @@ pub(super) fn copy_log(conn: &mut Conn) -> StoreResult<()> {
 /// # Errors
 /// Those of the database.
 pub fn checkpoint(conn: &mut Conn) -> StoreResult<()> {
+    #[derive(diesel::QueryableByName)]
+    struct Row {
+        #[diesel(sql_type = diesel::sql_types::Integer)]
+        busy: i32,
+    }
     if let Conn::Sqlite(sqlite) = conn {
-        sqlite.batch_execute("PRAGMA wal_checkpoint(TRUNCATE);")?;
+        let row: Row = diesel::sql_query("PRAGMA wal_checkpoint(TRUNCATE)").get_result(sqlite)?;
+        // That is no error to SQLite.
+        if row.busy != 0 {
+            return Err(StoreError::unavailable("somebody else is using the file"));
+        }
     }
     Ok(())
 }

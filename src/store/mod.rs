@@ -43,6 +43,7 @@ pub mod silences;
 pub mod snapshot;
 mod socket;
 pub mod tokens;
+mod turn;
 pub mod url;
 pub mod usage;
 mod watch;

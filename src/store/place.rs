@@ -21,6 +21,7 @@ use super::{
     Backend, Conn, StoreError, StoreErrorKind, StoreResult,
     conn::Settings,
     socket::{Mark, Socket},
+    turn::{Call, Turn},
     url::{Target, user_timeout_ms},
     watch::{GRACE, watched},
 };
@@ -34,13 +35,15 @@ const LEFT_MAX: usize = 64;
 #[derive(Debug)]
 pub(super) struct Database {
     target: Target,
+    /// Who writes next, on SQLite.
+    turn: Arc<Turn>,
     /// Sessions that connections left behind when they broke.
     left: Mutex<Vec<String>>,
 }
 
 impl Database {
     pub(super) fn new(target: Target) -> Self {
-        Self { target, left: Mutex::new(Vec::new()) }
+        Self { target, turn: Arc::default(), left: Mutex::new(Vec::new()) }
     }
 
     pub(super) fn target(&self) -> &Target {
@@ -135,7 +138,10 @@ impl Place {
                 database.send_away(&mut conn)?;
                 f(&mut conn)
             }),
-            None => (f(&mut conn), false),
+            None => {
+                let _call = Call::about(database.turn.clone(), settings.connect_timeout);
+                (f(&mut conn), false)
+            }
         };
         let broken = given_up
             || matches!(&result, Err(error) if error.kind == StoreErrorKind::Unavailable && conn.backend() == Backend::Postgres)

@@ -28,7 +28,7 @@ use crate::domain::{
     receipt::StreamId,
 };
 
-/// Most readings in one transaction: the pages that each touches, two or three an engine, are shared by as many.
+/// Most readings in one transaction, about: it rewrites two or three pages an engine, however many rows it has.
 pub const MAX_BATCH_ROWS: u32 = 20_000;
 /// The same where several lanes write side by side: what each has in hand takes memory, and beyond so many a row costs hardly less there.
 const MAX_BATCH_ROWS_OF_MANY: u32 = 5_000;

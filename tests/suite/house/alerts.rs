@@ -23,7 +23,7 @@ fn raised() -> BTreeSet<String> {
     for path in files("src", ".rs") {
         let code = shipped_code(&path);
         let names_some = path == root().join("src/sinks/mod.rs") || path.starts_with(root().join("src/monitor"));
-        if names_some || code.contains("AlertKind::System") {
+        if names_some || code.contains("Transition::system(") {
             let words = code.split('"').skip(1).step_by(2);
             raised.extend(words.filter(|word| is_a_name(word) && !OTHERS.contains(word)).map(str::to_owned));
         }
