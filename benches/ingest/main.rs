@@ -19,6 +19,7 @@ mod host;
 mod kafka;
 mod load;
 mod memory;
+mod message;
 #[path = "../../tests/support/needs.rs"]
 mod needs;
 mod outages;
@@ -78,6 +79,7 @@ const SCENARIOS: &[Scenario] = &[
     acks::STORE_SQLITE,
     acks::STORE_POSTGRES,
     alert::ALERT,
+    message::BESIDE_SQLITE,
     poison::POISON,
     overload::RATE,
     overload::BYTES,
