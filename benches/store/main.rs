@@ -82,7 +82,7 @@ fn main() {
             || args.next().and_then(|text| text.parse::<u64>().ok()).unwrap_or_else(|| usage(&format!("{arg} takes a number")));
         match arg.as_str() {
             "--rounds" => options.rounds = number().max(1) as usize,
-            "--rows" => options.rows = number().max(10_000),
+            "--rows" => options.rows = number().max(20_000),
             "--only" => options.only = args.next(),
             "--store" => options.server = args.next(),
             // `cargo bench` passes this to every bench.
@@ -108,7 +108,7 @@ fn run(options: &Options) {
     println!("machine: {} cores, {}", thread::available_parallelism().map_or(1, usize::from), host::cpu_model());
     let (p50, p99) = host::fdatasync(Duration::from_secs(2));
     println!("disk: fdatasync of 4 KiB p50 {p50:?}, p99 {p99:?}\n");
-    let batches = [100, 1_000, 5_000, 10_000];
+    let batches = [100, 1_000, 5_000, 10_000, 20_000];
     let mut cases: Vec<Case> =
         batches.iter().map(|batch| Case { database: "sqlite", way: Way::Daemon, connections: 1, batch: *batch }).collect();
     for way in Way::ALL {
