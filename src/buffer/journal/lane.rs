@@ -14,7 +14,7 @@ use crate::{
     domain::{batch::Batch, receipt::StreamId},
 };
 
-/// Bytes of readings that one transaction of the database is given, about: twice what 20,000 ordinary ones take. Wide ones are fewer at once.
+/// Bytes of readings that one transaction of the database is given, about: three times what 20,000 ordinary ones take. Wide ones are fewer at once.
 const MOST_BYTES: usize = 4 * 1024 * 1024;
 
 pub(super) struct LaneSide<D: Disk> {
